@@ -1,0 +1,72 @@
+"""Random checkpoints of a few thousand parameters, as transformers itself writes them, one for each family."""
+
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import torch
+import transformers as hf
+
+COMMON = {
+    "hidden_size": 32,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 4,
+    "vocab_size": 64,
+    "max_position_embeddings": 128,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+LLAMA_LIKE = COMMON | {"intermediate_size": 48, "num_key_value_heads": 2}
+
+CONFIGS: dict[str, Any] = {
+    "llama": lambda: hf.LlamaConfig(**LLAMA_LIKE, tie_word_embeddings=False),
+    "llama_tied": lambda: hf.LlamaConfig(**LLAMA_LIKE, tie_word_embeddings=True),
+    "mistral": lambda: hf.MistralConfig(**LLAMA_LIKE, sliding_window=8),
+    "qwen2": lambda: hf.Qwen2Config(**LLAMA_LIKE, use_sliding_window=True, max_window_layers=3, sliding_window=8),
+    "qwen3": lambda: hf.Qwen3Config(**LLAMA_LIKE, head_dim=8, tie_word_embeddings=True),
+    "gemma2": lambda: hf.Gemma2Config(**LLAMA_LIKE, head_dim=8, sliding_window=8),
+    "gemma3": lambda: hf.Gemma3TextConfig(**LLAMA_LIKE, head_dim=8, sliding_window=8, sliding_window_pattern=3),
+    "smollm3": lambda: hf.SmolLM3Config(**LLAMA_LIKE),
+    "olmo3": lambda: hf.Olmo3Config(**LLAMA_LIKE, sliding_window=8),
+    "mixtral": lambda: hf.MixtralConfig(**LLAMA_LIKE, num_local_experts=12, num_experts_per_tok=2),
+    "qwen3_moe": lambda: hf.Qwen3MoeConfig(
+        **LLAMA_LIKE, head_dim=8, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16, mlp_only_layers=[0]
+    ),
+    "gpt_neox": lambda: hf.GPTNeoXConfig(**COMMON, intermediate_size=48),
+    "gpt2": lambda: hf.GPT2Config(
+        n_embd=32, n_layer=6, n_head=4, vocab_size=64, n_positions=128, bos_token_id=1, eos_token_id=2
+    ),
+    "phi": lambda: hf.PhiConfig(**LLAMA_LIKE),
+    "falcon": lambda: hf.FalconConfig(hidden_size=32, num_hidden_layers=6, num_attention_heads=4, vocab_size=64),
+    "opt": lambda: hf.OPTConfig(
+        hidden_size=32, ffn_dim=48, num_hidden_layers=6, num_attention_heads=4, vocab_size=64, word_embed_proj_dim=32
+    ),
+    "t5": lambda: hf.T5Config(d_model=32, d_ff=48, num_layers=6, num_heads=4, d_kv=8, vocab_size=64),
+}
+
+
+def save(folder: Path, family: str, dtype: torch.dtype = torch.float32, **save_options: Any) -> Path:
+    """Writes a random checkpoint; biases and norms are random too, so that a test sees when one is forgotten."""
+    torch.manual_seed(0)
+    make = hf.AutoModelForSeq2SeqLM if family == "t5" else hf.AutoModelForCausalLM
+    model = make.from_config(CONFIGS[family]())
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    model.to(dtype).save_pretrained(folder, **save_options)
+    return folder
+
+
+@cache
+def tiny(family: str) -> Path:
+    """The family's checkpoint, written once per test run; do not change it."""
+    return save(Path(mkdtemp(prefix=f"tiny-{family}-")), family)
+
+
+def torch_logits(folder: Path, tokens: list[list[int]]) -> torch.Tensor:
+    """Logits of transformers/torch in float32, shape [B, T, V]."""
+    model = hf.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    with torch.no_grad():
+        return model(torch.tensor(tokens)).logits
