@@ -1,0 +1,66 @@
+"""What all commands share: options from a dataclass, one line for a bad input, a clean end on Ctrl-C, progress bars."""
+
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import TypeVar
+
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from lesa_jax.errors import InputError
+
+Settings = TypeVar("Settings")
+Result = TypeVar("Result")
+
+
+def run_command(
+    function: Callable[[Settings], Result],
+    settings: type[Settings],
+    show: Callable[[Result], None],
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Parses the options, runs the command, shows its result.
+
+    Args:
+      function: the command as a Python function of its settings.
+      settings: the frozen dataclass of options; its docstring is the help text.
+      show: prints the result on stdout.
+      argv: the options; by default the process's own.
+
+    Returns:
+      The exit code: 0; 2 after an InputError (one line on stderr); 130 after Ctrl-C or SIGTERM.
+    """
+    signal.signal(signal.SIGTERM, _interrupt)
+    parsed = tyro.cli(settings, args=argv)
+    try:
+        show(function(parsed))
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted: nothing was written under the output's name", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    """SIGTERM unwinds the stack as Ctrl-C does, so that half-written folders are removed."""
+    raise KeyboardInterrupt
+
+
+def progress_bars() -> Progress:
+    """Progress bars on stderr with the time spent and the time left; silent when stderr is not a terminal."""
+    console = Console(stderr=True)
+    return Progress(
+        TextColumn("{task.description:<16}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )

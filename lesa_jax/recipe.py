@@ -1,0 +1,116 @@
+"""What every tensor of the grown checkpoint is made of, tensor by tensor, before any weight is touched."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from lesa_jax.checkpoint import FLOATS, Checkpoint
+from lesa_jax.errors import InputError
+from lesa_jax.gate import writes_residual
+from lesa_jax.hf_config import text_section
+from lesa_jax.names import Stack
+from lesa_jax.plan import Plan, Preset
+
+NormSource = Literal["first", "previous", "next", "mean"]
+# Linear layers that store [in, out] (transformers' Conv1D), by model type; everything else stores [out, in].
+TRANSPOSED = {"gpt2": ("c_attn", "c_proj", "c_fc"), "openai-gpt": ("c_attn", "c_proj", "c_fc")}
+ROUTERS = frozenset({"gate", "router", "wg"})
+
+
+@dataclass(frozen=True)
+class Part:
+    """One tensor of the grown checkpoint.
+
+    Attributes:
+      name: its name there.
+      stack: the stack of the original checkpoint that it extends.
+      numbers: the original's numbers, layer first: the tensor kept, or the one below the gap; () outside the layers.
+      new: whether it belongs to a new layer.
+      made: "copy" of the tensor in `sources`, their "mean", "zero", or "predict"ed from the whole stack.
+      sources: names of the original tensors that a copy or a mean reads.
+    """
+
+    name: str
+    stack: Stack
+    numbers: tuple[int, ...]
+    new: bool = False
+    made: Literal["copy", "mean", "zero", "predict"] = "copy"
+    sources: tuple[str, ...] = ()
+
+
+def write_recipe(checkpoint: Checkpoint, prefix: str, plan: Plan, preset: Preset, norm_source: NormSource) -> list[Part]:
+    """All tensors of the output, in the order in which the originals lie in their files (copies read sequentially)."""
+    places = {stack_name: (stack, numbers) for stack in checkpoint.stacks for stack_name, numbers in named(stack)}
+    slots_of: dict[int, list[int]] = {}
+    for position, slot in enumerate(plan.slots):
+        slots_of.setdefault(slot.layer, []).append(position)
+    experts = expert_count(checkpoint)
+    parts = []
+    for entry in sorted(checkpoint.entries.values(), key=lambda e: (e.file, e.start)):
+        stack, numbers = places[entry.name]
+        if stack.prefix != prefix:
+            parts.append(Part(entry.name, stack, numbers, sources=(entry.name,)))
+            continue
+        layer, *inner = numbers
+        for position in slots_of[layer]:
+            name = stack.name(position, *inner)
+            if not plan.slots[position].new:
+                parts.append(Part(name, stack, numbers, sources=(entry.name,)))
+            elif preset.silent and writes_residual(stack.template):
+                parts.append(Part(name, stack, numbers, True, "zero"))
+            elif preset.initialiser == "copy":
+                parts.append(Part(name, stack, numbers, True, "copy", (entry.name,)))
+            elif is_matrix(stack, experts):
+                check_neighbours(stack, layer)
+                parts.append(Part(name, stack, numbers, True, "predict"))
+            else:
+                parts.append(norm_part(name, stack, numbers, norm_source))
+    return parts
+
+
+def named(stack: Stack) -> Iterator[tuple[str, tuple[int, ...]]]:
+    return zip(stack.names(), stack.numbers(), strict=True)
+
+
+def norm_part(name: str, stack: Stack, numbers: tuple[int, ...], norm_source: NormSource) -> Part:
+    """A new layer's norm weight, bias, router or buffer. The public LESA code takes layer 0's."""
+    layer, *inner = numbers
+    above = layer + 1 if stack.covers(layer + 1) else layer
+    layers = {"first": [stack.starts[0]], "previous": [layer], "next": [above], "mean": [layer, above]}[norm_source]
+    if stack.kind.dtype not in FLOATS:
+        layers = [layer]  # a buffer, such as gpt2's causal mask
+    sources = tuple(stack.name(source, *inner) for source in layers)
+    return Part(name, stack, numbers, True, "mean" if len(sources) > 1 else "copy", sources)
+
+
+def is_matrix(stack: Stack, experts: int | None) -> bool:
+    """Whether LESA predicts this stack: floating-point matrices [out, in] or packed experts [experts, a, b].
+
+    Routers [experts, hidden] are copied: their rows mean nothing without the experts that they were trained with.
+    """
+    parts = stack.template.split(".")
+    router = experts is not None and stack.kind.shape[:1] == (experts,) and not ROUTERS.isdisjoint(parts)
+    return stack.kind.dtype in FLOATS and len(stack.kind.shape) in (2, 3) and not router
+
+
+def expert_count(checkpoint: Checkpoint) -> int | None:
+    section = text_section(checkpoint.config)
+    for key in ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts"):
+        if isinstance(section.get(key), int):
+            return section[key]
+    return None
+
+
+def is_transposed(checkpoint: Checkpoint, stack: Stack) -> bool:
+    """Whether the matrices lie as [in, out] in the file."""
+    linear = TRANSPOSED.get(str(checkpoint.config.get("model_type")), ())
+    return len(stack.kind.shape) == 2 and not set(linear).isdisjoint(stack.template.split("."))
+
+
+def check_neighbours(stack: Stack, layer: int) -> None:
+    if not stack.covers(layer + 1) or stack.sizes[0] < 3:
+        last = stack.starts[0] + stack.sizes[0] - 1
+        raise InputError(
+            f"gap {layer}: LESA predicts from both neighbours in a run of 3 or more like layers, but {stack.template} "
+            f"has one shape in layers {stack.starts[0]}-{last} only; choose --gaps in a longer run, or another method"
+        )

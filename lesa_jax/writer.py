@@ -1,0 +1,216 @@
+"""Writes sharded safetensors: the layout is known first, then tensors arrive in any order, then it is published.
+
+A checkpoint is written into a hidden folder beside its destination and gets its name in one rename when every byte is
+on the disk, so whatever carries the final name is complete.
+"""
+
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lesa_jax.checkpoint import DTYPES, INDEX, WEIGHTS
+from lesa_jax.errors import InputError
+from lesa_jax.names import Kind
+
+CHUNK = 1 << 24  # bytes per write call: large enough to cost nothing, small enough for a moving progress bar
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a tensor of the output lies: `nbytes` bytes from `start` of the file named `file`."""
+
+    file: str
+    start: int
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Every tensor's place, and the header (with its length field) that each file begins with."""
+
+    places: Mapping[str, Place]
+    headers: Mapping[str, bytes]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(map(len, self.headers.values())) + sum(place.nbytes for place in self.places.values())
+
+    def index(self) -> dict[str, Any] | None:
+        """Content of the index file; None for a single file, which needs none."""
+        if len(self.headers) == 1:
+            return None
+        total = sum(place.nbytes for place in self.places.values())
+        return {"metadata": {"total_size": total}, "weight_map": {n: p.file for n, p in self.places.items()}}
+
+
+def lay_out(kinds: Mapping[str, Kind], shard_size: int) -> Layout:
+    """Distributes tensors over files of at most `shard_size` bytes, in the order given; a larger tensor gets its own.
+
+    Args:
+      kinds: shape and dtype of every tensor of the output.
+      shard_size: bytes of tensor data per file.
+    """
+    shards: list[dict[str, int]] = [{}]
+    room = shard_size
+    for name, kind in kinds.items():
+        nbytes = math.prod(kind.shape) * DTYPES[kind.dtype].itemsize
+        if nbytes > room and shards[-1]:
+            shards.append({})
+            room = shard_size
+        shards[-1][name] = nbytes
+        room -= nbytes
+    places, headers = {}, {}
+    for number, shard in enumerate(shards, 1):
+        file = WEIGHTS if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"
+        header: dict[str, Any] = {"__metadata__": {"format": "pt"}}  # transformers refuses files without it
+        offset = 0
+        for name, nbytes in shard.items():
+            kind = kinds[name]
+            header[name] = {"dtype": kind.dtype, "shape": list(kind.shape), "data_offsets": [offset, offset + nbytes]}
+            offset += nbytes
+        text = json.dumps(header, separators=(",", ":")).encode()
+        text += b" " * (-len(text) % 8)  # tensor data is aligned to 8 bytes
+        headers[file] = len(text).to_bytes(8, "little") + text
+        offset = len(headers[file])
+        for name, nbytes in shard.items():
+            places[name] = Place(file, offset, nbytes)
+            offset += nbytes
+    return Layout(places, headers)
+
+
+class TensorWriter:
+    """Open files of one layout; every tensor is written exactly once, in any order."""
+
+    def __init__(self, folder: Path, layout: Layout, advance: Callable[[int], None] = lambda nbytes: None):
+        self.layout = layout
+        self.advance = advance
+        self.missing = set(layout.places)
+        self.files = {name: (folder / name).open("xb", buffering=0) for name in layout.headers}
+        for name, header in layout.headers.items():
+            self.files[name].write(header)
+
+    def write(self, name: str, data: bytes | memoryview) -> None:
+        """Writes the bytes of one tensor at its place."""
+        place = self.layout.places[name]
+        if len(data) != place.nbytes or name not in self.missing:
+            raise ValueError(f"{name}: {len(data)} bytes for {place.nbytes}, or written twice")
+        file = self.files[place.file]
+        file.seek(place.start)
+        for start in range(0, len(data), CHUNK):
+            part = memoryview(data)[start : start + CHUNK]
+            while part:  # an unbuffered write may be short
+                written = file.write(part)
+                part = part[written:]
+                self.advance(written)
+        self.missing.remove(name)
+
+    def close(self) -> None:
+        """Closes the files when everything is on the disk.
+
+        Raises:
+          ValueError: a tensor of the layout was never written.
+        """
+        if self.missing:
+            raise ValueError(f"never written: {sorted(self.missing)[:3]} and {len(self.missing) - 1} others")
+        for file in self.files.values():
+            os.fsync(file.fileno())
+        self.abandon()
+
+    def abandon(self) -> None:
+        for file in self.files.values():
+            file.close()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a small file and waits until it is on the disk."""
+    path.write_text(text, "utf-8")
+    sync(path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_index(folder: Path, layout: Layout) -> None:
+    index = layout.index()
+    if index is not None:
+        write_json(folder / INDEX, index)
+
+
+def check_output(output: Path, source: Path, overwrite: bool, nbytes: int) -> None:
+    """Refuses an output that is in the way, in danger or too small, before any work.
+
+    Args:
+      output: the folder to be made.
+      source: the checkpoint's folder, which must survive.
+      overwrite: whether an earlier output of this program may be replaced.
+      nbytes: bytes that will be written.
+
+    Raises:
+      InputError: what is wrong, and the remedy.
+    """
+    here, there = output.resolve(), source.resolve()
+    if here == there or here in there.parents or there in here.parents:
+        raise InputError(f"--output {output} and the model's folder {source} overlap; choose another output")
+    if output.exists() and not output.is_dir():
+        raise InputError(f"--output {output} is a file; choose a folder that does not exist yet")
+    if output.is_dir() and any(output.iterdir()):
+        if not overwrite:
+            raise InputError(f"--output {output} is not empty; choose another folder or add --overwrite")
+        if not (output / "growth.json").exists():
+            raise InputError(f"--output {output} was not written by lesa_jax (no growth.json); remove it yourself")
+    parent = next(p for p in (here.parent, *here.parents) if p.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise InputError(f"--output {output}: no permission to write in {parent}; choose another folder")
+    free = shutil.disk_usage(parent).free
+    if free < nbytes:
+        raise InputError(
+            f"--output {output}: needs {nbytes / 1e9:.2f} GB but {parent} has {free / 1e9:.2f} GB free; "
+            "free some space or choose another disk"
+        )
+
+
+@contextmanager
+def publish(output: Path) -> Iterator[Path]:
+    """A hidden folder beside `output` that takes its name when the block ends well and vanishes when it does not.
+
+    An earlier folder of that name is moved aside first and deleted last, so that the name is never half-written.
+    """
+    output = output.resolve()
+    output.parent.mkdir(parents=True, exist_ok=True)
+    hidden = Path(tempfile.mkdtemp(prefix=f".{output.name}.partial-", dir=output.parent))
+    try:
+        yield hidden
+        hidden.chmod(0o777 & ~current_umask())  # mkdtemp's folders are private
+        sync(hidden)
+        old = hidden.with_name(hidden.name.replace(".partial-", ".replaced-"))
+        if output.exists():
+            output.rename(old)
+        hidden.rename(output)
+        sync(output.parent)
+        shutil.rmtree(old, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(hidden, ignore_errors=True)
+        raise
+
+
+def current_umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
+
+
+def sync(path: Path) -> None:
+    """Waits until a file's bytes, or a folder's entries (names, renames), are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
