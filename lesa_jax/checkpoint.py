@@ -30,8 +30,12 @@ FLOATS: Mapping[str, np.dtype] = {
 }
 DTYPES: Mapping[str, np.dtype] = {
     **FLOATS,
-    **{"I64": np.dtype(np.int64), "I32": np.dtype(np.int32), "I16": np.dtype(np.int16), "I8": np.dtype(np.int8)},
-    **{"U8": np.dtype(np.uint8), "BOOL": np.dtype(np.bool_)},
+    "I64": np.dtype(np.int64),
+    "I32": np.dtype(np.int32),
+    "I16": np.dtype(np.int16),
+    "I8": np.dtype(np.int8),
+    "U8": np.dtype(np.uint8),
+    "BOOL": np.dtype(np.bool_),
 }
 QUANTISED_PARTS = {"qweight", "qzeros", "g_idx", "absmax", "quant_map", "weight_scale_inv"}
 

@@ -60,6 +60,4 @@ def read_growth(folder: Path) -> Growth:
     if value.get("format") != FORMAT:
         raise InputError(f"{folder / FILE}: format {value.get('format')}, expected {FORMAT}; update lesa_jax")
     plan = Plan.from_json(value["plan"])
-    return Growth(
-        value["method"], plan, value["settings"], value["source"], value["measurements"], value["versions"]
-    )
+    return Growth(value["method"], plan, value["settings"], value["source"], value["measurements"], value["versions"])

@@ -44,7 +44,9 @@ def count_layers(config: Mapping[str, Any]) -> int:
     """
     section = text_section(config)
     if config.get("is_encoder_decoder") or "num_decoder_layers" in section or "decoder_layers" in section:
-        raise InputError(f"config.json: {config.get('model_type')} is an encoder-decoder; only decoders can be grown yet")
+        raise InputError(
+            f"config.json: {config.get('model_type')} is an encoder-decoder; only decoders can be grown yet"
+        )
     for key in LAYER_COUNTS:
         if isinstance(section.get(key), int):
             return section[key]
@@ -63,18 +65,24 @@ def find_layers(config: Mapping[str, Any], stacks: tuple[Stack, ...]) -> str:
         if stack.sizes:
             numbers = range(stack.starts[0], stack.starts[0] + stack.sizes[0])
             depths.setdefault(stack.prefix, set()).update(numbers)
-    text = {p: d for p, d in depths.items() if not {"vision", "visual", "audio", "encoder"} & set(p.replace("_", ".").split("."))}
+    text = {
+        p: d
+        for p, d in depths.items()
+        if not {"vision", "visual", "audio", "encoder"} & set(p.replace("_", ".").split("."))
+    }
     if not text:
         raise InputError("the checkpoint's tensor names carry no layer numbers; it cannot be grown in depth")
     prefix = max(text, key=lambda p: (len(text[p]) == declared, len(text[p])))
     numbers = text[prefix]
     if max(numbers) + 1 == declared and len(numbers) < declared:
         missing = min(set(range(declared)) - numbers)
-        raise InputError(f"no tensors named {prefix}{missing}.*, though layer {max(numbers)} is there; download it again")
+        raise InputError(
+            f"no tensors named {prefix}{missing}.*, though layer {max(numbers)} is there; download it again"
+        )
     if len(numbers) != declared or max(numbers) + 1 != declared:
         raise InputError(
-            f"config.json declares {declared} layers but the tensors {prefix}* have {len(numbers)} (0..{max(numbers)}); "
-            "correct num_hidden_layers or take the complete checkpoint"
+            f"config.json declares {declared} layers but the tensors {prefix}* have {len(numbers)} "
+            f"(0..{max(numbers)}); correct num_hidden_layers or take the complete checkpoint"
         )
     return prefix
 
@@ -95,7 +103,9 @@ def grow_config(config: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
                 "would change the old ones; such models cannot be grown"
             )
     resolved = resolve(config)
-    per_layer = {key: gather(value, plan) for key, value in {**section, **resolved}.items() if is_per_layer(key, value, plan)}
+    per_layer = {
+        key: gather(value, plan) for key, value in {**section, **resolved}.items() if is_per_layer(key, value, plan)
+    }
     section.update(per_layer)
     for key in LAYER_COUNTS:
         if section.get(key) == plan.source_layers:
@@ -154,5 +164,7 @@ def grow_first(key: str, first: int, plan: Plan, listed: bool) -> int:
     """
     belongs = [slot.layer < first for slot in plan.slots]
     if belongs != sorted(belongs, reverse=True) and not (listed and key == "max_window_layers"):
-        raise InputError(f"config.json: {key}={first} cannot describe the grown model; use a method that inserts layers")
+        raise InputError(
+            f"config.json: {key}={first} cannot describe the grown model; use a method that inserts layers"
+        )
     return sum(belongs) + max(0, first - plan.source_layers)

@@ -5,7 +5,17 @@ from pathlib import Path
 from lesa_jax.errors import InputError
 
 # Weights come as safetensors only: pickles (*.bin, *.pt) are never fetched, so they can never be loaded.
-WANTED = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.model", "*.txt", "*.jinja", "*.md", "LICENSE*", "NOTICE*"]
+WANTED = [
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "*.json",
+    "*.model",
+    "*.txt",
+    "*.jinja",
+    "*.md",
+    "LICENSE*",
+    "NOTICE*",
+]
 
 
 def resolve_model(model: str, revision: str | None = None) -> Path:
@@ -27,15 +37,26 @@ def resolve_model(model: str, revision: str | None = None) -> Path:
         raise InputError(f"--model {model}: no such folder; give a folder with config.json, or a hub id like org/name")
 
     from huggingface_hub import snapshot_download  # slow to import, and most runs are local
-    from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     try:
         return Path(snapshot_download(model, revision=revision, allow_patterns=WANTED))
     except GatedRepoError:
-        raise InputError(f"--model {model}: gated on the hub; accept its licence there and run `hf auth login`") from None
+        raise InputError(
+            f"--model {model}: gated on the hub; accept its licence there and run `hf auth login`"
+        ) from None
     except RepositoryNotFoundError:
-        raise InputError(f"--model {model}: neither a folder here nor a model on the hub (private? `hf auth login`)") from None
+        raise InputError(
+            f"--model {model}: neither a folder here nor a model on the hub (private? `hf auth login`)"
+        ) from None
     except RevisionNotFoundError:
         raise InputError(f"--revision {revision}: {model} has no such revision on the hub") from None
     except HFValidationError:

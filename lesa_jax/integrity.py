@@ -31,7 +31,7 @@ def check_finite(checkpoint: Checkpoint) -> None:
             raise InputError(
                 f"{entry.file.name}: tensor {entry.name} holds NaN or Inf; repair or replace the checkpoint first"
             )
-    release(checkpoint)
+        release(checkpoint)
 
 
 def hash_files(files: list[Path]) -> dict[str, str]:

@@ -75,7 +75,9 @@ class Plan:
             while j + 1 < self.layers and not self.slots[i].new and not self.slots[j + 1].new:
                 j += 1
             slot = self.slots[i]
-            words.append(f"+{slot.layer}" if slot.new else f"{slot.layer}-{self.slots[j].layer}" if j > i else f"{slot.layer}")
+            words.append(
+                f"+{slot.layer}" if slot.new else f"{slot.layer}-{self.slots[j].layer}" if j > i else f"{slot.layer}"
+            )
             i = j + 1
         return " ".join(words)
 

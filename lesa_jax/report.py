@@ -12,17 +12,17 @@ from lesa_jax.plan import PRESETS, Plan
 
 @dataclass(frozen=True)
 class KindReport:
-    """What was measured on one kind of weight.
+    """What was measured on one predicted kind of weight.
 
     Attributes:
       old_norm: mean Frobenius norm of the original matrices.
       new_norm: the same of the new layers' matrices.
-      loss: the predictor's mean training loss in its last epoch; None where nothing was trained.
+      loss: the predictor's mean training loss in its last epoch.
     """
 
     old_norm: float
     new_norm: float
-    loss: float | None
+    loss: float
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,8 @@ class ExpandReport:
       new_parameters: those in new layers, the ones to train next.
       nbytes: of all weight files.
       perplexity: {"before": .., "after": ..}, or empty.
-      kinds: by weight kind (`mlp.up_proj`), in order of the checkpoint.
+      kinds: what was predicted, by weight kind (`mlp.up_proj`); new layers that are copies have their source's norms.
+      silenced: the weight kinds that are zero in the new layers.
       seconds: wall-clock time by stage.
       peak_memory: largest resident size of this process so far, bytes.
       estimated_memory: what the prediction was expected to need besides the program itself, bytes.
@@ -52,6 +53,7 @@ class ExpandReport:
     nbytes: int
     perplexity: Mapping[str, float]
     kinds: Mapping[str, KindReport]
+    silenced: tuple[str, ...]
     seconds: Mapping[str, float]
     peak_memory: int
     estimated_memory: int
@@ -61,8 +63,9 @@ class ExpandReport:
 def print_report(report: ExpandReport, console: Console | None = None) -> None:
     """Prints the report as tables."""
     console = console or Console()
-    title = f"{report.method}: {report.plan.source_layers} -> {report.plan.layers} layers"
-    facts = Table(title=title + (" (dry run: nothing was written)" if report.dry_run else ""), title_justify="left")
+    dry = " (dry run: nothing was written)" if report.dry_run else ""
+    console.print(f"{report.method}: {report.plan.source_layers} -> {report.plan.layers} layers{dry}", highlight=False)
+    facts = Table()
     facts.add_column("")
     facts.add_column("before", justify="right")
     facts.add_column("after", justify="right")
@@ -72,10 +75,14 @@ def print_report(report: ExpandReport, console: Console | None = None) -> None:
         facts.add_row("perplexity", *(f"{report.perplexity[when]:.4f}" for when in ("before", "after")))
     console.print(facts)
     console.print(f"plan      {report.plan}   (+g is a new layer above original g)", highlight=False)
+    if report.silenced:
+        console.print(f"silenced  {', '.join(report.silenced)} are zero in new layers", highlight=False)
     if report.kinds:
+        console.print("Frobenius norm of one matrix, mean over layers:", highlight=False)
         console.print(norm_table(report.kinds))
     if report.dry_run:
-        console.print(f"memory    about {format_bytes(report.estimated_memory)} (estimate)", highlight=False)
+        memory = format_bytes(report.estimated_memory)
+        console.print(f"memory    about {memory} at its peak, besides 0.5 GB for the program", highlight=False)
         console.print(f"to write  {format_bytes(report.nbytes)} into {report.output}", highlight=False)
         return
     times = ", ".join(f"{name} {seconds:.1f}" for name, seconds in report.seconds.items())
@@ -85,14 +92,13 @@ def print_report(report: ExpandReport, console: Console | None = None) -> None:
 
 
 def norm_table(kinds: Mapping[str, KindReport]) -> Table:
-    table = Table(title="Frobenius norm of one matrix, mean over layers", title_justify="left")
+    table = Table()
     table.add_column("weight kind")
     for column in ("original", "new", "new/original", "loss"):
         table.add_column(column, justify="right")
     for name, kind in kinds.items():
         ratio = kind.new_norm / kind.old_norm if kind.old_norm else float("nan")
-        loss = "" if kind.loss is None else f"{kind.loss:.3g}"
-        table.add_row(name, f"{kind.old_norm:.2f}", f"{kind.new_norm:.2f}", f"{ratio:.2f}", loss)
+        table.add_row(name, f"{kind.old_norm:.2f}", f"{kind.new_norm:.2f}", f"{ratio:.2f}", f"{kind.loss:.3g}")
     return table
 
 

@@ -127,7 +127,7 @@ def set_header_length(folder: Path) -> None:
 
 def write_index(folder: Path, file: str) -> None:
     names = list(open_checkpoint(folder).entries)
-    (folder / INDEX).write_text(json.dumps({"weight_map": {name: file for name in names}}))
+    (folder / INDEX).write_text(json.dumps({"weight_map": dict.fromkeys(names, file)}))
 
 
 def only_pickles(folder: Path) -> None:
@@ -183,14 +183,18 @@ BAD = {
 }
 
 
+def open_layers(folder: Path) -> str:
+    checkpoint = open_checkpoint(folder)
+    return find_layers(checkpoint.config, checkpoint.stacks)
+
+
 @pytest.mark.parametrize("case", BAD)
 def test_bad_checkpoints_end_in_one_line(tmp_path, case):
     spoil, message = BAD[case]
     save(tmp_path, "llama")
     spoil(tmp_path)
     with pytest.raises(InputError, match=message) as caught:
-        checkpoint = open_checkpoint(tmp_path)
-        find_layers(checkpoint.config, checkpoint.stacks)
+        open_layers(tmp_path)
     assert "\n" not in str(caught.value)
 
 

@@ -48,7 +48,10 @@ def test_numbers_and_counts_of_layers_follow():
     plan = make_plan(6, "duplicate", gaps=[0, 3])  # 0 +0 1 2 3 +3 4 5
     assert grow_config(config_of("qwen2"), plan)["max_window_layers"] == 4
     assert grow_config(config_of("qwen3_moe"), plan)["mlp_only_layers"] == [0, 1]
-    assert grow_config({"model_type": "x", "num_layers": 6, "first_k_dense_replace": 1}, plan)["first_k_dense_replace"] == 2
+    assert (
+        grow_config({"model_type": "x", "num_layers": 6, "first_k_dense_replace": 1}, plan)["first_k_dense_replace"]
+        == 2
+    )
 
 
 def test_every_second_layer_sparse_becomes_a_list():

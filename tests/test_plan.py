@@ -1,5 +1,7 @@
 """Plans: every published placement, to the layer."""
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -59,7 +61,7 @@ def test_every_plan_keeps_the_originals_in_order(depth, data, method, placement)
 def test_even_gaps_are_spread_symmetrically(depth, data):
     count = data.draw(st.integers(1, depth - 1))
     gaps = make_plan(depth, "lesa", depth + count, placement="even").gaps
-    steps = {b - a for a, b in zip(gaps, gaps[1:], strict=False)}
+    steps = {b - a for a, b in itertools.pairwise(gaps)}
     assert not steps or max(steps) - min(steps) <= 1
     assert abs(gaps[0] - (depth - 2 - gaps[-1])) <= 1
 

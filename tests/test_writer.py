@@ -11,7 +11,10 @@ from lesa_jax.errors import InputError
 from lesa_jax.names import Kind
 from lesa_jax.writer import TensorWriter, check_output, lay_out, publish, write_index
 
-KINDS = {f"t.{i}": Kind((i + 1, 5), "F32") for i in range(7)} | {"scalar": Kind((), "F32"), "empty": Kind((0, 4), "F32")}
+KINDS = {f"t.{i}": Kind((i + 1, 5), "F32") for i in range(7)} | {
+    "scalar": Kind((), "F32"),
+    "empty": Kind((0, 4), "F32"),
+}
 ARRAYS = {name: np.random.default_rng(i).random(kind.shape, np.float32) for i, (name, kind) in enumerate(KINDS.items())}
 
 

@@ -1,0 +1,55 @@
+"""The small trained model that the commands use by default, and the text that it is judged on.
+
+The model (`MODEL_DIRECTORY`) was trained by `experiments/train_demo.py` on the source text of Python's standard
+library. Nothing of that text is kept here: it is read from the running interpreter, so that the evaluation text and
+with it every perplexity differ a little between Python versions.
+"""
+
+import sysconfig
+from pathlib import Path
+
+from lesa_jax.errors import InputError
+
+MODEL_DIRECTORY = Path(__file__).parent / "model"
+
+# Kept out of the training text; about 250 kB. All are single files in every Python from 3.11 on.
+HELD_OUT_MODULES = ("calendar.py", "configparser.py", "difflib.py", "heapq.py", "statistics.py", "textwrap.py")
+
+# Folders that are no library source: tests, tables, demonstrations, and whatever else is installed.
+EXCLUDED_FOLDERS = frozenset(
+    ("test", "tests", "idlelib", "site-packages", "dist-packages", "pydoc_data", "encodings", "turtledemo")
+)
+
+
+def standard_library() -> Path:
+    """The folder of the running interpreter's standard library."""
+    return Path(sysconfig.get_path("stdlib"))
+
+
+def evaluation_text() -> str:
+    """The held-out modules of the running interpreter, joined by blank lines.
+
+    Raises InputError where the standard library does not lie on disk as source.
+    """
+    return "\n\n".join(_source(standard_library() / name) for name in HELD_OUT_MODULES)
+
+
+def training_texts() -> list[str]:
+    """Every other module of the standard library, one string a file, in the order of their paths."""
+    root = standard_library()
+    files = sorted(root.rglob("*.py"), key=lambda file: file.relative_to(root).as_posix())
+    kept = [file for file in files if _is_training_file(file.relative_to(root))]
+    return [_source(file) for file in kept]
+
+
+def _is_training_file(relative: Path) -> bool:
+    return relative.as_posix() not in HELD_OUT_MODULES and not EXCLUDED_FOLDERS.intersection(relative.parts)
+
+
+def _source(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise InputError(
+            f"{file}: the standard library's source is not readable ({error.strerror}); name a text with --text"
+        ) from None

@@ -1,0 +1,133 @@
+"""The forward pass, as pure functions over a tree that has the checkpoint's own names and layouts.
+
+`params["model"]["layers"]["self_attn"]["q_proj"]["weight"]` is [layers, out, in]. Layers run in `lax.scan`, so compile
+time does not grow with depth; `run_layers` takes any run of layers, so that training can scan frozen and new layers
+separately. Weights may be stored in bfloat16: each layer is cast to the dtype of the activations inside the scan, so a
+float32 forward pass of a bfloat16 model never holds the model in float32.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int
+
+from lesa_jax.errors import InputError
+from lesa_jax.models.attention import causal_attention, layer_windows
+from lesa_jax.models.config import ModelConfig
+from lesa_jax.models.rope import rotate, rotation
+
+Tree = dict[str, Any]
+Rotation = tuple[Float[Array, "tokens half"], Float[Array, "tokens half"]]
+
+
+def linear(params: Tree, x: Float[Array, "*shape features"]) -> Float[Array, "*shape out"]:
+    """x @ weight.T, plus the bias where the checkpoint has one. `weight` is [out, in]."""
+    y = jnp.einsum("...i,oi->...o", x, params["weight"].astype(x.dtype))
+    if "bias" in params:
+        y = y + jnp.broadcast_to(params["bias"].astype(x.dtype), y.shape)
+    return y
+
+
+def rms_norm(
+    params: Tree, x_BxTxE: Float[Array, "batch tokens hidden"], eps: float
+) -> Float[Array, "batch tokens hidden"]:
+    """x / sqrt(mean(x^2) + eps) * weight; the statistics are float32."""
+    wide = x_BxTxE.astype(jnp.float32)
+    scale = jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + eps)
+    return (wide * scale).astype(x_BxTxE.dtype) * params["weight"].astype(x_BxTxE.dtype)[None, None, :]
+
+
+def attention(
+    params: Tree,
+    x_BxTxE: Float[Array, "batch tokens hidden"],
+    rotation_TxF: Rotation,
+    window: Int[Array, ""] | int | None,
+    config: ModelConfig,
+) -> Float[Array, "batch tokens hidden"]:
+    """Grouped-query attention over the normed residual stream."""
+    batch, tokens, _ = x_BxTxE.shape
+    q_BxTxHxD, k_BxTxKxD, v_BxTxKxD = (
+        linear(params[name], x_BxTxE).reshape(batch, tokens, heads, config.head_dim)
+        for name, heads in (
+            ("q_proj", config.num_heads),
+            ("k_proj", config.num_kv_heads),
+            ("v_proj", config.num_kv_heads),
+        )
+    )
+    mixed_BxTxHxD = causal_attention(
+        rotate(q_BxTxHxD, rotation_TxF), rotate(k_BxTxKxD, rotation_TxF), v_BxTxKxD, window
+    )
+    return linear(params["o_proj"], mixed_BxTxHxD.reshape(batch, tokens, -1))
+
+
+def feed_forward(params: Tree, x_BxTxE: Float[Array, "batch tokens hidden"]) -> Float[Array, "batch tokens hidden"]:
+    """down(silu(gate(x)) * up(x))."""
+    gated_BxTxF = jax.nn.silu(linear(params["gate_proj"], x_BxTxE)) * linear(params["up_proj"], x_BxTxE)
+    return linear(params["down_proj"], gated_BxTxF)
+
+
+def block(
+    layer_params: Tree,
+    x_BxTxE: Float[Array, "batch tokens hidden"],
+    rotation_TxF: Rotation,
+    window: Int[Array, ""] | int | None,
+    config: ModelConfig,
+) -> Float[Array, "batch tokens hidden"]:
+    """One layer: the residual stream in, the residual stream out. `layer_params` has no layer axis."""
+    normed_BxTxE = rms_norm(layer_params["input_layernorm"], x_BxTxE, config.norm_eps)
+    x_BxTxE = x_BxTxE + attention(layer_params["self_attn"], normed_BxTxE, rotation_TxF, window, config)
+    normed_BxTxE = rms_norm(layer_params["post_attention_layernorm"], x_BxTxE, config.norm_eps)
+    return x_BxTxE + feed_forward(layer_params["mlp"], normed_BxTxE)
+
+
+def run_layers(
+    layers: Tree,
+    x_BxTxE: Float[Array, "batch tokens hidden"],
+    rotation_TxF: Rotation,
+    windows: tuple[int | None, ...],
+    config: ModelConfig,
+) -> Float[Array, "batch tokens hidden"]:
+    """A run of stacked layers in one scan. `windows` has one entry for each of them."""
+    shared, per_layer = layer_windows(windows)
+
+    def step(carry: Array, scanned: tuple[Tree, Array | None]) -> tuple[Array, None]:
+        layer, window = scanned
+        return block(layer, carry, rotation_TxF, shared if window is None else window, config), None
+
+    return jax.lax.scan(step, x_BxTxE, (layers, per_layer))[0]
+
+
+def embed(
+    params: Tree, tokens_BxT: Int[Array, "batch tokens"], dtype: DTypeLike = jnp.float32
+) -> Float[Array, "batch tokens hidden"]:
+    """The embedding rows of `tokens_BxT`; `dtype` becomes the dtype of the whole forward pass."""
+    return params["model"]["embed_tokens"]["weight"][tokens_BxT].astype(dtype)
+
+
+def head_weight(params: Tree, config: ModelConfig) -> Float[Array, "vocab hidden"]:
+    """The output projection: the embedding itself when the two are tied."""
+    if config.tied:
+        return params["model"]["embed_tokens"]["weight"]
+    if "lm_head" not in params:
+        raise InputError("lm_head.weight is missing although tie_word_embeddings is false in config.json")
+    return params["lm_head"]["weight"]
+
+
+def forward(
+    params: Tree, tokens_BxT: Int[Array, "batch tokens"], config: ModelConfig, dtype: DTypeLike = jnp.float32
+) -> Float[Array, "batch tokens hidden"]:
+    """Hidden states after the final norm, in `dtype`; norms, rotations and softmax are float32 in any case."""
+    rotation_TxF = rotation(jnp.arange(tokens_BxT.shape[1]), config.rope, config.head_dim)
+    x_BxTxE = embed(params, tokens_BxT, dtype)
+    x_BxTxE = run_layers(params["model"]["layers"], x_BxTxE, rotation_TxF, config.windows, config)
+    return rms_norm(params["model"]["norm"], x_BxTxE, config.norm_eps)
+
+
+def logits(
+    params: Tree, tokens_BxT: Int[Array, "batch tokens"], config: ModelConfig, dtype: DTypeLike = jnp.float32
+) -> Float[Array, "batch tokens vocab"]:
+    """Next-token logits. Memory is tokens x vocab: a loss goes through `lesa_jax.losses.token_nll` instead."""
+    hidden_BxTxE = forward(params, tokens_BxT, config, dtype)
+    return jnp.einsum("bte,ve->btv", hidden_BxTxE, head_weight(params, config).astype(dtype))

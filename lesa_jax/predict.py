@@ -1,0 +1,108 @@
+"""New layers by LESA for a whole checkpoint: one weight kind after the other is read, predicted, written, forgotten."""
+
+from collections.abc import Iterator, Sequence
+from zlib import crc32
+
+import jax
+import numpy as np
+from jaxtyping import Float, PRNGKeyArray
+from rich.progress import Progress
+
+from lesa_jax.checkpoint import DTYPES, Checkpoint, read, release
+from lesa_jax.errors import InputError
+from lesa_jax.initializers.lesa import Space, predict_layers
+from lesa_jax.predictor import PredictorSettings
+from lesa_jax.recipe import Part, WeightKind, is_transposed, kind_name, kind_pages, weight_kinds
+from lesa_jax.report import KindReport
+from lesa_jax.writer import TensorWriter
+
+
+def predict_new_layers(
+    checkpoint: Checkpoint,
+    predicted: Sequence[Part],
+    settings: PredictorSettings,
+    space: Space,
+    seed: int,
+    writer: TensorWriter,
+    progress: Progress,
+) -> dict[str, KindReport]:
+    """Predicts and writes new layers' matrices, one weight kind after the other.
+
+    Args:
+      checkpoint: the original.
+      predicted: the parts that are made by prediction.
+      settings: of the predictor.
+      space: "svd" or "raw", see `initializers.lesa`.
+      seed: each kind derives its own initial weights and sample order from this and its name, so that its result does
+        not depend on which other kinds the checkpoint has.
+      writer: receives every part.
+      progress: gets a bar over weight kinds.
+
+    Returns:
+      Norms and losses by kind, experts averaged.
+
+    Raises:
+      InputError: a prediction that is not finite.
+    """
+    parts: dict[WeightKind, list[Part]] = {}
+    for part in predicted:
+        parts.setdefault((part.stack, part.numbers[1:]), []).append(part)
+    bar = progress.add_task("weight kinds", total=len(parts), note="")
+    measured: dict[str, list[tuple[float, float, float]]] = {}
+    for batch in weight_kinds(predicted):
+        gaps = [part.numbers[0] - part.stack.starts[0] for part in parts[batch[0]]]
+        keys = [matrix_key(seed, kind, page) for kind in batch for page in range(kind_pages(kind[0]))]
+        old_norms: list[float] = []  # filled when the weights are read
+        weights = (w for kind in batch for w in kind_matrices(checkpoint, kind, old_norms))
+        predictions = predict_layers(weights, keys, gaps, settings, space)
+        for kind in batch:
+            name = kind_name(kind[0])
+            progress.update(bar, note=name)
+            pages = [next(predictions) for _ in range(kind_pages(kind[0]))]
+            new_norm = write_matrices(checkpoint, parts[kind], [np.asarray(page.weights) for page in pages], writer)
+            loss = np.mean([float(page.fit.epoch_losses[-1]) for page in pages])
+            measured.setdefault(name, []).append((np.mean(old_norms[: len(pages)]), new_norm, loss))
+            del old_norms[: len(pages)]
+            progress.advance(bar)
+    return {name: KindReport(*np.mean(rows, axis=0).tolist()) for name, rows in measured.items()}
+
+
+def matrix_key(seed: int, kind: WeightKind, page: int) -> PRNGKeyArray:
+    """The random key of one predictor, from the seed and the name of what it predicts."""
+    stack, inner = kind
+    name = f"{stack.template} {inner} {page}"
+    return jax.random.fold_in(jax.random.key(seed), crc32(name.encode()))
+
+
+def kind_matrices(
+    checkpoint: Checkpoint, kind: WeightKind, norms: list[float]
+) -> Iterator[Float[np.ndarray, "layers out in"]]:
+    """A kind's matrices of all layers in the file's dtype; for packed experts, expert after expert.
+
+    Appends the mean Frobenius norm over the layers to `norms`.
+    """
+    stack, inner = kind
+    names = [stack.name(stack.starts[0] + layer, *inner) for layer in range(stack.sizes[0])]
+    for page in range(kind_pages(stack)):
+        views = [read(checkpoint, name).reshape(-1, *stack.kind.shape[-2:])[page] for name in names]
+        w = np.stack([view.T if is_transposed(checkpoint, stack) else view for view in views])
+        release(checkpoint)
+        norms.append(float(np.mean([np.linalg.norm(w_l.astype(np.float32)) for w_l in w])))
+        yield w
+
+
+def write_matrices(
+    checkpoint: Checkpoint, parts: Sequence[Part], pages: list[np.ndarray], writer: TensorWriter
+) -> float:
+    """Writes one kind's new matrices, `pages` each [gaps, out, in], in the source's dtype; returns their mean norm."""
+    kind = parts[0].stack.kind
+    norm = float(np.mean([np.linalg.norm(matrix) for page in pages for matrix in page]))
+    if is_transposed(checkpoint, parts[0].stack):
+        pages = [page.swapaxes(1, 2) for page in pages]
+    for number, part in enumerate(parts):
+        with np.errstate(over="ignore"):  # an overflow in float16 is found in the next line
+            tensor = np.stack([page[number] for page in pages]).astype(DTYPES[kind.dtype])
+        if not np.isfinite(tensor).all():
+            raise InputError(f"{part.name}: the prediction is not finite in {kind.dtype}; lower --learning-rate")
+        writer.write(part.name, tensor.tobytes())
+    return norm

@@ -1,0 +1,113 @@
+"""Thin SVD of a model's L matrices of one kind laid side by side, from their Gram matrix.
+
+LESA (arXiv 2502.13794, section 3.1) decomposes [W_0 | W_1 | ... | W_{L-1}], each W_l [out, in], into U diag(S) V^T and
+works on the blocks V_l [r, in] of V^T. The public code forms the concatenation [out, L*in] and calls an SVD on it. Only
+U and S couple the layers, and both come from the Gram matrix sum_l W_l W_l^T [out, out], which is summed layer by
+layer; the block of one layer is then V_l = S^-1 U^T W_l. That replaces an SVD by an eigendecomposition that does not
+grow with L, and matrix products.
+
+Precision. A Gram matrix squares the condition number, so in float32 the eigenvectors of singular values below about
+0.05 sigma_1 are mixed with one another (never with the large ones: those gaps are wide). The cure is one deflation
+step: project the layers onto that mixed tail, take the tail's own Gram matrix, whose largest entry is now a thousand
+times smaller, and rotate the tail by its eigenvectors. Singular values are then the row norms of U^T W, Rayleigh
+quotients whose error is quadratic in what mixing is left. Inputs without such a tail do not pay (`lax.cond`).
+"""
+
+import functools
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, DTypeLike, Float
+
+# Full float32 products on accelerators, whose default is TF32 or bfloat16; a CPU has no other.
+_dot = functools.partial(jnp.matmul, precision=lax.Precision.HIGHEST)
+
+
+@flax.struct.dataclass
+class LayerSVD:
+    """[W_0 | ... | W_{L-1}] = u @ diag(s) @ [v_0 | ... | v_{L-1}], r = min(out, L*in).
+
+    Singular values descend up to rounding. The sign of a direction is whatever the eigensolver returns. Directions that
+    float arithmetic cannot tell from null ones (`kept` false) have s = 0 and v = 0; their columns of u stay orthonormal.
+    """
+
+    u: Float[Array, "out r"]
+    s: Float[Array, " r"]
+    v: Float[Array, "layers r in"]
+    kept: Bool[Array, " r"]
+
+
+def cut_ratio(dtype: DTypeLike) -> float:
+    """sigma / sigma_1 at or below which a direction counts as null: 1.0e-5 in float32, 4.5e-10 in float64."""
+    return 0.03 * float(jnp.finfo(dtype).eps) ** 0.5
+
+
+def tail_ratio(dtype: DTypeLike) -> float:
+    """sigma / sigma_1 below which the first eigenvectors are refined: 0.05 in float32, 3e-4 in float64."""
+    return 2.7 * float(jnp.finfo(dtype).eps) ** 0.25
+
+
+def gram(w: Float[Array, "layers out in"], dtype: DTypeLike = jnp.float32) -> Float[Array, "out out"]:
+    """sum_l W_l W_l^T in `dtype`; a half precision layer is cast when its turn comes, never the stack."""
+
+    def add(total, w_l):
+        w_l = w_l.astype(dtype)
+        return total + _dot(w_l, w_l.T), None
+
+    return lax.scan(add, jnp.zeros((w.shape[1], w.shape[1]), dtype), w)[0]
+
+
+def left_vectors(w: Float[Array, "layers out in"], dtype: DTypeLike = jnp.float32) -> Float[Array, "out out"]:
+    """Transposed left singular vectors U^T (rows, by descending singular value) of the layers side by side."""
+    ut, energy = _descending_eigh(gram(w, dtype))
+    rank_bound = min(w.shape[1], w.shape[0] * w.shape[2])
+    tail = energy < tail_ratio(dtype) ** 2 * energy[0]
+    return lax.cond(jnp.any(tail[:rank_bound]), _rotate_tail, lambda ut, _, __: ut, ut, tail, w)
+
+
+def layer_svd(w: Float[Array, "layers out in"], dtype: DTypeLike = jnp.float32) -> LayerSVD:
+    """SVD of the layers side by side, in `dtype` (float64 needs `jax.enable_x64`).
+
+    Measured on float32 inputs of condition number up to 1e3: singular values within 1e-4 relative of float64 LAPACK,
+    ||W - U S V||_F / ||W||_F below 1e-5. Jitted; the buffer of `w` becomes that of v when shape and dtype allow.
+    """
+    return _layer_svd(w, jnp.dtype(dtype))
+
+
+@functools.partial(jax.jit, static_argnums=1, donate_argnums=0)
+def _layer_svd(w, dtype):
+    layers, out, fan_in = w.shape
+    ut = left_vectors(w, dtype)
+
+    def project(l, b):  # in place: one loop-carried stack, so that W and V never exist side by side
+        return b.at[l].set(_dot(ut, b[l].astype(dtype)))
+
+    b = lax.fori_loop(0, layers, project, w.astype(dtype))
+    r = min(out, layers * fan_in)
+    b = b[:, :r]
+    s = jnp.sqrt(jnp.sum(jnp.square(b), axis=(0, 2)))
+    kept = s > cut_ratio(dtype) * jnp.max(s)
+    scale = jnp.where(kept, 1 / jnp.where(kept, s, 1), 0)
+    return LayerSVD(u=ut[:r].T, s=jnp.where(kept, s, 0), v=b * scale[None, :, None], kept=kept)
+
+
+def _descending_eigh(g):
+    """Eigenvectors as rows and eigenvalues of a symmetric matrix, largest first."""
+    values, vectors = jnp.linalg.eigh(g, symmetrize_input=False)
+    return vectors.T[::-1], values[::-1]
+
+
+def _rotate_tail(ut, tail, w):
+    """Diagonalise the layers inside the span of the `tail` rows of U^T; the other rows stay as they are."""
+
+    def add(total, w_l):
+        b_l = jnp.where(tail[:, None], _dot(ut, w_l.astype(ut.dtype)), 0)
+        return total + _dot(b_l, b_l.T), None
+
+    g = lax.scan(add, jnp.zeros_like(ut), w)[0]
+    # The head gets eigenvalues above all of the tail's, so that its (unit) eigenvectors come first and drop out below.
+    head = jnp.where(tail, 0, 2 * jnp.max(jnp.diagonal(g)) + jnp.finfo(g.dtype).tiny)
+    rotation, _ = _descending_eigh(g + jnp.diag(head))
+    return jnp.where(tail[:, None], _dot(jnp.where(tail, rotation, 0), ut), ut)
