@@ -82,12 +82,12 @@ def expand(model: Path, output: Path, layers: int, epochs: int = 10, seed: int =
     New layers take the top gaps, norm weights come from layer 0; the checkpoint must be one file.
     """
     torch.manual_seed(seed)
-    seconds = dict.fromkeys(("read", "svd", "train", "predict", "write"), 0.0)
+    seconds: dict[str, float] = {}
     clock = time.perf_counter()
 
     def lap(stage: str) -> None:
         nonlocal clock
-        seconds[stage] += time.perf_counter() - clock
+        seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - clock
         clock = time.perf_counter()
 
     config = json.loads((model / "config.json").read_text())
@@ -108,7 +108,7 @@ def expand(model: Path, output: Path, layers: int, epochs: int = 10, seed: int =
             for gap, matrix in zip(gaps, new_matrices(predictor, u, s, v, gaps), strict=True):
                 tensors[f"model.layers.{position[gap] + 1}.{kind}.weight"] = matrix.to(weights[0].dtype)
             lap("predict")
-        for name in file.keys():
+        for name in file.keys():  # noqa: SIM118 (not a mapping)
             prefix, dot, rest = name.removeprefix("model.layers.").partition(".")
             if not name.startswith("model.layers."):
                 tensors[name] = file.get_tensor(name)

@@ -1,5 +1,6 @@
 """What all commands share: options from a dataclass, one line for a bad input, a clean end on Ctrl-C, progress bars."""
 
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -31,7 +32,7 @@ def run_command(
       argv: the options; by default the process's own.
 
     Returns:
-      The exit code: 0; 2 after an InputError (one line on stderr); 130 after Ctrl-C or SIGTERM.
+      The exit code: 0, or 2 after an InputError (one line on stderr). Ctrl-C and SIGTERM end the process with 130.
     """
     signal.signal(signal.SIGTERM, _interrupt)
     parsed = tyro.cli(settings, args=argv)
@@ -41,8 +42,8 @@ def run_command(
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted: nothing was written under the output's name", file=sys.stderr)
-        return 130
+        print("interrupted: nothing was written under the output's name", file=sys.stderr, flush=True)
+        os._exit(130)  # an orderly exit would wait for the computation that XLA is in the middle of
     return 0
 
 

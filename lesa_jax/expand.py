@@ -130,6 +130,8 @@ def expand(settings: ExpandSettings) -> ExpandReport:
         if settings.dry_run:
             return summarise(job, seconds, {}, {})
         check_finite(job.checkpoint)
+    if PRESETS[settings.method].initialiser == "lesa":  # copying needs no JAX
+        import lesa_jax.predict  # noqa: F401 (before the output's folder exists: interrupting an import can abort)
     perplexity: dict[str, float] = {}
     with progress_bars() as progress, ThreadPoolExecutor(1) as background, publish(settings.output) as folder:
         digests = background.submit(hash_files, job.checkpoint.files)
@@ -234,7 +236,7 @@ def write_weights(job: Job, folder: Path, seconds: dict[str, float], progress: P
     try:
         kinds = {}
         if predicted := [part for part in job.parts if part.made == "predict"]:
-            from lesa_jax.predict import predict_new_layers  # needs JAX, which copying does not
+            from lesa_jax.predict import predict_new_layers
             from lesa_jax.predictor import PredictorSettings
 
             with stage(seconds, "predict"):

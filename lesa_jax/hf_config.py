@@ -137,7 +137,7 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
     from transformers import CONFIG_MAPPING, logging  # slow to import, so only when needed
 
     logging.set_verbosity_error()
-    model_type = config.get("model_type")
+    model_type = str(config.get("model_type"))
     if model_type not in CONFIG_MAPPING:
         return {}
     try:

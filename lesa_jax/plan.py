@@ -49,6 +49,11 @@ class Plan:
         return tuple(position for position, slot in enumerate(self.slots) if slot.new)
 
     @property
+    def old_layers(self) -> tuple[int, ...]:
+        """Positions of the originals in the grown model."""
+        return tuple(position for position, slot in enumerate(self.slots) if not slot.new)
+
+    @property
     def gaps(self) -> tuple[int, ...]:
         """For each new layer, in order, the original below it."""
         return tuple(slot.layer for slot in self.slots if slot.new)
@@ -201,13 +206,11 @@ def insert(source_layers: int, gaps: Sequence[int]) -> Plan:
 def stack_copies(source_layers: int, target: int) -> Plan:
     """SOLAR depth up-scaling: layers[0 : n-m] + layers[m : n], so 32 -> 48 is 0..23, 8..31 (arXiv 2312.15166).
 
-    The layers that stand twice are new in the upper part of the first copy and the lower part of the second; the seam
-    lies in the middle. An odd target gives the first copy one layer more.
+    Layers that stand twice are new in the second copy. An odd target gives the first copy one layer more.
     """
     first, second = (target + 1) // 2, target // 2
     if first > source_layers:
         raise InputError(f"--layers {target}: two copies of {source_layers} layers make at most {2 * source_layers}")
     order = [*range(first), *range(source_layers - second, source_layers)]
-    # Originals climb the first copy to the middle of the overlap's second appearance: below the seam, layer i is the
-    # original; above it, only layers that the first copy does not hold are.
+    # What the first copy holds is the original there; in the second copy only the layers that the first one lacks are.
     return Plan(source_layers, tuple(Slot(i, new=n >= first and i < first) for n, i in enumerate(order)))

@@ -1,5 +1,6 @@
 """New layers by LESA for a whole checkpoint: one weight kind after the other is read, predicted, written, forgotten."""
 
+import time
 from collections.abc import Iterator, Sequence
 from zlib import crc32
 
@@ -10,7 +11,7 @@ from rich.progress import Progress
 
 from lesa_jax.checkpoint import DTYPES, Checkpoint, read, release
 from lesa_jax.errors import InputError
-from lesa_jax.initializers.lesa import Space, predict_layers
+from lesa_jax.initializers.lesa import Prediction, Space, predict_layers
 from lesa_jax.predictor import PredictorSettings
 from lesa_jax.recipe import Part, WeightKind, is_transposed, kind_name, kind_pages, weight_kinds
 from lesa_jax.report import KindReport
@@ -19,7 +20,7 @@ from lesa_jax.writer import TensorWriter
 
 def predict_new_layers(
     checkpoint: Checkpoint,
-    predicted: Sequence[Part],
+    predicted: list[Part],
     settings: PredictorSettings,
     space: Space,
     seed: int,
@@ -58,13 +59,20 @@ def predict_new_layers(
         for kind in batch:
             name = kind_name(kind[0])
             progress.update(bar, note=name)
-            pages = [next(predictions) for _ in range(kind_pages(kind[0]))]
+            pages = [wait(next(predictions)) for _ in range(kind_pages(kind[0]))]
             new_norm = write_matrices(checkpoint, parts[kind], [np.asarray(page.weights) for page in pages], writer)
-            loss = np.mean([float(page.fit.epoch_losses[-1]) for page in pages])
-            measured.setdefault(name, []).append((np.mean(old_norms[: len(pages)]), new_norm, loss))
+            loss = float(np.mean([float(page.fit.epoch_losses[-1]) for page in pages]))
+            measured.setdefault(name, []).append((float(np.mean(old_norms[: len(pages)])), new_norm, loss))
             del old_norms[: len(pages)]
             progress.advance(bar)
     return {name: KindReport(*np.mean(rows, axis=0).tolist()) for name, rows in measured.items()}
+
+
+def wait(prediction: Prediction) -> Prediction:
+    """Waits for a computation in a way that Ctrl-C can end, which blocking inside XLA is not."""
+    while not prediction.weights.is_ready():
+        time.sleep(0.01)
+    return prediction
 
 
 def matrix_key(seed: int, kind: WeightKind, page: int) -> PRNGKeyArray:

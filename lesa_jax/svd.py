@@ -19,7 +19,8 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, DTypeLike, Float
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float
 
 # Full float32 products on accelerators, whose default is TF32 or bfloat16; a CPU has no other.
 _dot = functools.partial(jnp.matmul, precision=lax.Precision.HIGHEST)
@@ -30,7 +31,8 @@ class LayerSVD:
     """[W_0 | ... | W_{L-1}] = u @ diag(s) @ [v_0 | ... | v_{L-1}], r = min(out, L*in).
 
     Singular values descend up to rounding. The sign of a direction is whatever the eigensolver returns. Directions that
-    float arithmetic cannot tell from null ones (`kept` false) have s = 0 and v = 0; their columns of u stay orthonormal.
+    float arithmetic cannot tell from null ones (`kept` false) have s = 0 and v = 0; their columns of u are orthonormal
+    all the same.
     """
 
     u: Float[Array, "out r"]
@@ -81,8 +83,8 @@ def _layer_svd(w, dtype):
     layers, out, fan_in = w.shape
     ut = left_vectors(w, dtype)
 
-    def project(l, b):  # in place: one loop-carried stack, so that W and V never exist side by side
-        return b.at[l].set(_dot(ut, b[l].astype(dtype)))
+    def project(layer, b):  # in place: one loop-carried stack, so that W and V never exist side by side
+        return b.at[layer].set(_dot(ut, b[layer].astype(dtype)))
 
     b = lax.fori_loop(0, layers, project, w.astype(dtype))
     r = min(out, layers * fan_in)

@@ -12,11 +12,13 @@ install_import_hook("lesa_jax", "beartype.beartype")
 
 import jax
 import pytest
+import torch
 import transformers
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
+torch.set_num_threads(1)  # tiny models are slower on many threads, above all beside JAX's own
 
 SHARED = Path(__file__).parent.parent.parent / "shared"
 

@@ -28,7 +28,8 @@ def test_new_matrix_is_the_definition(shape):
     w = kinds(1, *shape)[0]
     svd = layer_svd(jnp.array(w))
     [prediction] = predict_layers([w], keys(1), GAPS, SETTINGS)
-    assert prediction.weights.shape == (2, *shape) and prediction.weights.dtype == jnp.float32
+    assert prediction.weights.shape == (2, *shape)
+    assert prediction.weights.dtype == jnp.float32
     for gap, new in zip(GAPS, prediction.weights, strict=True):
         rows = predict(prediction.fit.params, jnp.concatenate([svd.v[gap], svd.v[gap + 1]], axis=1))
         np.testing.assert_allclose(new, (svd.u * svd.s[None, :]) @ rows, rtol=1e-3, atol=1e-4)

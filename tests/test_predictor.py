@@ -27,11 +27,13 @@ from lesa_jax.predictor import (
 spec = importlib.util.spec_from_file_location(
     "torch_lesa", Path(__file__).parent.parent / "experiments" / "torch_lesa.py"
 )
-assert spec and spec.loader
+assert spec is not None
+assert spec.loader is not None
 torch_lesa = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(torch_lesa)
 
 KEY = jax.random.key(0)
+NAMES = [f"{layer}_{part}" for layer in ("first", "second", "third") for part in ("kernel", "bias")]
 
 
 def gaussian_rows(layers: int, rows: int, features: int) -> np.ndarray:
@@ -73,7 +75,8 @@ def test_training_follows_torch(dtype, tolerance):
             torch.from_numpy(np.array(slots[mask > 0]))
             for slots, mask in zip(np.array(order).reshape(-1, 64), np.array(used).reshape(-1, 64), strict=True)
         ]
-        assert len(batches) >= 200 and len(batches[-1]) == 5 * 250 % 64
+        assert len(batches) >= 200
+        assert len(batches[-1]) == 5 * 250 % 64
         theirs = torch_lesa.train(net, *torch_lesa.make_samples(torch.from_numpy(v)), batches)
         np.testing.assert_allclose(ours.losses.ravel(), theirs, rtol=tolerance)
         x = v[[0, 1]].swapaxes(0, 1).reshape(rows, -1)
@@ -103,17 +106,19 @@ def test_logged_losses_are_the_formula_on_the_samples_of_the_step():
 
 
 def test_gradient_against_finite_differences():
+    def loss(params):
+        return predictor_loss(predict(params, x), y, 0.1)
+
+    def along(t):
+        return loss(jax.tree.map(lambda p, d: p + t * d, params, direction))
+
     with jax.enable_x64(True):
-        settings = PredictorSettings(hidden_size=7)
-        cast = lambda tree: jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), tree)
-        params, direction = (cast(init_params(jax.random.key(i), 5, settings)) for i in (0, 1))
+        start, direction = (init_params(jax.random.key(i), 5, PredictorSettings(hidden_size=7)) for i in (0, 1))
+        params = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), start)
         x, y = (jnp.asarray(a) for a in np.split(np.random.default_rng(0).standard_normal((3, 15)), [10], axis=1))
-        loss = lambda params: predictor_loss(predict(params, x), y, 0.1)
-        along = lambda t: loss(jax.tree.map(lambda p, d: p + t * d, params, direction))
-        numeric = (along(1e-6) - along(-1e-6)) / 2e-6
         grads = jax.grad(loss)(params)
         exact = sum(jnp.vdot(g, d) for g, d in zip(jax.tree.leaves(grads), jax.tree.leaves(direction), strict=True))
-        np.testing.assert_allclose(exact, numeric, rtol=1e-7)
+        np.testing.assert_allclose(exact, (along(1e-6) - along(-1e-6)) / 2e-6, rtol=1e-7)
 
 
 def test_adamw_is_optax_adamw():
@@ -169,7 +174,8 @@ def test_cut_directions_take_no_part():
     v = gaussian_rows(5, 50, 8)
     order, used = sample_order(KEY, jnp.asarray(kept), 5, settings)
     rows = np.array(order)[np.array(used) > 0] % 50
-    assert np.all(kept[rows]) and len(rows) == 2 * 3 * kept.sum()
+    assert np.all(kept[rows])
+    assert len(rows) == 2 * 3 * kept.sum()
     assert not np.any(np.diff(used.reshape(2, -1), axis=1) > 0)
 
     params = init_params(KEY, 8, settings)
@@ -212,25 +218,26 @@ def test_seeds_and_norm_weights_can_be_batched():
     assert not np.allclose(grid.losses[0, 0], grid.losses[0, 1], rtol=1e-3)
 
 
-@pytest.mark.parametrize("draw", ["one draw", "module"])
-def test_initialisation_is_that_of_torch(draw):
-    """Uniform within 1/sqrt(fan in), weights and biases."""
+@pytest.mark.parametrize("source", ["one draw", "module", "torch"])
+def test_initialisation_is_that_of_torch(source):
+    """Uniform within 1/sqrt(fan in), weights and biases; all three ways to get one."""
     features, settings = 200, PredictorSettings(hidden_size=300)
-    if draw == "one draw":
+    if source == "one draw":
         params = init_params(KEY, features, settings)
+    elif source == "module":
+        params = Predictor(features, settings.hidden_size).init(KEY, jnp.zeros((1, 2 * features)))["params"]
     else:
-        params = Predictor(settings.hidden_size).init(KEY, jnp.zeros((1, 2 * features)))["params"]
-    net = torch_lesa.make_predictor(features, settings.hidden_size)
-    shapes = {name: tuple(leaf.shape) for name, leaf in params.items()}
-    assert shapes["first_kernel"] == (300, 400) and shapes["third_kernel"] == (300, 200)
-    for layer, name in zip((0, 2, 4), ("first", "second", "third"), strict=True):
-        for ours, theirs in ((params[f"{name}_kernel"], net[layer].weight), (params[f"{name}_bias"], net[layer].bias)):
-            theirs = theirs.detach().numpy()
-            bound = np.abs(theirs).max()
-            assert ours.size == theirs.size
-            np.testing.assert_allclose(np.abs(ours).max(), bound, rtol=0.03)
-            np.testing.assert_allclose(np.std(ours), np.std(theirs), rtol=0.1)
-            assert abs(np.mean(ours)) < 0.1 * bound
+        torch.manual_seed(0)
+        net = torch_lesa.make_predictor(features, settings.hidden_size)
+        params = dict(zip(NAMES, (p.detach().numpy() for p in net.parameters()), strict=True))
+    shapes = {"first": (400, 300), "second": (300, 300), "third": (300, 200)}
+    assert set(params) == set(NAMES)
+    for name in NAMES:
+        part, fan_in = np.asarray(params[name]), shapes[name.split("_")[0]][0]
+        assert part.size == (np.prod(shapes[name.split("_")[0]]) if "kernel" in name else part.shape[0])
+        assert 0.97 * fan_in**-0.5 < np.abs(part).max() <= fan_in**-0.5
+        np.testing.assert_allclose(np.std(part), (3 * fan_in) ** -0.5, rtol=3 / np.sqrt(part.size))
+        assert abs(np.mean(part)) < 3 * fan_in**-0.5 / np.sqrt(part.size)
 
 
 def test_hidden_features_are_the_input_of_the_last_layer():

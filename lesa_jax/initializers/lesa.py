@@ -17,7 +17,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from lesa_jax.errors import InputError
-from lesa_jax.predictor import Fit, Params, PredictorSettings, fit, hidden_features
+from lesa_jax.predictor import PUBLISHED, Fit, Params, PredictorSettings, fit, hidden_features
 from lesa_jax.svd import LayerSVD, layer_svd
 
 Space = Literal["svd", "raw"]
@@ -41,7 +41,7 @@ def predict_layers(
     kinds: Iterable[Float[np.ndarray | Array, "layers out in"]],
     keys: PRNGKeyArray | Sequence[PRNGKeyArray],
     gaps: Sequence[int],
-    settings: PredictorSettings = PredictorSettings(),
+    settings: PredictorSettings = PUBLISHED,
     space: Space = "svd",
 ) -> Iterator[Prediction]:
     """Predicts the matrices of new layers for weight kinds of one shape, one `Prediction` for each kind, in order.
@@ -69,8 +69,8 @@ def predict_layers(
             yield _predict_alone(next(kinds), key, gaps, settings, space)
         return
     bases = [_basis(w, gaps, space) for w in kinds]
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[(basis.v, basis.kept) for basis in bases])
-    fits = jax.vmap(functools.partial(fit, settings=settings))(*stacked, jnp.stack(list(keys)))
+    v, kept = jnp.stack([basis.v for basis in bases]), jnp.stack([basis.kept for basis in bases])
+    fits = jax.vmap(lambda v, kept, key: fit(v, kept, key, settings))(v, kept, jnp.stack(list(keys)))
     for i, basis in enumerate(bases):
         yield _new_matrices(basis, jax.tree.map(lambda leaf, i=i: leaf[i], fits), gaps)
 
