@@ -1,6 +1,6 @@
 """Perplexity right after growth, before any training, by every method at the same depth.
 
-Command:   python experiments/initial_perplexity.py --model DIR --text FILE [--layers N]
+Command:   python experiments/initial_perplexity.py --model DIR --text FILE [--layers N] [--sequence-length N]
 Run time:  about 3 minutes for a 16-layer model of 7 million parameters and 2.3 MB of text, on 2 CPU cores.
 Expected:  base = llama_pro (in every digit) <= lesa < solar < duplicate, lesa within 2 % of base. The table that the
            README shows is in experiments/results/initial_perplexity.md.
@@ -27,6 +27,7 @@ class InitialPerplexitySettings:
     model: str
     text: Path
     layers: int | None = None
+    sequence_length: int | None = None
     output: Path = Path("experiments/results/initial_perplexity.md")
 
 
@@ -53,6 +54,7 @@ def main(settings: InitialPerplexitySettings) -> None:
                     Path(folder) / "grown",
                     layers=settings.layers,
                     eval_text=settings.text,
+                    sequence_length=settings.sequence_length,
                     overwrite=True,
                     **options,  # pyright: ignore[reportArgumentType]
                 )
@@ -67,7 +69,8 @@ def main(settings: InitialPerplexitySettings) -> None:
         table.add_row(name, str(layers), perplexity)
         lines.append(f"| {name} | {layers} | {perplexity} |")
     Console().print(table)
-    text = f"`{Path(settings.model).name}` on `{settings.text.name}`, no training after growth, seed 0.\n\n"
+    text = f"`{Path(settings.model).name}` on `{settings.text.name}`, no training after growth, seed 0, windows of "
+    text += f"{settings.sequence_length or 'the default number of'} tokens.\n\n"
     settings.output.write_text(text + "\n".join(lines) + "\n", encoding="utf-8")
 
 

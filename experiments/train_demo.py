@@ -1,8 +1,8 @@
 """Trains the demo model of `lesa_jax/demo/model` on Python's standard library, with lesa_jax's own forward pass.
 
 Command:   python experiments/train_demo.py
-Run time:  TODO
-Expected:  TODO
+Run time:  75 minutes on 2 shared CPU cores (4,000 steps of 4,096 tokens, 16.4 million tokens, 6.7 epochs).
+Expected:  training loss 2.3 at the end; held-out loss 3.608, perplexity 36.9. It knows its training text rather well.
 
 A Llama with 16 layers and 2.0 million parameters, byte-level BPE of 4,096 tokens, context 256. A killed run goes on
 from the last state in `--state`. The text is that of the running interpreter: the committed model saw CPython 3.11.

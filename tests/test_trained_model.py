@@ -54,4 +54,4 @@ def test_the_demo_model_grows_and_keeps_its_perplexity(tmp_path, monkeypatch):
     text = demo.evaluation_text()[:20_000]
     monkeypatch.setattr(demo, "evaluation_text", lambda: text)
     perplexity = expand(ExpandSettings(output=tmp_path / "out", method="llama_pro", placement="top")).perplexity
-    assert perplexity["after"] == perplexity["before"] < 20
+    assert perplexity["after"] == perplexity["before"] < 60
