@@ -64,7 +64,11 @@ def print_report(report: ExpandReport, console: Console | None = None) -> None:
     """Prints the report as tables."""
     console = console or Console()
     dry = " (dry run: nothing was written)" if report.dry_run else ""
-    console.print(f"{report.method}: {report.plan.source_layers} -> {report.plan.layers} layers{dry}", highlight=False)
+    console.print(
+        f"{report.method}: {report.plan.source_layers} -> {report.plan.layers} layers{dry}",
+        highlight=False,
+        soft_wrap=True,
+    )
     facts = Table()
     facts.add_column("")
     facts.add_column("before", justify="right")
@@ -74,21 +78,23 @@ def print_report(report: ExpandReport, console: Console | None = None) -> None:
     if report.perplexity:
         facts.add_row("perplexity", *(f"{report.perplexity[when]:.4f}" for when in ("before", "after")))
     console.print(facts)
-    console.print(f"plan      {report.plan}   (+g is a new layer above original g)", highlight=False)
+    console.print(f"plan      {report.plan}   (+g is a new layer above original g)", highlight=False, soft_wrap=True)
     if report.silenced:
-        console.print(f"silenced  {', '.join(report.silenced)} are zero in new layers", highlight=False)
+        console.print(f"silenced  {', '.join(report.silenced)} are zero in new layers", highlight=False, soft_wrap=True)
     if report.kinds:
-        console.print("Frobenius norm of one matrix, mean over layers:", highlight=False)
+        console.print("Frobenius norm of one matrix, mean over layers:", highlight=False, soft_wrap=True)
         console.print(norm_table(report.kinds))
     if report.dry_run:
         memory = format_bytes(report.estimated_memory)
-        console.print(f"memory    about {memory} at its peak, besides 0.5 GB for the program", highlight=False)
-        console.print(f"to write  {format_bytes(report.nbytes)} into {report.output}", highlight=False)
+        console.print(
+            f"memory    about {memory} at its peak, besides 0.5 GB for the program", highlight=False, soft_wrap=True
+        )
+        console.print(f"to write  {format_bytes(report.nbytes)} into {report.output}", highlight=False, soft_wrap=True)
         return
     times = ", ".join(f"{name} {seconds:.1f}" for name, seconds in report.seconds.items())
-    console.print(f"seconds   {times}; total {sum(report.seconds.values()):.1f}", highlight=False)
-    console.print(f"memory    {format_bytes(report.peak_memory)} at its peak", highlight=False)
-    console.print(f"written   {format_bytes(report.nbytes)} into {report.output}", highlight=False)
+    console.print(f"seconds   {times}; total {sum(report.seconds.values()):.1f}", highlight=False, soft_wrap=True)
+    console.print(f"memory    {format_bytes(report.peak_memory)} at its peak", highlight=False, soft_wrap=True)
+    console.print(f"written   {format_bytes(report.nbytes)} into {report.output}", highlight=False, soft_wrap=True)
 
 
 def norm_table(kinds: Mapping[str, KindReport]) -> Table:

@@ -95,6 +95,7 @@ class TensorWriter:
         self.files = {name: (folder / name).open("xb", buffering=0) for name in layout.headers}
         for name, header in layout.headers.items():
             self.files[name].write(header)
+            advance(len(header))
 
     def write(self, name: str, data: bytes | memoryview) -> None:
         """Writes the bytes of one tensor at its place."""
