@@ -45,8 +45,9 @@ SHAPES = {
 }
 EXPAND = """
 import json, sys
+from pathlib import Path
 from lesa_jax.expand import ExpandSettings, expand
-report = expand(ExpandSettings(sys.argv[1], sys.argv[2], method=sys.argv[3], layers=int(sys.argv[4])))
+report = expand(ExpandSettings(sys.argv[1], Path(sys.argv[2]), method=sys.argv[3], layers=int(sys.argv[4])))
 print(json.dumps(report.seconds))
 """
 
