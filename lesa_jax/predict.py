@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from zlib import crc32
 
 import jax
@@ -54,7 +55,7 @@ def predict_new_layers(
         gaps = [part.numbers[0] - part.stack.starts[0] for part in parts[batch[0]]]
         keys = [matrix_key(seed, kind, page) for kind in batch for page in range(kind_pages(kind[0]))]
         old_norms: list[float] = []  # filled when the weights are read
-        weights = (w for kind in batch for w in kind_matrices(checkpoint, kind, old_norms))
+        weights = chain.from_iterable(kind_matrices(checkpoint, kind, old_norms) for kind in batch)
         predictions = predict_layers(weights, keys, gaps, settings, space)
         for kind in batch:
             name = kind_name(kind[0])
@@ -63,14 +64,14 @@ def predict_new_layers(
             new_norm = write_matrices(checkpoint, parts[kind], [np.asarray(page.weights) for page in pages], writer)
             loss = float(np.mean([float(page.fit.epoch_losses[-1]) for page in pages]))
             measured.setdefault(name, []).append((float(np.mean(old_norms[: len(pages)])), new_norm, loss))
-            del old_norms[: len(pages)]
+            del old_norms[: len(pages)], pages
             progress.advance(bar)
     return {name: KindReport(*np.mean(rows, axis=0).tolist()) for name, rows in measured.items()}
 
 
 def wait(prediction: Prediction) -> Prediction:
     """Waits for a computation in a way that Ctrl-C can end, which blocking inside XLA is not."""
-    while not prediction.weights.is_ready():
+    while not prediction.weights.is_ready():  # pyright: ignore[reportAttributeAccessIssue]
         time.sleep(0.01)
     return prediction
 
@@ -93,10 +94,16 @@ def kind_matrices(
     names = [stack.name(stack.starts[0] + layer, *inner) for layer in range(stack.sizes[0])]
     for page in range(kind_pages(stack)):
         views = [read(checkpoint, name).reshape(-1, *stack.kind.shape[-2:])[page] for name in names]
-        w = np.stack([view.T if is_transposed(checkpoint, stack) else view for view in views])
-        release(checkpoint)
-        norms.append(float(np.mean([np.linalg.norm(w_l.astype(np.float32)) for w_l in w])))
-        yield w
+        if is_transposed(checkpoint, stack):
+            views = [view.T for view in views]
+        norms.append(float(np.mean([np.linalg.norm(view.astype(np.float32, copy=False)) for view in views])))
+        yield stack_and_release(checkpoint, views)  # no name here keeps the stack while this frame waits
+
+
+def stack_and_release(checkpoint: Checkpoint, views: list[np.ndarray]) -> np.ndarray:
+    stacked = np.stack(views)
+    release(checkpoint)
+    return stacked
 
 
 def write_matrices(

@@ -164,7 +164,7 @@ def test_gpt2_is_predicted_in_its_transposed_layout(tmp_path):
 
 
 def test_packed_experts_are_predicted_one_by_one(tmp_path):
-    """Experts packed into one tensor [experts, out, in] get what they would get as separate tensors, but for the seed."""
+    """Experts that lie in one tensor [experts, out, in] are kinds of their own."""
     source = tmp_path / "source"
     source.mkdir()
     rng = np.random.default_rng(0)
