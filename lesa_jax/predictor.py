@@ -164,13 +164,11 @@ def sample_order(
     pad = steps * settings.batch_size - count
     used = jnp.pad(jnp.arange(count) < count - jnp.sum(out_of_use), (0, pad)).astype(jnp.float32)
 
-    def epoch(key):
-        draws = jax.random.bits(key, (count,))
-        order = lax.sort((out_of_use, draws, jnp.arange(count, dtype=jnp.int32)), num_keys=2)[2]
-        return jnp.pad(order, (0, pad)).reshape(steps, settings.batch_size)
-
-    order = jax.vmap(epoch)(jax.random.split(key, settings.epochs))
-    return order, jnp.broadcast_to(used.reshape(1, steps, -1), order.shape)
+    draws = jax.random.bits(key, (settings.epochs, count))
+    last, number = (jnp.broadcast_to(x[None], draws.shape) for x in (out_of_use, jnp.arange(count, dtype=jnp.int32)))
+    order = jnp.pad(lax.sort((last, draws, number), num_keys=2)[2], ((0, 0), (0, pad)))
+    shape = (settings.epochs, steps, settings.batch_size)
+    return order.reshape(shape), jnp.broadcast_to(used.reshape(1, *shape[1:]), shape)
 
 
 @functools.partial(jax.jit, static_argnames="settings")

@@ -54,18 +54,18 @@ def to_torch(params, features: int) -> torch.nn.Sequential:
     return net
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("float64", 1e-9)])
-def test_training_follows_torch(dtype, tolerance):
+@pytest.mark.parametrize(("dtype", "hidden", "tolerance"), [("float32", 32, 1e-4), ("float64", 256, 1e-9)])
+def test_training_follows_torch(dtype, hidden, tolerance):
     """Same initial weights, same batches: the same losses over 200 steps, partial last batches included.
 
-    In float32 a trajectory holds until rounding first switches a ReLU; torch itself leaves its float64 trajectory there
-    (by 1e-3, at a third to all of ten seeds). The key here is one where that does not happen in 220 steps.
+    In float32 trajectories part, by 1e-3, once rounding switches a ReLU. With 256 units torch's own leaves its float64
+    trajectory so within 200 steps, for most seeds; with 32 units none of ten does, and the agreement is 1e-6.
     """
     layers, rows, features = 7, 250, 48
-    settings = PredictorSettings(epochs=11)
+    settings = PredictorSettings(epochs=11, hidden_size=hidden)
     with jax.enable_x64(dtype == "float64"):
         v = gaussian_rows(layers, rows, features).astype(dtype)
-        params = init_params(jax.random.key(1), features, settings)
+        params = init_params(KEY, features, settings)
         params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
         net = to_torch(params, features)
         order, used = sample_order(KEY, jnp.ones(rows, bool), layers, settings)

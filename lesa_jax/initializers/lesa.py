@@ -83,7 +83,7 @@ class RawRows(NamedTuple):
 
 
 def _predict_alone(w, key, gaps, settings, space) -> Prediction:
-    w = jnp.asarray(w)  # the caller's copy can go now
+    w = jax.device_put(w)  # the caller's copy can go now; jnp.asarray would make two copies for a moment
     basis = _basis(w, gaps, space)
     return _new_matrices(basis, fit(basis.v, basis.kept, key, settings), gaps)
 
@@ -95,13 +95,13 @@ def _basis(w, gaps: Sequence[int], space: Space) -> LayerSVD | RawRows:
     if not all(0 <= gap < w.shape[0] - 1 for gap in gaps):
         raise InputError(f"gaps {list(gaps)}: with {w.shape[0]} layers, gaps go from 0 to {w.shape[0] - 2}")
     if space == "svd":
-        return layer_svd(jnp.asarray(w))
-    return RawRows(jnp.asarray(w, jnp.float32), jnp.ones(w.shape[1], bool))
+        return layer_svd(jax.device_put(w))
+    return RawRows(jax.device_put(w).astype(jnp.float32), jnp.ones(w.shape[1], bool))
 
 
 def _new_matrices(basis: LayerSVD | RawRows, fit: Fit, gaps: Sequence[int]) -> Prediction:
     u, s = (basis.u, basis.s) if isinstance(basis, LayerSVD) else (None, None)
-    weights = _matrices(fit.params, u, s, basis.v, jnp.array(gaps, int))
+    weights = _matrices(fit.params, u, s, basis.v, np.array(gaps, np.int32))
     return Prediction(weights, fit, jnp.zeros(0) if s is None else s)
 
 
