@@ -121,17 +121,20 @@ def test_gradient_against_finite_differences():
         np.testing.assert_allclose(exact, (along(1e-6) - along(-1e-6)) / 2e-6, rtol=1e-7)
 
 
-def test_adamw_is_optax_adamw():
-    settings = PredictorSettings(weight_decay=0.1, learning_rate=0.01)
-    optimizer = optax.adamw(0.01, weight_decay=0.1)
+def test_adamw_is_optax_adamw_and_can_sit_a_step_out():
     ours = theirs = {"w": jax.random.normal(KEY, (5, 3))}
-    moments, state = (jax.tree.map(jnp.zeros_like, ours),) * 2, optimizer.init(theirs)
-    for count in range(1, 6):
-        grads = {"w": jax.random.normal(jax.random.key(count), (5, 3))}
-        ours, moments = adamw(ours, grads, moments, jnp.float32(count), jnp.float32(1), settings)
-        updates, state = optimizer.update(grads, state, theirs)
-        theirs = optax.apply_updates(theirs, updates)
-    np.testing.assert_allclose(ours["w"], theirs["w"], rtol=1e-5)
+    optimizer = adamw(PredictorSettings(weight_decay=0.1, learning_rate=0.01))
+    reference = optax.adamw(0.01, weight_decay=0.1)
+    state, reference_state = optimizer.init(ours), reference.init(theirs)
+    for step in range(1, 8):
+        grads = {"w": jax.random.normal(jax.random.key(step), (5, 3))}
+        active = step != 4
+        updates, state = optimizer.update(grads, state, ours, active=jnp.float32(active))
+        ours = optax.apply_updates(ours, updates)
+        if active:
+            updates, reference_state = reference.update(grads, reference_state, theirs)
+            theirs = optax.apply_updates(theirs, updates)
+        np.testing.assert_allclose(ours["w"], theirs["w"], rtol=1e-5)
     assert not np.allclose(ours["w"], jax.random.normal(KEY, (5, 3)), rtol=1e-2)
 
 
