@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import TypeVar
 
@@ -50,6 +51,20 @@ def run_command(
 def _interrupt(signum: int, frame: FrameType | None) -> None:
     """SIGTERM unwinds the stack as Ctrl-C does, so that half-written folders are removed."""
     raise KeyboardInterrupt
+
+
+def read_text(option: str, path: Path) -> str:
+    """The text of a UTF-8 file that the user named with `option`.
+
+    Raises InputError for a file that is missing, not UTF-8, or blank.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{option} {path}: cannot be read as UTF-8 text ({error})") from None
+    if not text.strip():
+        raise InputError(f"{option} {path}: holds no text")
+    return text
 
 
 def progress_bars() -> Progress:

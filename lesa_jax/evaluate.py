@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lesa_jax import demo
-from lesa_jax.cli import progress_bars, run_command
+from lesa_jax.cli import progress_bars, read_text, run_command
 from lesa_jax.errors import InputError
 from lesa_jax.hub import resolve_model
 from lesa_jax.metrics import PplProtocol, Tokenizer, perplexity_of, token_rows
@@ -27,7 +27,7 @@ class EvaluateSettings:
     Without options: the demo model, on modules of Python's standard library that it has not seen.
     """
 
-    model: str | Path | None = None
+    model: str | None = None
     """Folder with config.json and safetensors, or a hub id (org/name). By default the demo model."""
     text: Path | None = None
     """UTF-8 text file."""
@@ -52,7 +52,7 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
     Raises:
       InputError: no such model or text, an architecture without a forward pass here, damaged weights.
     """
-    text = demo.evaluation_text() if settings.text is None else read_text(settings.text)
+    text = demo.evaluation_text() if settings.text is None else read_text("--text", settings.text)
     return evaluate_text(text, settings)
 
 
@@ -61,7 +61,7 @@ def evaluate_text(text: str, settings: EvaluateSettings) -> dict[str, Any]:
     started = time.monotonic()
     if settings.batch_size < 1:
         raise InputError(f"--batch-size {settings.batch_size}: expected at least 1")
-    model = str(demo.MODEL_DIRECTORY if settings.model is None else settings.model)
+    model = str(demo.MODEL_DIRECTORY) if settings.model is None else settings.model
     folder = resolve_model(model, settings.revision)
     params, config = load_model(folder)
     rows = token_rows(load_tokenizer(folder), text, settings.ppl_protocol, config, settings.sequence_length)
@@ -81,20 +81,6 @@ def evaluate_text(text: str, settings: EvaluateSettings) -> dict[str, Any]:
         **asdict(measured),
         "seconds": round(time.monotonic() - started, 3),
     }
-
-
-def read_text(path: Path) -> str:
-    """The text of a UTF-8 file.
-
-    Raises InputError for a file that is missing, not UTF-8, or blank.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--text {path}: cannot be read as UTF-8 text ({error})") from None
-    if not text.strip():
-        raise InputError(f"--text {path}: holds no text")
-    return text
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:

@@ -9,11 +9,11 @@ import resource
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from rich.progress import Progress
@@ -21,18 +21,21 @@ from rich.progress import Progress
 from lesa_jax import demo
 from lesa_jax.carry import carry, files_to_carry
 from lesa_jax.checkpoint import DTYPES, FLOATS, Checkpoint, open_checkpoint, read, read_bytes, release
-from lesa_jax.cli import progress_bars, run_command
+from lesa_jax.cli import progress_bars, read_text, run_command
 from lesa_jax.errors import InputError
 from lesa_jax.gate import check_silenceable
 from lesa_jax.growth import FILE as GROWTH_FILE
 from lesa_jax.growth import Growth
-from lesa_jax.hf_config import find_layers, grow_config
+from lesa_jax.hf_config import find_layers, grow_config_apart
 from lesa_jax.hub import resolve_model
 from lesa_jax.integrity import check_finite, hash_files
 from lesa_jax.plan import PRESETS, Method, Placement, Plan, make_plan
 from lesa_jax.recipe import NormSource, Part, kind_name, prediction_memory, write_recipe
 from lesa_jax.report import ExpandReport, KindReport, model_card, print_report
 from lesa_jax.writer import Layout, TensorWriter, check_output, lay_out, publish, write_index, write_json, write_text
+
+if TYPE_CHECKING:
+    from lesa_jax.predictor import PredictorSettings
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,10 @@ class Job:
     carried: list[Path]
     text: str | None
 
+    @property
+    def predicted(self) -> list[Part]:
+        return [part for part in self.parts if part.made == "predict"]
+
 
 def expand(settings: ExpandSettings) -> ExpandReport:
     """Grows a checkpoint; see `ExpandSettings`.
@@ -125,31 +132,52 @@ def expand(settings: ExpandSettings) -> ExpandReport:
       InputError: bad input, found before anything is written; nothing carries the output's name then.
     """
     seconds: dict[str, float] = {}
-    with stage(seconds, "check"):
-        job = prepare(settings)
-        if settings.dry_run:
-            return summarise(job, seconds, {}, {})
-        check_finite(job.checkpoint)
-    if PRESETS[settings.method].initialiser == "lesa":  # copying needs no JAX
-        import lesa_jax.predict  # noqa: F401 (before the output's folder exists: interrupting an import can abort)
     perplexity: dict[str, float] = {}
-    with progress_bars() as progress, ThreadPoolExecutor(1) as background, publish(settings.output) as folder:
+    with second_thread() as background:
+        with stage(seconds, "check"):
+            job = prepare(settings)
+            if settings.dry_run:
+                return summarise(job, seconds, {}, {})
+            finite = background.submit(check_finite, job.checkpoint)
+            warm_up(job)
+            finite.result()
         digests = background.submit(hash_files, job.checkpoint.files)
-        if job.text is not None:
-            with stage(seconds, "perplexity"):
-                perplexity["before"] = measure(job.checkpoint.folder, job)
-        kinds = write_weights(job, folder, seconds, progress)
-        carry(job.carried, folder)
-        write_json(folder / "config.json", job.config)
-        if job.text is not None:
-            with stage(seconds, "perplexity"):
-                perplexity["after"] = measure(folder, job)
-        with stage(seconds, "hash"):
-            source = {"model": settings.model or "demo", "revision": settings.revision, "sha256": digests.result()}
-        result = summarise(job, seconds, kinds, perplexity)
-        write_json(folder / GROWTH_FILE, record(job, source, result).to_json())
-        write_text(folder / "README.md", model_card(result, settings.model or "the lesa_jax demo model"))
+        with progress_bars() as progress, publish(settings.output) as folder:
+            if job.text is not None:
+                with stage(seconds, "perplexity"):
+                    perplexity["before"] = measure(job.checkpoint.folder, job)
+            kinds = write_weights(job, folder, seconds, progress)
+            carry(job.carried, folder)
+            write_json(folder / "config.json", job.config)
+            if job.text is not None:
+                with stage(seconds, "perplexity"):
+                    perplexity["after"] = measure(folder, job)
+            with stage(seconds, "hash"):
+                source = {"model": source_name(settings), "revision": settings.revision, "sha256": digests.result()}
+            result = summarise(job, seconds, kinds, perplexity)
+            write_json(folder / GROWTH_FILE, record(job, source, result).to_json())
+            write_text(folder / "README.md", model_card(result, source_name(settings)))
     return result
+
+
+def source_name(settings: ExpandSettings) -> str:
+    """What the output calls its source: the hub id, or a folder's name without its path, which is nobody's business."""
+    if settings.model is None:
+        return "the lesa_jax demo model"
+    folder = Path(settings.model).expanduser()
+    return folder.resolve().name if folder.exists() else settings.model
+
+
+@contextmanager
+def second_thread() -> Iterator[Executor]:
+    """A thread for work beside the main one's; after an error or Ctrl-C nobody waits for it."""
+    executor = ThreadPoolExecutor(1)
+    try:
+        yield executor
+    except BaseException:
+        executor.shutdown(wait=False, cancel_futures=True)
+        raise
+    executor.shutdown()
 
 
 @contextmanager
@@ -173,11 +201,11 @@ def prepare(settings: ExpandSettings) -> Job:
     plan = make_plan(depth, settings.method, settings.layers, parse_gaps(settings.gaps), settings.placement)
     if preset.silent:
         check_silenceable(checkpoint.config, checkpoint.stacks, prefix)
-    config = grow_config(checkpoint.config, plan)
+    config = grow_config_apart(checkpoint.config, plan)
     parts = write_recipe(checkpoint, prefix, plan, preset, settings.norm_source)
     layout = lay_out({part.name: part.stack.kind for part in parts}, round(settings.shard_size * 1e9))
     carried = files_to_carry(source)
-    text = read_text(settings)
+    text = evaluation_text(settings)
     if text is not None:
         from lesa_jax.models.config import ModelConfig
 
@@ -212,46 +240,60 @@ def parse_gaps(gaps: str | None) -> list[int] | None:
         first, dash, last = word.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
             raise InputError(f"--gaps {gaps}: {word!r} is neither a number nor a range; write 15-30 or 3,5,7")
+        if len(first) > 4 or len(last) > 4:
+            raise InputError(f"--gaps {gaps}: {word!r}: no model has that many layers")
         numbers += range(int(first), int(last if dash else first) + 1)
     return numbers
 
 
-def read_text(settings: ExpandSettings) -> str | None:
-    """The evaluation text: the user's, or the demo model's own."""
-    if settings.eval_text is None:
-        return demo.evaluation_text() if settings.model is None else None
-    try:
-        text = settings.eval_text.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--eval-text {settings.eval_text}: cannot be read as UTF-8 text ({error})") from None
-    if not text.strip():
-        raise InputError(f"--eval-text {settings.eval_text}: holds no text")
-    return text
+def evaluation_text(settings: ExpandSettings) -> str | None:
+    """The user's, or the demo model's own."""
+    if settings.eval_text is not None:
+        return read_text("--eval-text", settings.eval_text)
+    return demo.evaluation_text() if settings.model is None else None
+
+
+def warm_up(job: Job) -> None:
+    """Imports JAX and compiles what comes first, for methods that predict; copying needs no JAX.
+
+    This also keeps the import out of the time when the output's folder exists: an import that is interrupted can abort
+    the process, which would leave the folder behind.
+    """
+    if job.predicted:
+        from lesa_jax.predict import compile_batch
+
+        compile_batch(job.checkpoint, job.predicted, predictor_settings(job.settings), job.settings.space)
+
+
+def predictor_settings(settings: ExpandSettings) -> "PredictorSettings":
+    from lesa_jax.predictor import PredictorSettings  # with JAX, which only prediction needs
+
+    return PredictorSettings(
+        hidden_size=settings.hidden_size,
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        norm_weight=settings.norm_weight,
+    )
 
 
 def write_weights(job: Job, folder: Path, seconds: dict[str, float], progress: Progress) -> dict[str, KindReport]:
     """Writes every tensor of the grown model: predicted, copied, averaged or zero."""
     written = progress.add_task("bytes written", total=job.layout.nbytes, note="")
     writer = TensorWriter(folder, job.layout, lambda nbytes: progress.advance(written, nbytes))
+    options = job.settings
     try:
         kinds = {}
-        if predicted := [part for part in job.parts if part.made == "predict"]:
+        if job.predicted:
             from lesa_jax.predict import predict_new_layers
-            from lesa_jax.predictor import PredictorSettings
 
             with stage(seconds, "predict"):
                 kinds = predict_new_layers(
                     job.checkpoint,
-                    predicted,
-                    PredictorSettings(
-                        hidden_size=job.settings.hidden_size,
-                        epochs=job.settings.epochs,
-                        batch_size=job.settings.batch_size,
-                        learning_rate=job.settings.learning_rate,
-                        norm_weight=job.settings.norm_weight,
-                    ),
-                    job.settings.space,
-                    job.settings.seed,
+                    job.predicted,
+                    predictor_settings(options),
+                    options.space,
+                    options.seed,
                     writer,
                     progress,
                 )
@@ -284,7 +326,7 @@ def measure(folder: Path, job: Job) -> float:
 
     assert job.text is not None
     options = EvaluateSettings(
-        folder, ppl_protocol=job.settings.ppl_protocol, sequence_length=job.settings.sequence_length
+        str(folder), ppl_protocol=job.settings.ppl_protocol, sequence_length=job.settings.sequence_length
     )
     return evaluate_text(job.text, options)["perplexity"]
 
@@ -306,7 +348,7 @@ def summarise(
         silenced=tuple(sorted({kind_name(part.stack) for part in job.parts if part.made == "zero"})),
         seconds=dict(seconds),
         peak_memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024),
-        estimated_memory=prediction_memory([part for part in job.parts if part.made == "predict"]),
+        estimated_memory=prediction_memory(job.predicted),
         dry_run=job.settings.dry_run,
     )
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from zlib import crc32
 
@@ -12,7 +13,7 @@ from rich.progress import Progress
 
 from lesa_jax.checkpoint import DTYPES, Checkpoint, read, release
 from lesa_jax.errors import InputError
-from lesa_jax.initializers.lesa import Prediction, Space, predict_layers
+from lesa_jax.initializers.lesa import Prediction, Space, compile_predict_layers, predict_layers
 from lesa_jax.predictor import PredictorSettings
 from lesa_jax.recipe import Part, WeightKind, is_transposed, kind_name, kind_pages, weight_kinds
 from lesa_jax.report import KindReport
@@ -51,22 +52,48 @@ def predict_new_layers(
         parts.setdefault((part.stack, part.numbers[1:]), []).append(part)
     bar = progress.add_task("weight kinds", total=len(parts), note="")
     measured: dict[str, list[tuple[float, float, float]]] = {}
-    for batch in weight_kinds(predicted):
-        gaps = [part.numbers[0] - part.stack.starts[0] for part in parts[batch[0]]]
-        keys = [matrix_key(seed, kind, page) for kind in batch for page in range(kind_pages(kind[0]))]
-        old_norms: list[float] = []  # filled when the weights are read
-        weights = chain.from_iterable(kind_matrices(checkpoint, kind, old_norms) for kind in batch)
-        predictions = predict_layers(weights, keys, gaps, settings, space)
-        for kind in batch:
-            name = kind_name(kind[0])
-            progress.update(bar, note=name)
-            pages = [wait(next(predictions)) for _ in range(kind_pages(kind[0]))]
-            new_norm = write_matrices(checkpoint, parts[kind], [np.asarray(page.weights) for page in pages], writer)
-            loss = float(np.mean([float(page.fit.epoch_losses[-1]) for page in pages]))
-            measured.setdefault(name, []).append((float(np.mean(old_norms[: len(pages)])), new_norm, loss))
-            del old_norms[: len(pages)], pages
-            progress.advance(bar)
+    batches = weight_kinds(predicted)
+    with ThreadPoolExecutor(1) as compiler:
+        for n, batch in enumerate(batches):
+            gaps = gaps_of(predicted, batch[0])
+            keys = [matrix_key(seed, kind, page) for kind in batch for page in range(kind_pages(kind[0]))]
+            old_norms: list[float] = []  # filled when the weights are read
+            weights = chain.from_iterable(kind_matrices(checkpoint, kind, old_norms) for kind in batch)
+            predictions = predict_layers(weights, keys, gaps, settings, space)
+            for kind in batch:
+                name = kind_name(kind[0])
+                progress.update(bar, note=name)
+                pages = []
+                for _ in range(kind_pages(kind[0])):
+                    prediction = next(predictions)  # comes as soon as its training is under way
+                    compiler.submit(compile_batch, checkpoint, predicted, settings, space, n + 1)
+                    pages.append(wait(prediction))
+                new_norm = write_matrices(checkpoint, parts[kind], [np.asarray(page.weights) for page in pages], writer)
+                loss = float(np.mean([float(page.fit.epoch_losses[-1]) for page in pages]))
+                measured.setdefault(name, []).append((float(np.mean(old_norms[: len(pages)])), new_norm, loss))
+                del old_norms[: len(pages)], pages, prediction
+                progress.advance(bar)
     return {name: KindReport(*np.mean(rows, axis=0).tolist()) for name, rows in measured.items()}
+
+
+def compile_batch(
+    checkpoint: Checkpoint, predicted: list[Part], settings: PredictorSettings, space: Space, number: int = 0
+) -> None:
+    """Compiles what `predict_new_layers` will run for a batch of weight kinds of this number, if there is one."""
+    batches = weight_kinds(predicted)
+    if number < len(batches) and jax.default_backend() == "cpu":  # elsewhere a batch is one program of its own
+        stack = batches[number][0][0]
+        out, fan_in = stack.kind.shape[-2:]
+        if is_transposed(checkpoint, stack):
+            out, fan_in = fan_in, out
+        shape = (stack.sizes[0], out, fan_in)
+        gaps = gaps_of(predicted, batches[number][0])
+        compile_predict_layers(shape, DTYPES[stack.kind.dtype], gaps, settings, space)
+
+
+def gaps_of(predicted: list[Part], kind: WeightKind) -> list[int]:
+    """The gaps that get a new matrix of this kind, counted from the first layer that has the kind."""
+    return [part.numbers[0] - part.stack.starts[0] for part in predicted if (part.stack, part.numbers[1:]) == kind]
 
 
 def wait(prediction: Prediction) -> Prediction:

@@ -22,6 +22,8 @@ import optax
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from lesa_jax.ahead import compile_ahead
+
 Params = Any  # the "params" collection of a Predictor
 
 # PyTorch's float32 products are full float32; accelerators would otherwise round to TF32 or bfloat16.
@@ -267,3 +269,14 @@ def fit(
     order, used = sample_order(order_key, kept, v.shape[0], settings)
     lam = settings.norm_weight if norm_weight is None else norm_weight
     return train(init_params(init_key, v.shape[2], settings), v, order, used, lam, settings)
+
+
+def compile_fit(v: jax.ShapeDtypeStruct, kept: jax.ShapeDtypeStruct, settings: PredictorSettings = PUBLISHED) -> Params:
+    """Compiles what `fit` runs for rows of this shape [layers, rows, in]; returns the shapes of its parameters."""
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    compile_ahead(init_params, key, v.shape[2], settings)
+    compile_ahead(sample_order, key, kept, v.shape[0], settings)
+    params = jax.eval_shape(lambda key: init_params(key, v.shape[2], settings), key)
+    order, used = jax.eval_shape(lambda key, kept: sample_order(key, kept, v.shape[0], settings), key, kept)
+    compile_ahead(train, params, v, order, used, settings.norm_weight, settings)
+    return params

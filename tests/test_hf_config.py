@@ -1,12 +1,13 @@
 """config.json follows the plan in every field, and old layers keep their kind."""
 
 import json
+import sys
 
 import pytest
 import transformers
 
 from lesa_jax.errors import InputError
-from lesa_jax.hf_config import grow_config
+from lesa_jax.hf_config import grow_config, grow_config_apart
 from lesa_jax.plan import make_plan
 from tests.tiny import CONFIGS, tiny
 
@@ -79,6 +80,21 @@ def test_what_cannot_be_expressed_is_refused(changes, message):
     with pytest.raises(InputError, match=message) as caught:
         grow_config(config_of("llama") | changes, PLANS[1])
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("changes", [{}, {"hidden_size": 33}])
+def test_the_process_without_torch_answers_the_same(monkeypatch, changes):
+    config = config_of("gemma3") | changes
+
+    def outcome():
+        try:
+            return grow_config_apart(config, PLANS[2])
+        except InputError as error:
+            return str(error)
+
+    here = outcome()  # transformers is imported in this process
+    monkeypatch.delitem(sys.modules, "transformers")
+    assert outcome() == here
 
 
 def test_source_config_is_not_changed():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lesa_jax.errors import InputError
-from lesa_jax.initializers.lesa import predict_layers
+from lesa_jax.initializers.lesa import compile_predict_layers, predict_layers
 from lesa_jax.predictor import PredictorSettings, predict
 from lesa_jax.svd import layer_svd
 
@@ -93,6 +93,20 @@ def test_half_precision_weights():
     [half] = predict_layers(w, keys(1), GAPS, SETTINGS)
     [full] = predict_layers(w.astype(np.float32), keys(1), GAPS, SETTINGS)
     np.testing.assert_array_equal(half.weights, full.weights)
+
+
+@pytest.mark.parametrize("space", ["svd", "raw"])
+def test_nothing_is_left_to_compile_after_compiling_ahead(space, caplog):
+    shape = (5, 36, 28) if space == "svd" else (5, 44, 28)  # of their own: other tests' programs must not serve
+    compile_predict_layers(shape, jnp.float32, GAPS, SETTINGS, space)
+    w = np.random.default_rng(0).standard_normal(shape, np.float32)
+    with jax.log_compiles():
+        jax.jit(lambda x: x + 1)(1)
+        next(predict_layers([w], keys(1), GAPS, SETTINGS, space)).weights.block_until_ready()
+    compiled = " ".join(record.getMessage() for record in caplog.records if "XLA compilation" in record.getMessage())
+    assert "jit(<lambda>)" in compiled  # the log works
+    for name in ("_gram_eigh", "_project", "init_params", "sample_order", "train", "_matrices"):
+        assert f"jit({name})" not in compiled
 
 
 def test_null_layers_give_finite_matrices():

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lesa_jax.svd import LayerSVD, layer_svd, left_vectors
+from lesa_jax.svd import LayerSVD, gram, layer_svd, left_vectors
 
 
 def with_spectrum(out: int, layers: int, fan_in: int, s: np.ndarray) -> np.ndarray:
@@ -49,6 +49,12 @@ def test_every_singular_value_and_the_product_are_right(name):
     np.testing.assert_allclose(np.sort(svd.s)[::-1], truth, rtol=1e-4)
     assert relative(reconstruct(svd), side_by_side(w)) < 1e-5
     assert np.all(svd.kept)
+
+
+def test_gram_is_exact_up_to_the_diagonal_in_every_block():
+    w = np.random.default_rng(2).integers(-4, 5, (3, 100, 40)).astype(np.float32)
+    truth = np.einsum("loi,lpi->op", w, w)
+    np.testing.assert_array_equal(np.tril(gram(jnp.asarray(w))), np.tril(truth))
 
 
 def test_singular_values_descend_up_to_rounding():

@@ -5,7 +5,6 @@ to predict V_l from (V_{l-1}, V_{l+1}) (`lesa_jax.predictor`); the matrix of a n
 U diag(S) G([V_l, V_{l+1}]). Inputs are two layers apart in training and adjacent here, as published.
 """
 
-import functools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
@@ -14,15 +13,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from lesa_jax.ahead import compile_ahead
 from lesa_jax.errors import InputError
-from lesa_jax.predictor import PUBLISHED, Fit, Params, PredictorSettings, fit, hidden_features
-from lesa_jax.svd import LayerSVD, layer_svd
+from lesa_jax.predictor import PUBLISHED, Fit, Params, PredictorSettings, compile_fit, fit, hidden_features
+from lesa_jax.svd import LayerSVD, compile_layer_svd, dot, layer_svd
 
 Space = Literal["svd", "raw"]
-
-_dot = functools.partial(jnp.matmul, precision=lax.Precision.HIGHEST)
 
 
 @flax.struct.dataclass
@@ -75,6 +74,26 @@ def predict_layers(
         yield _new_matrices(basis, jax.tree.map(lambda leaf, i=i: leaf[i], fits), gaps)
 
 
+def compile_predict_layers(
+    shape: tuple[int, int, int],
+    dtype: DTypeLike,
+    gaps: Sequence[int],
+    settings: PredictorSettings = PUBLISHED,
+    space: Space = "svd",
+) -> None:
+    """Compiles what `predict_layers` will run on a CPU for kinds [layers, out, in]: for use in a thread beside it.
+
+    Compilation is the work of one core, and the predictor's steps leave a second one partly idle.
+    """
+    if space == "svd":
+        u, s, v, kept = compile_layer_svd(jax.ShapeDtypeStruct(shape, dtype))
+    else:
+        u, s = None, None
+        v, kept = jax.ShapeDtypeStruct(shape, jnp.float32), jax.ShapeDtypeStruct(shape[1:2], bool)
+    params = compile_fit(v, kept, settings)
+    compile_ahead(_matrices, params, u, s, v, jax.ShapeDtypeStruct((len(gaps),), jnp.int32))
+
+
 class RawRows(NamedTuple):
     """The weights as they are, in place of a `LayerSVD`."""
 
@@ -116,7 +135,7 @@ def _matrices(params: Params, u, s, v, gaps):
         h = hidden_features(params, jnp.concatenate([v[gap], v[gap + 1]], axis=1))
         shift = jnp.ones((v.shape[1], 1))
         if u is not None:
-            h, shift = _dot(u * s[None, :], h), _dot(u, s[:, None])
-        return _dot(h, params["third_kernel"]) + shift * params["third_bias"][None, :]
+            h, shift = dot(u, s[:, None] * h), dot(u, s[:, None])
+        return dot(h, params["third_kernel"]) + shift * params["third_bias"][None, :]
 
     return lax.map(matrix, gaps)
