@@ -32,8 +32,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from lesa_jax.demo import MODEL_DIRECTORY, evaluation_text, training_texts
 from lesa_jax.losses import token_nll
-from lesa_jax.models import ModelConfig, block, embed, head_weight, logits, rms_norm
-from lesa_jax.models.rope import rotation
+from lesa_jax.models import ModelConfig, block, embed, head_weight, logits, make_context, rms_norm
 
 SEPARATOR = "<|endoftext|>"
 CONTEXT = 256
@@ -184,11 +183,11 @@ def mean_loss(params: Any, windows_BxT: jax.Array, config: ModelConfig) -> jax.A
     The layers are unrolled, which XLA runs about a fifth faster on a CPU than the scan of `forward`.
     """
     tokens_BxT = windows_BxT[:, :-1]
-    rotation_TxF = rotation(jnp.arange(tokens_BxT.shape[1]), config.rope, config.head_dim)
+    context = make_context(jnp.arange(tokens_BxT.shape[1])[None], config)
     x_BxTxE = embed(params, tokens_BxT)
     for layer in range(config.num_layers):
         weights = jax.tree.map(lambda leaf, row=layer: leaf[row], params["model"]["layers"])
-        x_BxTxE = block(weights, x_BxTxE, rotation_TxF, None, config)
+        x_BxTxE = block(weights, x_BxTxE, context, None, config)
     hidden_BxTxE = rms_norm(params["model"]["norm"], x_BxTxE, config.norm_eps)
     return token_nll(hidden_BxTxE, head_weight(params, config), windows_BxT[:, 1:], chunk_tokens=1 << 14).mean()
 

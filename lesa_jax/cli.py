@@ -23,6 +23,7 @@ def run_command(
     settings: type[Settings],
     show: Callable[[Result], None],
     argv: Sequence[str] | None = None,
+    interrupted: str = "nothing was written under the output's name",
 ) -> int:
     """Parses the options, runs the command, shows its result.
 
@@ -31,6 +32,7 @@ def run_command(
       settings: the frozen dataclass of options; its docstring is the help text.
       show: prints the result on stdout.
       argv: the options; by default the process's own.
+      interrupted: what Ctrl-C leaves.
 
     Returns:
       The exit code: 0, or 2 after an InputError (one line on stderr). Ctrl-C and SIGTERM end the process with 130.
@@ -43,7 +45,7 @@ def run_command(
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted: nothing was written under the output's name", file=sys.stderr, flush=True)
+        print(f"interrupted: {interrupted}", file=sys.stderr, flush=True)
         os._exit(130)  # an orderly exit would wait for the computation that XLA is in the middle of
     return 0
 

@@ -16,7 +16,7 @@ from lesa_jax import demo
 from lesa_jax.cli import progress_bars, read_text, run_command
 from lesa_jax.errors import InputError
 from lesa_jax.hub import resolve_model
-from lesa_jax.metrics import PplProtocol, Tokenizer, perplexity_of, token_rows
+from lesa_jax.metrics import PplProtocol, Tokenizer, model_nll, perplexity_of, token_rows
 from lesa_jax.models import load_model
 
 
@@ -68,8 +68,7 @@ def evaluate_text(text: str, settings: EvaluateSettings) -> dict[str, Any]:
     with progress_bars() as progress:
         task = progress.add_task("perplexity", total=len(rows), note="")
         measured = perplexity_of(
-            params,
-            config,
+            model_nll(params, config),
             rows,
             settings.ppl_protocol,
             settings.batch_size,

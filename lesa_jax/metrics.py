@@ -54,22 +54,22 @@ class Perplexity:
 
 
 def perplexity_of(
-    params: dict[str, Any],
-    config: ModelConfig,
+    nll_of: Callable[[Int[np.ndarray, "batch tokens"]], Float[Array, "batch predicted"]],
     rows: Sequence[Int[np.ndarray, " _"]],
     protocol: PplProtocol,
     batch_size: int,
     advance: Callable[[int], None] = lambda rows: None,
 ) -> Perplexity:
-    """Perplexity of the model on token rows as `token_rows` makes them.
+    """Perplexity of a model on token rows as `token_rows` makes them.
 
-    Computes in float32 whatever the weights' dtype. Rows of similar length share a batch and a compiled program, so
-    a second model of the same shapes compiles nothing. `advance` is called with the number of rows just done.
+    Rows of similar length share a batch and a compiled program, so a second model of the same shapes compiles nothing.
+    `nll_of` gives the loss of every token but the first of each row in nats (`model_nll`), `advance` is called with the
+    number of rows just done.
 
     Raises InputError where nothing can be predicted or the loss is not a number.
     """
     sums, counts = [], []
-    for nll_BxT, lengths_B in _row_losses(params, config, rows, batch_size):
+    for nll_BxT, lengths_B in _row_losses(nll_of, rows, batch_size):
         predicted_BxT = np.arange(nll_BxT.shape[1])[None, :] < lengths_B[:, None] - 1
         sums += np.where(predicted_BxT, nll_BxT, 0.0).sum(axis=1, dtype=np.float64).tolist()
         counts += (lengths_B - 1).tolist()
@@ -121,13 +121,12 @@ def _row_length(protocol: PplProtocol, config: ModelConfig, sequence_length: int
 
 
 def _row_losses(
-    params: dict[str, Any], config: ModelConfig, rows: Sequence[np.ndarray], batch_size: int
+    nll_of: Callable[[np.ndarray], Array], rows: Sequence[np.ndarray], batch_size: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Per-token losses and row lengths of every batch; the device works on the next batch meanwhile."""
     pending: tuple[Array, np.ndarray] | None = None
     for tokens_BxT, lengths_B in _padded_batches(rows, batch_size):
-        with jax.default_matmul_precision("highest"):
-            losses = _batch_nll(params, tokens_BxT, config)
+        losses = nll_of(tokens_BxT)
         if pending is not None:
             yield _fetch(*pending)
         pending = losses, lengths_B
@@ -137,6 +136,18 @@ def _row_losses(
 
 def _fetch(nll_BxT: Array, lengths_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(nll_BxT)[: len(lengths_B)], lengths_B
+
+
+def model_nll(
+    params: dict[str, Any], config: ModelConfig
+) -> Callable[[Int[np.ndarray, "batch tokens"]], Float[Array, "batch predicted"]]:
+    """The losses of a model's predictions, computed in float32 whatever the weights' dtype."""
+
+    def nll_of(tokens_BxT: np.ndarray) -> Array:
+        with jax.default_matmul_precision("highest"):
+            return _batch_nll(params, tokens_BxT, config)
+
+    return nll_of
 
 
 @functools.partial(jax.jit, static_argnames="config")

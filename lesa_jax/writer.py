@@ -130,9 +130,11 @@ class TensorWriter:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a small file and waits until it is on the disk."""
-    path.write_text(text, "utf-8")
-    sync(path)
+    """Writes a small file; under its name is the whole of it, on the disk, or what was there before."""
+    beside = path.with_name(f".{path.name}.partial")
+    beside.write_text(text, "utf-8")
+    sync(beside)
+    beside.rename(path)
 
 
 def write_json(path: Path, value: Any) -> None:

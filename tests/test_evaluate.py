@@ -17,7 +17,7 @@ from lesa_jax import demo, metrics
 from lesa_jax.cli import run_command
 from lesa_jax.errors import InputError
 from lesa_jax.evaluate import EvaluateSettings, evaluate, evaluate_text, show
-from lesa_jax.metrics import perplexity_of, token_rows
+from lesa_jax.metrics import model_nll, perplexity_of, token_rows
 from lesa_jax.models import ModelConfig, load_model
 
 WINDOW = 96
@@ -82,8 +82,8 @@ def test_batch_size_does_not_matter_and_progress_counts_rows(protocol: Any):
     params, config = load_model(demo.MODEL_DIRECTORY)
     rows = demo_rows(protocol)[:20]
     done: list[int] = []
-    one = perplexity_of(params, config, rows, protocol, 1)
-    many = perplexity_of(params, config, rows, protocol, 16, advance=done.append)
+    one = perplexity_of(model_nll(params, config), rows, protocol, 1)
+    many = perplexity_of(model_nll(params, config), rows, protocol, 16, advance=done.append)
     assert one.perplexity == pytest.approx(many.perplexity, rel=1e-5)
     assert one.tokens == many.tokens == sum(len(row) - 1 for row in rows)
     assert sum(done) == len(rows)
@@ -93,18 +93,18 @@ def test_a_model_that_knows_nothing_has_the_vocabulary_as_perplexity():
     params, config = load_model(demo.MODEL_DIRECTORY)
     blank = jax.tree.map(np.zeros_like, params)
     for protocol in ("corpus", "line"):
-        measured = perplexity_of(blank, config, demo_rows(protocol)[:4], protocol, 4)
+        measured = perplexity_of(model_nll(blank, config), demo_rows(protocol)[:4], protocol, 4)
         assert measured.perplexity == pytest.approx(config.vocab_size, rel=1e-5)
 
 
 def test_a_second_model_of_the_same_shapes_compiles_nothing():
     params, config = load_model(demo.MODEL_DIRECTORY)
     rows = demo_rows("corpus")
-    perplexity_of(params, config, rows, "corpus", 4)
+    perplexity_of(model_nll(params, config), rows, "corpus", 4)
     program: Any = metrics._batch_nll
     compiled = program._cache_size()
     other = jax.tree.map(lambda leaf: leaf * 0.5, params)
-    perplexity_of(other, ModelConfig(**vars(config)), rows, "corpus", 4)
+    perplexity_of(model_nll(other, ModelConfig(**vars(config))), rows, "corpus", 4)
     assert program._cache_size() == compiled
 
 
@@ -112,7 +112,7 @@ def test_damaged_weights_are_reported_not_averaged():
     params, config = load_model(demo.MODEL_DIRECTORY)
     damaged = jax.tree.map(lambda leaf: leaf * np.nan, params)
     with pytest.raises(InputError, match="not a number"):
-        perplexity_of(damaged, config, demo_rows("corpus")[:1], "corpus", 1)
+        perplexity_of(model_nll(damaged, config), demo_rows("corpus")[:1], "corpus", 1)
 
 
 def test_command_prints_one_json_object(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

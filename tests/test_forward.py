@@ -12,9 +12,18 @@ import transformers as hf
 
 from lesa_jax import demo
 from lesa_jax.errors import InputError
-from lesa_jax.models import ModelConfig, checked_params, embed, forward, load_model, logits, rms_norm, run_layers
+from lesa_jax.models import (
+    ModelConfig,
+    checked_params,
+    embed,
+    forward,
+    load_model,
+    logits,
+    make_context,
+    rms_norm,
+    run_layers,
+)
 from lesa_jax.models.config import RopeConfig
-from lesa_jax.models.rope import rotation
 from tests.tiny import COMMON, LLAMA_LIKE, torch_logits
 
 LLAMA3 = {
@@ -127,7 +136,7 @@ def test_a_token_changes_nothing_before_itself():
 def test_two_runs_of_layers_are_one_run():
     params, config = small_model()
     tokens = jnp.asarray(random_tokens(config.vocab_size))
-    turn = rotation(jnp.arange(tokens.shape[1]), config.rope, config.head_dim)
+    turn = make_context(jnp.arange(tokens.shape[1])[None], config)
     x = embed(params, tokens)
     for rows in (slice(0, 1), slice(1, 4)):
         run = jax.tree.map(lambda leaf, rows=rows: leaf[rows], params["model"]["layers"])

@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 # What `layer_windows` writes for a layer without a window: longer than any sequence, and safe to subtract in int32.
 UNLIMITED = 2**30
@@ -22,16 +22,30 @@ def causal_attention(
     k_BxTxKxD: Float[Array, "batch tokens kv_heads head_dim"],
     v_BxTxKxD: Float[Array, "batch tokens kv_heads head_dim"],
     window: Int[Array, ""] | int | None = None,
+    documents_BxT: Int[Array, "batch tokens"] | None = None,
 ) -> Float[Array, "batch tokens heads head_dim"]:
     """Each token's softmax average of its predecessors' values and its own; the softmax is float32.
 
     `window` counts the tokens in reach, the token itself included, so that 1 sees only itself. An int is a property
-    of the program; an array holds it per layer inside a scan; None means every predecessor.
+    of the program; an array holds it per layer inside a scan; None means every predecessor. With `documents_BxT`, a
+    number for each token, tokens see only those of the same number.
     """
     if isinstance(window, jax.Array) or jax.default_backend() == "cpu":
-        return _attention_by_blocks(q_BxTxHxD, k_BxTxKxD, v_BxTxKxD, window)
+        return _attention_by_blocks(q_BxTxHxD, k_BxTxKxD, v_BxTxKxD, window, documents_BxT)
     reach = None if window is None else (window - 1, 0)
-    return jax.nn.dot_product_attention(q_BxTxHxD, k_BxTxKxD, v_BxTxKxD, is_causal=True, local_window_size=reach)
+    mask = None if documents_BxT is None else _same(documents_BxT, documents_BxT)
+    # cuDNN's kernel never holds the scores; it exists for half precision only and raises where it cannot.
+    half = q_BxTxHxD.dtype in (jnp.bfloat16, jnp.float16)
+    kernel = "cudnn" if jax.default_backend() == "gpu" and half else None
+    return jax.nn.dot_product_attention(
+        q_BxTxHxD, k_BxTxKxD, v_BxTxKxD, mask=mask, is_causal=True, local_window_size=reach, implementation=kernel
+    )
+
+
+def _same(
+    queries_BxQ: Int[Array, "batch queries"], keys_BxS: Int[Array, "batch keys"]
+) -> Bool[Array, "batch 1 queries keys"]:
+    return (queries_BxQ[:, :, None] == keys_BxS[:, None, :])[:, None]
 
 
 def _attention_by_blocks(
@@ -39,6 +53,7 @@ def _attention_by_blocks(
     k_BxTxKxD: Float[Array, "batch tokens kv_heads head_dim"],
     v_BxTxKxD: Float[Array, "batch tokens kv_heads head_dim"],
     window: Int[Array, ""] | int | None,
+    documents_BxT: Int[Array, "batch tokens"] | None,
 ) -> Float[Array, "batch tokens heads head_dim"]:
     """Attention of a few hundred queries at a time to the keys that they can reach.
 
@@ -53,6 +68,9 @@ def _attention_by_blocks(
         first = max(0, start - window + 1) if isinstance(window, int) else 0
         age_QxS = jnp.arange(start, stop)[:, None] - jnp.arange(first, stop)[None, :]
         mask_QxS = age_QxS >= 0 if window is None else (age_QxS >= 0) & (age_QxS < window)
+        mask = mask_QxS[None, None]
+        if documents_BxT is not None:
+            mask = mask & _same(documents_BxT[:, start:stop], documents_BxT[:, first:stop])
         q, k, v = q_BxTxHxD[:, start:stop], k_BxTxKxD[:, first:stop], v_BxTxKxD[:, first:stop]
-        blocks.append(jax.nn.dot_product_attention(q, k, v, mask=mask_QxS[None, None]))
+        blocks.append(jax.nn.dot_product_attention(q, k, v, mask=mask))
     return jnp.concatenate(blocks, axis=1)

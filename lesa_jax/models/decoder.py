@@ -8,6 +8,7 @@ float32 forward pass of a bfloat16 model never holds the model in float32.
 
 from typing import Any
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
@@ -19,7 +20,27 @@ from lesa_jax.models.config import ModelConfig
 from lesa_jax.models.rope import rotate, rotation
 
 Tree = dict[str, Any]
-Rotation = tuple[Float[Array, "tokens half"], Float[Array, "tokens half"]]
+
+
+@flax.struct.dataclass
+class Context:
+    """What every layer sees beside the residual stream: the rotation of each position, and which document it is of.
+
+    `rows` is the batch, or 1 where all rows count positions alike. Without `documents` a row is one document.
+    """
+
+    cos: Float[Array, "rows tokens half"]
+    sin: Float[Array, "rows tokens half"]
+    documents: Int[Array, "batch tokens"] | None = None
+
+
+def make_context(
+    positions_RxT: Int[Array, "rows tokens"],
+    config: ModelConfig,
+    documents_BxT: Int[Array, "batch tokens"] | None = None,
+) -> Context:
+    """The context of tokens at these positions."""
+    return Context(*rotation(positions_RxT, config.rope, config.head_dim), documents_BxT)
 
 
 def linear(params: Tree, x: Float[Array, "*shape features"]) -> Float[Array, "*shape out"]:
@@ -42,7 +63,7 @@ def rms_norm(
 def attention(
     params: Tree,
     x_BxTxE: Float[Array, "batch tokens hidden"],
-    rotation_TxF: Rotation,
+    context: Context,
     window: Int[Array, ""] | int | None,
     config: ModelConfig,
 ) -> Float[Array, "batch tokens hidden"]:
@@ -56,9 +77,8 @@ def attention(
             ("v_proj", config.num_kv_heads),
         )
     )
-    mixed_BxTxHxD = causal_attention(
-        rotate(q_BxTxHxD, rotation_TxF), rotate(k_BxTxKxD, rotation_TxF), v_BxTxKxD, window
-    )
+    q_BxTxHxD, k_BxTxKxD = (rotate(x, context.cos, context.sin) for x in (q_BxTxHxD, k_BxTxKxD))
+    mixed_BxTxHxD = causal_attention(q_BxTxHxD, k_BxTxKxD, v_BxTxKxD, window, context.documents)
     return linear(params["o_proj"], mixed_BxTxHxD.reshape(batch, tokens, -1))
 
 
@@ -71,13 +91,13 @@ def feed_forward(params: Tree, x_BxTxE: Float[Array, "batch tokens hidden"]) -> 
 def block(
     layer_params: Tree,
     x_BxTxE: Float[Array, "batch tokens hidden"],
-    rotation_TxF: Rotation,
+    context: Context,
     window: Int[Array, ""] | int | None,
     config: ModelConfig,
 ) -> Float[Array, "batch tokens hidden"]:
     """One layer: the residual stream in, the residual stream out. `layer_params` has no layer axis."""
     normed_BxTxE = rms_norm(layer_params["input_layernorm"], x_BxTxE, config.norm_eps)
-    x_BxTxE = x_BxTxE + attention(layer_params["self_attn"], normed_BxTxE, rotation_TxF, window, config)
+    x_BxTxE = x_BxTxE + attention(layer_params["self_attn"], normed_BxTxE, context, window, config)
     normed_BxTxE = rms_norm(layer_params["post_attention_layernorm"], x_BxTxE, config.norm_eps)
     return x_BxTxE + feed_forward(layer_params["mlp"], normed_BxTxE)
 
@@ -85,7 +105,7 @@ def block(
 def run_layers(
     layers: Tree,
     x_BxTxE: Float[Array, "batch tokens hidden"],
-    rotation_TxF: Rotation,
+    context: Context,
     windows: tuple[int | None, ...],
     config: ModelConfig,
 ) -> Float[Array, "batch tokens hidden"]:
@@ -94,7 +114,7 @@ def run_layers(
 
     def step(carry: Array, scanned: tuple[Tree, Array | None]) -> tuple[Array, None]:
         layer, window = scanned
-        return block(layer, carry, rotation_TxF, shared if window is None else window, config), None
+        return block(layer, carry, context, shared if window is None else window, config), None
 
     return jax.lax.scan(step, x_BxTxE, (layers, per_layer))[0]
 
@@ -119,9 +139,9 @@ def forward(
     params: Tree, tokens_BxT: Int[Array, "batch tokens"], config: ModelConfig, dtype: DTypeLike = jnp.float32
 ) -> Float[Array, "batch tokens hidden"]:
     """Hidden states after the final norm, in `dtype`; norms, rotations and softmax are float32 in any case."""
-    rotation_TxF = rotation(jnp.arange(tokens_BxT.shape[1]), config.rope, config.head_dim)
+    context = make_context(jnp.arange(tokens_BxT.shape[1])[None], config)
     x_BxTxE = embed(params, tokens_BxT, dtype)
-    x_BxTxE = run_layers(params["model"]["layers"], x_BxTxE, rotation_TxF, config.windows, config)
+    x_BxTxE = run_layers(params["model"]["layers"], x_BxTxE, context, config.windows, config)
     return rms_norm(params["model"]["norm"], x_BxTxE, config.norm_eps)
 
 

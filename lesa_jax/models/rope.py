@@ -26,19 +26,21 @@ def _llama3(frequencies: np.ndarray, scaling: Llama3Scaling) -> np.ndarray:
 
 
 def rotation(
-    positions_T: Int[Array, " tokens"], rope: RopeConfig, head_dim: int
-) -> tuple[Float[Array, "tokens half"], Float[Array, "tokens half"]]:
+    positions: Int[Array, "*batch tokens"], rope: RopeConfig, head_dim: int
+) -> tuple[Float[Array, "*batch tokens half"], Float[Array, "*batch tokens half"]]:
     """Cosine and sine of every position's angles."""
-    angles_TxF = positions_T[:, None].astype(jnp.float32) * inverse_frequencies(rope, head_dim)[None, :]
-    return jnp.cos(angles_TxF), jnp.sin(angles_TxF)
+    angles = jnp.expand_dims(positions, -1).astype(jnp.float32)
+    angles = angles * inverse_frequencies(rope, head_dim).reshape((1,) * positions.ndim + (-1,))
+    return jnp.cos(angles), jnp.sin(angles)
 
 
 def rotate(
     x_BxTxHxD: Float[Array, "batch tokens heads head_dim"],
-    rotation_TxF: tuple[Float[Array, "tokens half"], Float[Array, "tokens half"]],
+    cos_RxTxF: Float[Array, "rows tokens half"],
+    sin_RxTxF: Float[Array, "rows tokens half"],
 ) -> Float[Array, "batch tokens heads head_dim"]:
-    """Turns each pair (d, d + head_dim/2) by its position's angle, in float32."""
-    cos, sin = (part[None, :, None, :] for part in rotation_TxF)
+    """Turns each pair (d, d + head_dim/2) by its position's angle, in float32; `rows` is the batch, or 1 for all."""
+    cos, sin = cos_RxTxF[:, :, None, :], sin_RxTxF[:, :, None, :]
     first, second = jnp.split(x_BxTxHxD.astype(jnp.float32), 2, axis=-1)
     turned = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
     return turned.astype(x_BxTxHxD.dtype)

@@ -1,0 +1,49 @@
+"""Training data: files of text or conversations as packed rows of tokens.
+
+`open_data` goes from `--data` to rows, `make_loader` from rows to batches.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from lesa_jax.data.chat import FastTokenizer
+from lesa_jax.data.loader import Loader, make_loader
+from lesa_jax.data.packing import PackedRows, pack_rows
+from lesa_jax.data.sources import find_files
+from lesa_jax.data.tokens import Stage, TokenStore, token_store
+from lesa_jax.errors import InputError
+
+__all__ = ["Loader", "PackedRows", "Stage", "TokenStore", "find_files", "make_loader", "open_data"]
+
+
+def open_data(
+    data: str,
+    stage: Stage,
+    tokenizer: FastTokenizer,
+    tokenizer_folder: Path,
+    vocab_size: int,
+    sequence_length: int,
+    cache: Path,
+    advance: Callable[[int], None] = lambda nbytes: None,
+) -> PackedRows:
+    """The rows of `sequence_length` tokens to train on; tokenised now, or earlier if `cache` has them.
+
+    Args:
+      data: a file, folder or glob, several separated by commas, or hf://NAME[:SPLIT].
+      stage: pretrain: documents of text. sft: conversations, of which the assistant's turns are learned.
+      tokenizer: a fast transformers tokenizer, for sft with messages one that has a chat template.
+      tokenizer_folder: where it was loaded from.
+      vocab_size: the model's.
+      sequence_length: tokens of a row.
+      cache: folder for tokenised data, made if it is missing.
+      advance: called with the number of bytes just read from the data.
+
+    Returns:
+      The rows; `.store` counts the conversations that were truncated and the records that were dropped.
+
+    Raises InputError for anything of these that cannot be used.
+    """
+    if sequence_length < 1:
+        raise InputError(f"--sequence-length {sequence_length}: expected at least 1")
+    store = token_store(data, stage, tokenizer, tokenizer_folder, vocab_size, sequence_length, cache, advance)
+    return pack_rows(store, sequence_length)

@@ -1,0 +1,49 @@
+"""The loss on a held-out text while a model trains."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float, Int
+
+from lesa_jax.losses import token_nll
+from lesa_jax.metrics import perplexity_of, token_rows
+from lesa_jax.models.decoder import embed, head_weight, make_context, rms_norm
+from lesa_jax.segments import Tree, merge, run_segments
+from lesa_jax.step import Program
+from lesa_jax.train_job import Job
+
+Evaluation = Callable[[Tree, Tree], float]  # trained and frozen tree -> mean loss in nats
+
+
+def make_evaluation(job: Job) -> Evaluation | None:
+    """The mean loss of a predicted token of `--eval-text`, in nats, in the training's own dtype."""
+    if job.eval_text is None:
+        return None
+    protocol = job.settings.ppl_protocol
+    rows = token_rows(job.tokenizer, job.eval_text, protocol, job.config, job.sequence_length)
+    # Several processes give the same rows, and every one of them needs all of the result.
+    program = jax.jit(segment_nll, static_argnums=3, out_shardings=NamedSharding(job.mesh, P()))
+
+    def evaluate(trained: Tree, frozen: Tree) -> float:
+        def nll_of(tokens_BxT: np.ndarray) -> Array:
+            return program(trained, frozen, tokens_BxT, job.program)
+
+        return perplexity_of(nll_of, rows, protocol, min(len(rows), job.settings.batch_size)).nll
+
+    return evaluate
+
+
+def segment_nll(
+    trained: Tree, frozen: Tree, tokens_BxT: Int[Array, "batch tokens"], program: Program
+) -> Float[Array, "batch predicted"]:
+    """Loss of every token but the first of each row."""
+    params = merge(trained, frozen)
+    context = make_context(jnp.arange(tokens_BxT.shape[1])[None], program.config)
+    x_BxTxE = embed(params, tokens_BxT, jnp.dtype(program.dtype))
+    x_BxTxE = run_segments(params, x_BxTxE, program.segments, context, program.config)
+    x_BxTxE = rms_norm(params["model"]["norm"], x_BxTxE, program.config.norm_eps)
+    return token_nll(x_BxTxE[:, :-1], head_weight(params, program.config), tokens_BxT[:, 1:])

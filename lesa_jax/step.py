@@ -1,0 +1,209 @@
+"""One training step: the gradient of the trained tree, clipped, through AdamW; nothing for the frozen tree.
+
+The gradient is taken with respect to the trained tree only. So frozen layers have no weight gradient, what lies below
+the first trained layer has no backward pass, and optimiser state exists for trained leaves alone.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float, Int
+
+from lesa_jax.losses import summed_nll
+from lesa_jax.models.config import ModelConfig
+from lesa_jax.models.decoder import embed, head_weight, make_context, rms_norm
+from lesa_jax.parameters import NORM
+from lesa_jax.segments import Remat, Segment, Tree, merge, run_segments
+
+Schedule = Literal["cosine", "linear", "wsd"]
+WSD_DECAY = 0.2  # the share of a warm-up-stable-decay run that decays (arXiv 2405.18392)
+
+
+@dataclass(frozen=True)
+class Program:
+    """What is compiled: a static argument of `jax.jit`."""
+
+    config: ModelConfig
+    segments: tuple[Segment, ...]
+    dtype: str
+    remat: Remat
+    train_head: bool
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """AdamW and its learning rate over `steps` steps."""
+
+    learning_rate: float
+    schedule: Schedule
+    warmup: int
+    steps: int
+    betas: tuple[float, float]
+    weight_decay: float
+    clip: float
+
+
+@flax.struct.dataclass
+class Batch:
+    """Packed sequences.
+
+    `documents` numbers the documents of a row (0: padding), `positions` restart in each. `weights` are 1 where a target
+    counts: it lies in its input's document and is meant to be learned.
+    """
+
+    tokens: Int[Array, "*accumulate batch tokens"]
+    targets: Int[Array, "*accumulate batch tokens"]
+    documents: Int[Array, "*accumulate batch tokens"]
+    positions: Int[Array, "*accumulate batch tokens"]
+    weights: Float[Array, "*accumulate batch tokens"]
+
+
+@flax.struct.dataclass
+class TrainState:
+    """What a step changes: steps done (int32), trained tree, optimiser state, and `sound` (bool), which turns false at
+    the first loss or gradient that is not finite, and stays so. Also a tree of their shapes or shardings."""
+
+    step: Any
+    params: Tree
+    optimizer: Any
+    sound: Any
+
+
+def learning_rate(settings: OptimizerSettings) -> optax.Schedule:
+    """Step number to learning rate: linear warm-up from 0, then cosine or linear to 0, or constant and linear to 0."""
+    peak, warmup = settings.learning_rate, settings.warmup
+    rest = max(1, settings.steps - warmup)
+    match settings.schedule:
+        case "cosine":
+            after = optax.cosine_decay_schedule(peak, rest)
+        case "linear":
+            after = optax.linear_schedule(peak, 0.0, rest)
+        case "wsd":
+            decay = max(1, round(rest * WSD_DECAY))
+            after = optax.linear_schedule(peak, 0.0, decay, transition_begin=rest - decay)
+    # The first step has a rate above 0, the last one too.
+    return optax.join_schedules([optax.linear_schedule(peak / (warmup + 1), peak, max(1, warmup)), after], [warmup])
+
+
+def make_optimizer(settings: OptimizerSettings) -> optax.GradientTransformation:
+    """Clip by the trained leaves' global norm, AdamW, no decay for norms and biases."""
+    return optax.chain(
+        optax.clip_by_global_norm(settings.clip),
+        optax.scale_by_adam(*settings.betas, eps=1e-8),
+        optax.add_decayed_weights(settings.weight_decay, mask=decayed),
+        optax.scale_by_learning_rate(learning_rate(settings)),
+    )
+
+
+def decayed(params: Tree) -> Tree:
+    """Which leaves decay: matrices and embeddings; the last keys of a path are the tensor's name."""
+    flat = flatten_dict(params)
+    return unflatten_dict({path: path[-1] != "bias" and not NORM.search(".".join(path[-2:])) for path in flat})
+
+
+def loss_sum(trained: Tree, frozen: Tree, batch: Batch, program: Program) -> Float[Array, ""]:
+    """Summed loss of a batch [batch, tokens], in nats."""
+    config = program.config
+    params = merge(trained, jax.lax.stop_gradient(frozen))
+    context = make_context(batch.positions, config, batch.documents)
+    x_BxTxE = embed(params, batch.tokens, jnp.dtype(program.dtype))
+    x_BxTxE = run_segments(params, x_BxTxE, program.segments, context, config, program.remat)
+    x_BxTxE = rms_norm(params["model"]["norm"], x_BxTxE, config.norm_eps)
+    return summed_nll(x_BxTxE, head_weight(params, config), batch.targets, batch.weights, program.train_head)
+
+
+def mean_gradient(trained: Tree, frozen: Tree, batch: Batch, program: Program) -> tuple[Array, Array, Tree]:
+    """Mean loss of the counted tokens, their number, and the mean's gradient.
+
+    A batch [accumulate, batch, tokens] is taken part by part: activations exist for one part at a time.
+    """
+    gradient_of = jax.value_and_grad(functools.partial(loss_sum, program=program))
+
+    def add(total: tuple[Array, Tree], part: Batch) -> tuple[tuple[Array, Tree], None]:
+        return jax.tree.map(jnp.add, total, gradient_of(trained, frozen, part)), None
+
+    if batch.tokens.shape[0] == 1:
+        loss, gradient = gradient_of(trained, frozen, jax.tree.map(lambda x: x[0], batch))
+    else:
+        zero = jnp.zeros(()), jax.tree.map(jnp.zeros_like, trained)
+        (loss, gradient), _ = jax.lax.scan(add, zero, batch)
+    count = jnp.maximum(jnp.sum(batch.weights), 1)
+    return loss / count, count, jax.tree.map(lambda g: g / count, gradient)
+
+
+def train_step(
+    state: TrainState,
+    frozen: Tree,
+    batch: Batch,
+    program: Program,
+    settings: OptimizerSettings,
+) -> tuple[TrainState, dict[str, Array]]:
+    """The next state, and this step's loss, grad_norm, learning_rate, tokens (counted) and sound.
+
+    From the first loss or gradient on that is not finite, parameters and optimiser stay as they are.
+    """
+    loss, tokens, gradient = mean_gradient(state.params, frozen, batch, program)
+    norm = optax.tree.norm(gradient)
+    sound = state.sound & jnp.isfinite(loss) & jnp.isfinite(norm)
+    updates, moments = make_optimizer(settings).update(gradient, state.optimizer, state.params)
+    params = optax.apply_updates(state.params, updates)
+    params, moments = jax.tree.map(
+        lambda new, old: jnp.where(sound, new, old), (params, moments), (state.params, state.optimizer)
+    )
+    metrics = {
+        "loss": loss,
+        "grad_norm": norm,
+        "learning_rate": learning_rate(settings)(state.step),
+        "tokens": tokens,
+        "sound": sound,
+    }
+    return TrainState(state.step + 1, params, moments, sound), metrics
+
+
+def state_shardings(
+    params: Mapping[str, Any],
+    shardings: Mapping[tuple[str, ...], NamedSharding],
+    mesh: Mesh,
+    settings: OptimizerSettings,
+) -> TrainState:
+    """Where every leaf of the state lies: moments with their parameters, numbers everywhere."""
+    everywhere = NamedSharding(mesh, P())
+    placed = unflatten_dict({path: shardings[path] for path in flatten_dict(params)})
+    optimizer = make_optimizer(settings)
+    moments = optax.tree.map_params(
+        optimizer,
+        lambda _, sharding: sharding,
+        jax.eval_shape(optimizer.init, params),
+        placed,
+        transform_non_params=lambda _: everywhere,
+    )
+    return TrainState(everywhere, placed, moments, everywhere)
+
+
+def first_state(params: Tree, settings: OptimizerSettings, placed: TrainState) -> TrainState:
+    """The state before the first step; consumes `params`."""
+
+    def start(params: Tree) -> TrainState:
+        return TrainState(jnp.zeros((), jnp.int32), params, make_optimizer(settings).init(params), jnp.array(True))
+
+    return jax.jit(start, out_shardings=placed, donate_argnums=0)(params)
+
+
+def compile_step(
+    program: Program, settings: OptimizerSettings, placed: TrainState, mesh: Mesh
+) -> Callable[[TrainState, Tree, Batch], tuple[TrainState, dict[str, Array]]]:
+    """`train_step` as one program that reuses the state's memory, its results pinned to the mesh."""
+    return jax.jit(
+        functools.partial(train_step, program=program, settings=settings),
+        donate_argnums=0,
+        out_shardings=(placed, NamedSharding(mesh, P())),
+    )

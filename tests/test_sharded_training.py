@@ -1,0 +1,145 @@
+"""However many devices and processes share the work, the losses are the same."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lesa_jax.checkpoint import open_checkpoint, read
+from lesa_jax.errors import InputError
+from lesa_jax.models import ModelConfig
+from lesa_jax.sharding import check_mesh, join_processes, parse_mesh
+from tests.tiny import tiny
+from tests.training import OPTIONS, finish, grown_model, losses, start, write_text
+
+FACTORISATIONS = [
+    f"data={data},fsdp={fsdp},tensor={8 // data // fsdp}"
+    for data in (1, 2, 4, 8)
+    for fsdp in (1, 2, 4, 8)
+    if data * fsdp <= 8
+]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sharded")
+    grown_model(folder)
+    write_text(folder / "data.jsonl")
+    (folder / "eval.txt").write_text("def g(x):\n    return x\n" * 40)
+    return folder
+
+
+def launch(place: Path, meshes: list[str], devices: int, **environment: str) -> subprocess.Popen:
+    env = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu"} | environment
+    command = [sys.executable, "-m", "tests.mesh_losses", str(place), *meshes]
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def results(process: subprocess.Popen) -> list[dict[str, list[float]]]:
+    return [json.loads(line) for line in finish(process).splitlines() if line.startswith("{")]
+
+
+@pytest.fixture(scope="module")
+def one_device(place: Path) -> dict[str, list[float]]:
+    return results(launch(place, ["data=1"], 1))[0]
+
+
+def assert_same(found: dict[str, list[float]], expected: dict[str, list[float]]) -> None:
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        np.testing.assert_allclose(
+            np.array(found[name], float), np.array(values, float), rtol=1e-5 if "loss" in name else 1e-3, err_msg=name
+        )
+
+
+def test_eight_devices_give_the_losses_of_one(place, one_device):
+    meshes = ["data=2,fsdp=2,tensor=2"]
+    for found in results(launch(place, meshes, 8)):
+        assert_same(found, one_device)
+
+
+@pytest.mark.slow
+def test_every_factorisation_of_eight_devices_gives_the_losses_of_one(place, one_device):
+    found = results(launch(place, FACTORISATIONS, 8))
+    assert len(found) == len(FACTORISATIONS) == 10
+    for result in found:
+        assert_same(result, one_device)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mesh", ["fsdp=-1", "data=2,tensor=4", "tensor=8"])
+def test_two_processes_give_the_losses_of_one(place, one_device, mesh):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    processes = [
+        launch(
+            place,
+            ["--distributed", mesh],
+            4,
+            JAX_COORDINATOR_ADDRESS=address,
+            JAX_NUM_PROCESSES="2",
+            JAX_PROCESS_ID=str(number),
+        )
+        for number in range(2)
+    ]
+    first, second = (results(process) for process in processes)
+    assert_same(first[0], one_device)
+    assert second == []
+    final = place / f"run-2-8-{mesh}" / "final"
+    assert open_checkpoint(final).entries.keys() == open_checkpoint(place / "grown").entries.keys()
+
+
+@pytest.mark.slow
+def test_checkpoints_of_eight_devices_go_on_with_two_and_one(place):
+    arguments = ["--model", str(place / "grown"), "--data", str(place / "data.jsonl"), *OPTIONS, "--save-every", "2"]
+    whole = place / "whole"
+    finish(start(*arguments, "--output", str(whole), "--mesh", "fsdp=4,tensor=2", devices=8))
+    for devices in (2, 1):
+        output = place / f"on-{devices}"
+        shutil.copytree(whole, output)
+        shutil.rmtree(output / "checkpoints" / "6")
+        shutil.rmtree(output / "final")
+        finish(start(*arguments, "--output", str(output), devices=devices))
+        np.testing.assert_allclose(losses(output), losses(whole), rtol=1e-5)
+        for name in ("model.layers.2.mlp.up_proj.weight", "model.layers.4.self_attn.q_proj.weight"):
+            ours, theirs = (read(open_checkpoint(run / "final"), name) for run in (output, whole))
+            assert np.linalg.norm(ours - theirs) < 1e-3 * np.linalg.norm(theirs)
+
+
+@pytest.mark.parametrize(
+    ("text", "devices", "sizes"),
+    [
+        ("data=1,fsdp=-1,tensor=1", 8, {"data": 1, "fsdp": 8, "tensor": 1}),
+        ("tensor=2,data=-1", 8, {"data": 4, "fsdp": 1, "tensor": 2}),
+        ("fsdp=4", 4, {"data": 1, "fsdp": 4, "tensor": 1}),
+    ],
+)
+def test_mesh_is_read(text, devices, sizes):
+    assert parse_mesh(text, devices) == sizes
+
+
+@pytest.mark.parametrize("text", ["fsdp=3", "fsdp=-1,data=-1", "model=8", "fsdp", "fsdp=0", "tensor=2"])
+def test_a_mesh_that_is_none_is_refused(text):
+    with pytest.raises(InputError, match=r"^--mesh"):
+        parse_mesh(text, 8)
+
+
+def test_a_mesh_must_divide_heads_and_batch():
+    config = ModelConfig.from_hf(open_checkpoint(tiny("llama")).config)  # 4 heads, 2 of them for keys
+    with pytest.raises(InputError, match="tensor=4 does not divide the model's num_key_value_heads 2"):
+        check_mesh({"data": 1, "fsdp": 1, "tensor": 4}, config, 8)
+    with pytest.raises(InputError, match="6 sequences, which data x fsdp = 4"):
+        check_mesh({"data": 2, "fsdp": 2, "tensor": 2}, config, 6)
+
+
+def test_half_a_set_of_coordinates_is_refused(monkeypatch):
+    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "localhost:1")
+    with pytest.raises(InputError, match="JAX_NUM_PROCESSES is not set"):
+        join_processes()
