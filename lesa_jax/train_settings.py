@@ -66,7 +66,7 @@ class TrainSettings:
     """Largest norm of the trained tensors' gradient."""
     dtype: Literal["float32", "bfloat16"] | None = None
     """Of computation and frozen weights; trained weights are float32. By default bfloat16, on a CPU float32."""
-    remat: Remat = "none"
+    remat: Remat = "block"
     """What the backward pass computes again to save memory: nothing, a block but its matrix products, or all of it."""
     mesh: str = "data=1,fsdp=-1,tensor=1"
     """How devices are arranged; -1 takes those that are left."""
