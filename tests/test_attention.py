@@ -44,6 +44,41 @@ def test_blocks_of_queries_compute_what_the_whole_square_does(tokens: int, windo
     np.testing.assert_allclose(causal_attention(q, k, v, traced), whole, atol=2e-6)
 
 
+@pytest.mark.parametrize("window", [None, 5, 130])
+@pytest.mark.parametrize("tokens", [40, 200])
+def test_gradients_through_documents_are_those_of_the_whole_square(tokens: int, window: int | None):
+    rng = np.random.default_rng(2)
+    q, k, v = (jnp.asarray(rng.standard_normal((2, tokens, heads, 8)), jnp.float32) for heads in (4, 2, 2))
+    documents = jnp.asarray(np.sort(rng.integers(0, 4, (2, tokens)), axis=1), jnp.int32)
+    reach = None if window is None else (window - 1, 0)
+    mask = (documents[:, :, None] == documents[:, None, :])[:, None]
+
+    def by_blocks(q, k, v, window):
+        return jnp.sum(jnp.sin(causal_attention(q, k, v, window, documents)))
+
+    def whole(q, k, v):
+        return jnp.sum(
+            jnp.sin(jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=True, local_window_size=reach))
+        )
+
+    truth = jax.jit(jax.grad(whole, (0, 1, 2)))(q, k, v)
+    traced = jnp.asarray(UNLIMITED if window is None else window)
+    for given in (window, traced):
+        ours = jax.grad(by_blocks, (0, 1, 2))(q, k, v, given)
+        for a, b in zip(ours, truth, strict=True):
+            np.testing.assert_allclose(a, b, atol=2e-5)
+
+
+def test_documents_do_not_see_each_other():
+    q, k, v = random_qkv()
+    documents = jnp.asarray([[1] * 5 + [2] * 7], jnp.int32)
+    outputs = jax.jacrev(lambda values: causal_attention(q, k, values, None, documents).sum(axis=(0, 2, 3)))(v)
+    seen = np.abs(np.asarray(outputs)).sum(axis=(1, 3, 4)) > 0
+    age = np.arange(TOKENS)[:, None] - np.arange(TOKENS)[None, :]
+    same = np.asarray(documents[0])[:, None] == np.asarray(documents[0])[None, :]
+    np.testing.assert_array_equal(seen, (age >= 0) & same)
+
+
 def test_a_traced_window_computes_what_a_static_one_does():
     q, k, v = random_qkv()
     for static, traced in ((3, 3), (None, UNLIMITED)):
