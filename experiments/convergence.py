@@ -78,7 +78,7 @@ def run_one(settings: ConvergenceSettings, method: str, rate: float, seed: int) 
     if growth is not None:
         model = settings.work / f"{slug}-{seed}"
         if not model.exists():
-            options = growth | ({"seed": seed} if growth["method"] == "lesa" else {})
+            options: dict[str, Any] = growth | ({"seed": seed} if growth["method"] == "lesa" else {})
             expand(ExpandSettings(str(settings.model), model, **options))
     steps = TrainSettings(tokens=settings.tokens, batch_size=settings.batch_size)
     output = settings.work / f"run-{settings.name}-{slug}-{rate:g}-{seed}"

@@ -11,7 +11,6 @@ from the last state in `--state`. The text is that of the running interpreter: t
 import functools
 import json
 import math
-import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -33,6 +32,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from lesa_jax.demo import MODEL_DIRECTORY, evaluation_text, training_texts
 from lesa_jax.losses import token_nll
 from lesa_jax.models import ModelConfig, block, embed, head_weight, logits, make_context, rms_norm
+from lesa_jax.writer import replace_file
 
 SEPARATOR = "<|endoftext|>"
 CONTEXT = 256
@@ -209,16 +209,6 @@ def make_train_call(optimizer: optax.GradientTransformation, config: ModelConfig
     return call
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Nothing half-written is ever under the final name."""
-    beside = path.with_name(path.name + ".partial")
-    with beside.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.rename(path)
-
-
 def train(stream: np.ndarray, config: ModelConfig, settings: TrainDemoSettings) -> Any:
     """Trains, or goes on training, and returns the parameters."""
     optimizer = make_optimizer(settings)
@@ -248,7 +238,8 @@ def train(stream: np.ndarray, config: ModelConfig, settings: TrainDemoSettings) 
         )
         if time.monotonic() - last_saved > settings.save_seconds:
             saved = {"params": params, "opt_state": opt_state, "step": done}
-            write_atomically(settings.state, to_bytes(saved))
+            data = to_bytes(saved)
+            replace_file(settings.state, lambda beside, data=data: beside.write_bytes(data))
             last_saved = time.monotonic()
     return params
 

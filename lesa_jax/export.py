@@ -52,7 +52,11 @@ def export(
         try:
             for name, tensor in tensors:
                 writer.write(name, tensor.astype(DTYPES[kinds[name].dtype]).tobytes())
-                if name == "model.embed_tokens.weight" and "lm_head.weight" in kinds and config["tie_word_embeddings"]:
+                if (
+                    name == "model.embed_tokens.weight"
+                    and "lm_head.weight" in kinds
+                    and config.get("tie_word_embeddings")
+                ):
                     # Some checkpoints store a tied head a second time; it must not stay behind.
                     writer.write("lm_head.weight", tensor.astype(DTYPES[kinds["lm_head.weight"].dtype]).tobytes())
             for name in list(kinds):

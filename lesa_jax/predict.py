@@ -1,8 +1,10 @@
 """New layers by LESA for a whole checkpoint: one weight kind after the other is read, predicted, written, forgotten."""
 
+import ctypes
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import chain
 from zlib import crc32
 
@@ -128,9 +130,20 @@ def kind_matrices(
 
 
 def stack_and_release(checkpoint: Checkpoint, views: list[np.ndarray]) -> np.ndarray:
+    return_memory()
     stacked = np.stack(views)
     release(checkpoint)
     return stacked
+
+
+def return_memory() -> None:
+    """Gives freed memory back to the system, before much is asked for again.
+
+    The C library keeps what compilation and the kind before have freed, in pieces that the next kind does not fit into:
+    0.13 GB at width 1024 and 12 layers.
+    """
+    with suppress(OSError, AttributeError):  # only glibc has it
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def write_matrices(

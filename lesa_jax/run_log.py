@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from lesa_jax.errors import InputError
-from lesa_jax.writer import sync
+from lesa_jax.writer import replace_file
 
 METRICS = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
@@ -161,24 +161,8 @@ def keep_steps(path: Path, end: int) -> int:
     rows = [row for row in read_metrics(path) if row["step"] < end]
     data = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
     if data != path.read_bytes():
-        replace(path, lambda beside: beside.write_bytes(data))
+        replace_file(path, lambda beside: beside.write_bytes(data))
     return max((row["step"] for row in rows), default=-1)
-
-
-def replace(path: Path, write: Callable[[Path], Any]) -> None:
-    """Writes a file beside `path`, which gets its name when every byte is on the disk.
-
-    The name beside is always the same, so that what a killed process left there is written over by the next.
-    """
-    beside = path.with_name(f".{path.name}.partial")
-    try:
-        write(beside)
-        sync(beside)
-        beside.replace(path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
-    sync(path.parent)
 
 
 def draw_curve(rows: Sequence[Mapping[str, Any]], png: Path) -> None:
@@ -238,7 +222,7 @@ def draw_curve(rows: Sequence[Mapping[str, Any]], png: Path) -> None:
         panel.tick_params(labelsize=13)
     figure.align_ylabels()
     # Without the version of matplotlib the same run gives the same bytes for longer.
-    replace(png, lambda beside: canvas.print_figure(beside, format="png", metadata={"Software": None}))
+    replace_file(png, lambda beside: canvas.print_figure(beside, format="png", metadata={"Software": None}))
 
 
 def series(

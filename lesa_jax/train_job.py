@@ -199,7 +199,7 @@ def record(job: Job) -> dict[str, Any]:
 def start_run(job: Job) -> None:
     """Makes the run's folder, or leaves an earlier run's as it is."""
     job.settings.output.mkdir(parents=True, exist_ok=True)
-    if not (job.settings.output / RUN_FILE).exists():
+    if jax.process_index() == 0 and not (job.settings.output / RUN_FILE).exists():
         write_json(job.settings.output / RUN_FILE, record(job))
 
 

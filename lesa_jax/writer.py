@@ -129,12 +129,25 @@ class TensorWriter:
             file.close()
 
 
+def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
+    """Writes a file beside `path`, which gets its name when every byte is on the disk.
+
+    The name beside is always the same, so that what a killed process left there is written over by the next.
+    """
+    beside = path.with_name(f".{path.name}.partial")
+    try:
+        write(beside)
+        sync(beside)
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+    sync(path.parent)
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes a small file; under its name is the whole of it, on the disk, or what was there before."""
-    beside = path.with_name(f".{path.name}.partial")
-    beside.write_text(text, "utf-8")
-    sync(beside)
-    beside.rename(path)
+    replace_file(path, lambda beside: beside.write_text(text, "utf-8"))
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -193,7 +193,7 @@ def test_a_failed_rewrite_keeps_the_record_and_leaves_nothing_beside(tmp_path, m
     def full(path):
         raise OSError("no space left")
 
-    monkeypatch.setattr("lesa_jax.run_log.sync", full)
+    monkeypatch.setattr("lesa_jax.writer.sync", full)
     with pytest.raises(OSError, match="no space"):
         RunLog(tmp_path, 2)
     assert (tmp_path / METRICS).read_bytes() == before
