@@ -3,8 +3,8 @@
 Command:   python experiments/convergence.py --model books16 --data tech-cpt.txt --eval-text tech-val.txt
                --other-text books-val.txt --tokens 200k --name tech
 Run time:  about 3 minutes for each method and 200,000 tokens on 2 CPU cores. A stopped experiment goes on where it was.
-Expected:  on another domain than the model's, copies with silenced outputs (LLaMA Pro) learn fastest of the frozen
-           ones. See experiments/results/convergence_*.md.
+Expected:  on another domain than the model's, LLaMA Pro learns fastest of the methods that freeze the originals and
+           forgets least, then duplicate, SOLAR, LESA. See experiments/results/convergence_*.md.
 
 All methods grow the model to half as many layers again, the new ones on top, and train the new layers only, on the same
 batches. Yardsticks: base trained in full on the same tokens ("base, all"), and SOLAR trained in full.
