@@ -335,7 +335,12 @@ def test_interrupting_leaves_nothing(tmp_path, sent):
     """Many epochs, so that the signal arrives in the middle of the work."""
     source = save(tmp_path / "source", "llama")
     output = tmp_path / "out"
-    command = [sys.executable, "-m", "lesa_jax.expand", "--model", source, "--output", output, "--epochs", "200000"]
+    # A shell starts background jobs with Ctrl-C ignored, and the tests may be such a job.
+    start = (
+        "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "runpy.run_module('lesa_jax.expand', run_name='__main__', alter_sys=True)"
+    )
+    command = [sys.executable, "-c", start, "--model", source, "--output", output, "--epochs", "200000"]
     with subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 60
         while not list(tmp_path.glob(".out.partial-*/model.safetensors")):
