@@ -11,9 +11,9 @@ from jaxtyping import Array, Float, Int
 
 from lesa_jax.losses import token_nll
 from lesa_jax.metrics import perplexity_of, token_rows
-from lesa_jax.models.decoder import embed, head_weight, make_context, rms_norm
-from lesa_jax.segments import Tree, merge, run_segments
-from lesa_jax.step import Program
+from lesa_jax.models.decoder import head_weight, make_context
+from lesa_jax.segments import Tree, merge
+from lesa_jax.step import Program, hidden_states
 from lesa_jax.train_job import Job
 
 Evaluation = Callable[[Tree, Tree], float]  # trained and frozen tree -> mean loss in nats
@@ -43,7 +43,5 @@ def segment_nll(
     """Loss of every token but the first of each row."""
     params = merge(trained, frozen)
     context = make_context(jnp.arange(tokens_BxT.shape[1])[None], program.config)
-    x_BxTxE = embed(params, tokens_BxT, jnp.dtype(program.dtype))
-    x_BxTxE = run_segments(params, x_BxTxE, program.segments, context, program.config)
-    x_BxTxE = rms_norm(params["model"]["norm"], x_BxTxE, program.config.norm_eps)
+    x_BxTxE = hidden_states(params, tokens_BxT, context, program)
     return token_nll(x_BxTxE[:, :-1], head_weight(params, program.config), tokens_BxT[:, 1:])

@@ -30,7 +30,7 @@ from lesa_jax.hf_config import find_layers, grow_config_apart
 from lesa_jax.hub import resolve_model
 from lesa_jax.integrity import check_finite, hash_files
 from lesa_jax.plan import PRESETS, Method, Placement, Plan, make_plan
-from lesa_jax.recipe import NormSource, Part, kind_name, prediction_memory, write_recipe
+from lesa_jax.recipe import NormSource, Part, kind_name, prediction_memory, weight_kinds, write_recipe
 from lesa_jax.report import ExpandReport, KindReport, model_card, print_report
 from lesa_jax.writer import Layout, TensorWriter, check_output, lay_out, publish, write_index, write_json, write_text
 
@@ -262,7 +262,8 @@ def warm_up(job: Job) -> None:
     if job.predicted:
         from lesa_jax.predict import compile_batch
 
-        compile_batch(job.checkpoint, job.predicted, predictor_settings(job.settings), job.settings.space)
+        first = weight_kinds(job.predicted)[0]
+        compile_batch(job.checkpoint, job.predicted, predictor_settings(job.settings), job.settings.space, first)
 
 
 def predictor_settings(settings: ExpandSettings) -> "PredictorSettings":

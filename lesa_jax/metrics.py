@@ -91,7 +91,7 @@ def token_rows(
 
     Raises InputError for a length beyond the model's positions, and for token ids beyond its embedding.
     """
-    length = _row_length(protocol, config, sequence_length)
+    length = row_length(protocol, config, sequence_length)
     if protocol == "corpus":
         ids = np.asarray(tokenizer(text, verbose=False)["input_ids"], np.int32)
         rows = [ids[start : start + length] for start in range(0, len(ids), length)]
@@ -109,7 +109,8 @@ def token_rows(
     return rows
 
 
-def _row_length(protocol: PplProtocol, config: ModelConfig, sequence_length: int | None) -> int:
+def row_length(protocol: PplProtocol, config: ModelConfig, sequence_length: int | None) -> int:
+    """`sequence_length`, or the protocol's default; refused where the model has fewer positions."""
     positions = config.max_position_embeddings
     if sequence_length is None:
         return min(DEFAULT_LENGTHS[protocol], positions)

@@ -62,13 +62,15 @@ def predict_new_layers(
             old_norms: list[float] = []  # filled when the weights are read
             weights = chain.from_iterable(kind_matrices(checkpoint, kind, old_norms) for kind in batch)
             predictions = predict_layers(weights, keys, gaps, settings, space)
+            following = batches[n + 1 : n + 2]
             for kind in batch:
                 name = kind_name(kind[0])
                 progress.update(bar, note=name)
                 pages = []
                 for _ in range(kind_pages(kind[0])):
                     prediction = next(predictions)  # comes as soon as its training is under way
-                    compiler.submit(compile_batch, checkpoint, predicted, settings, space, n + 1)
+                    while following:  # once
+                        compiler.submit(compile_batch, checkpoint, predicted, settings, space, following.pop())
                     pages.append(wait(prediction))
                 new_norm = write_matrices(checkpoint, parts[kind], [np.asarray(page.weights) for page in pages], writer)
                 loss = float(np.mean([float(page.fit.epoch_losses[-1]) for page in pages]))
@@ -79,17 +81,16 @@ def predict_new_layers(
 
 
 def compile_batch(
-    checkpoint: Checkpoint, predicted: list[Part], settings: PredictorSettings, space: Space, number: int = 0
+    checkpoint: Checkpoint, predicted: list[Part], settings: PredictorSettings, space: Space, batch: list[WeightKind]
 ) -> None:
-    """Compiles what `predict_new_layers` will run for a batch of weight kinds of this number, if there is one."""
-    batches = weight_kinds(predicted)
-    if number < len(batches) and jax.default_backend() == "cpu":  # elsewhere a batch is one program of its own
-        stack = batches[number][0][0]
+    """Compiles what `predict_new_layers` will run for this batch of weight kinds."""
+    if jax.default_backend() == "cpu":  # elsewhere a batch is one program of its own
+        stack = batch[0][0]
         out, fan_in = stack.kind.shape[-2:]
         if is_transposed(checkpoint, stack):
             out, fan_in = fan_in, out
         shape = (stack.sizes[0], out, fan_in)
-        gaps = gaps_of(predicted, batches[number][0])
+        gaps = gaps_of(predicted, batch[0])
         compile_predict_layers(shape, DTYPES[stack.kind.dtype], gaps, settings, space)
 
 

@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int
 
 from lesa_jax.losses import summed_nll
 from lesa_jax.models.config import ModelConfig
-from lesa_jax.models.decoder import embed, head_weight, make_context, rms_norm
+from lesa_jax.models.decoder import Context, embed, head_weight, make_context, rms_norm
 from lesa_jax.parameters import NORM
 from lesa_jax.segments import Remat, Segment, Tree, merge, run_segments
 
@@ -110,14 +110,21 @@ def decayed(params: Tree) -> Tree:
     return unflatten_dict({path: path[-1] != "bias" and not NORM.search(".".join(path[-2:])) for path in flat})
 
 
+def hidden_states(
+    params: Tree, tokens: Int[Array, "batch tokens"], context: Context, program: Program
+) -> Float[Array, "batch tokens hidden"]:
+    """Hidden states after the final norm, from merged trees."""
+    x_BxTxE = embed(params, tokens, jnp.dtype(program.dtype))
+    x_BxTxE = run_segments(params, x_BxTxE, program.segments, context, program.config, program.remat)
+    return rms_norm(params["model"]["norm"], x_BxTxE, program.config.norm_eps)
+
+
 def loss_sum(trained: Tree, frozen: Tree, batch: Batch, program: Program) -> Float[Array, ""]:
     """Summed loss of a batch [batch, tokens], in nats."""
     config = program.config
     params = merge(trained, jax.lax.stop_gradient(frozen))
     context = make_context(batch.positions, config, batch.documents)
-    x_BxTxE = embed(params, batch.tokens, jnp.dtype(program.dtype))
-    x_BxTxE = run_segments(params, x_BxTxE, program.segments, context, config, program.remat)
-    x_BxTxE = rms_norm(params["model"]["norm"], x_BxTxE, config.norm_eps)
+    x_BxTxE = hidden_states(params, batch.tokens, context, program)
     return summed_nll(x_BxTxE, head_weight(params, config), batch.targets, batch.weights, program.train_head)
 
 

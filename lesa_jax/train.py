@@ -35,8 +35,6 @@ from lesa_jax.train_job import Job, frozen_dtype, prepare, start_run
 from lesa_jax.train_report import TrainReport, plan_report, print_train_report, trained_card
 from lesa_jax.train_settings import TrainSettings
 
-METRICS_FILE = "metrics.jsonl"
-
 
 def train(settings: TrainSettings) -> TrainReport:
     """Trains a model; see `TrainSettings`. Goes on with a run that is already in the output folder.

@@ -20,6 +20,7 @@ from lesa_jax.growth import FILE as GROWTH_FILE
 from lesa_jax.growth import Growth, read_growth
 from lesa_jax.hub import resolve_model
 from lesa_jax.integrity import fingerprint
+from lesa_jax.metrics import row_length
 from lesa_jax.models.config import ModelConfig
 from lesa_jax.names import Kind
 from lesa_jax.parameters import Leaf, check_tensors, choose, make_leaves, tensor_names
@@ -30,7 +31,6 @@ from lesa_jax.train_settings import TrainSettings, check_settings, fixed_setting
 from lesa_jax.writer import write_json
 
 RUN_FILE = "run.json"
-DEFAULT_LENGTH = 1024
 STORED = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 
 
@@ -99,7 +99,7 @@ def prepare(settings: TrainSettings) -> Job:
         trained = choose(settings.train, list(shapes), growth.plan if growth else None)
     tokenizer = load_tokenizer(folder)
     check_vocabulary(tokenizer, config, folder)
-    length = sequence_length(settings, config)
+    length = row_length("corpus", config, settings.sequence_length)
     segments, leaves = make_leaves(config, trained)
     sizes = parse_mesh(settings.mesh, jax.device_count())
     check_mesh(sizes, config, settings.batch_size // settings.accumulate)
@@ -148,18 +148,6 @@ def check_vocabulary(tokenizer: Any, config: ModelConfig, folder: Path) -> None:
             f"{folder}: the tokenizer has ids up to {largest}, but config.json has vocab_size {config.vocab_size}; "
             "put the model's own tokenizer there"
         )
-
-
-def sequence_length(settings: TrainSettings, config: ModelConfig) -> int:
-    positions = config.max_position_embeddings
-    if settings.sequence_length is None:
-        return min(DEFAULT_LENGTH, positions)
-    if not 2 <= settings.sequence_length <= positions:
-        raise InputError(
-            f"--sequence-length {settings.sequence_length}: expected 2 to {positions}, the model's "
-            "max_position_embeddings"
-        )
-    return settings.sequence_length
 
 
 def check_run(job: Job) -> None:

@@ -21,7 +21,6 @@ class TrainReport:
     """A run's size, and once it has run, its results.
 
     Attributes:
-      command: that goes on with it.
       output: RUN.
       trained, frozen: parameters.
       segments: as text.

@@ -120,12 +120,6 @@ def test_killed_at_random_moments_it_ends_with_the_same_losses(place, finished):
         np.testing.assert_array_equal(ours, theirs)
 
 
-def wait_for(path: Path, process) -> None:
-    while not path.exists():
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.05)
-
-
 def test_sigterm_saves_and_says_how_to_go_on(place):
     arguments = ["--model", str(place / "grown"), "--data", str(place / "data.jsonl"), *OPTIONS]
     arguments[arguments.index("--steps") + 1] = "100000"
