@@ -11,15 +11,12 @@ gradient, clip, AdamW) on the same sequences; the median of the steps after the 
 """
 
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +24,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
-from rich.console import Console
-from rich.table import Table
-from safetensors.numpy import save_file
+from bench_report import write_report
+from random_llama import write_llama
 
 from lesa_jax.checkpoint import open_checkpoint
 from lesa_jax.expand import ExpandSettings, expand
@@ -68,35 +64,8 @@ class BenchTrainSettings:
 
 def write_model(folder: Path, shape: Shape, layers: int) -> Path:
     """A random llama, grown to half as many layers again, new ones on top."""
-    rng = np.random.default_rng(0)
-    width, inner = shape.width, shape.inner
-
-    def matrix(rows: int, columns: int) -> np.ndarray:
-        return rng.standard_normal((rows, columns), np.float32) * np.float32(0.02)
-
-    tensors = {"model.embed_tokens.weight": matrix(4096, width), "model.norm.weight": np.ones(width, np.float32)}
-    for layer in range(layers):
-        prefix = f"model.layers.{layer}."
-        tensors |= {f"{prefix}self_attn.{name}_proj.weight": matrix(width, width) for name in "qkvo"}
-        tensors |= {f"{prefix}mlp.{name}_proj.weight": matrix(inner, width) for name in ("gate", "up")}
-        tensors[f"{prefix}mlp.down_proj.weight"] = matrix(width, inner)
-        for name in ("input", "post_attention"):
-            tensors[f"{prefix}{name}_layernorm.weight"] = np.ones(width, np.float32)
-    (folder / "base").mkdir(parents=True)
-    save_file(tensors, folder / "base" / "model.safetensors", {"format": "pt"})
-    config = {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "hidden_size": width,
-        "intermediate_size": inner,
-        "num_hidden_layers": layers,
-        "num_attention_heads": shape.heads,
-        "vocab_size": 4096,
-        "max_position_embeddings": 512,
-        "tie_word_embeddings": True,
-    }
-    (folder / "base" / "config.json").write_text(json.dumps(config))
-    expand(ExpandSettings(str(folder / "base"), folder / "grown", method="duplicate", placement="top"))
+    base = write_llama(folder / "base", shape.width, shape.inner, layers, shape.heads)
+    expand(ExpandSettings(str(base), folder / "grown", method="duplicate", placement="top"))
     return folder / "grown"
 
 
@@ -202,16 +171,8 @@ def main(settings: BenchTrainSettings) -> None:
     with tempfile.TemporaryDirectory() as name:
         rows = compare(Path(name), settings) + compile_times(Path(name))
     header = ("", "lesa_jax, tokens/s", "torch, tokens/s", "ratio", "first step, s (ours / torch)")
-    table = Table(*header)
-    lines = [f"| {' | '.join(header)} |", "|---|---|---|---|---|"]
-    for row in rows:
-        table.add_row(*row)
-        lines.append(f"| {' | '.join(row)} |")
-    Console(width=150).print(table)
-    versions = ", ".join(f"{package} {version(package)}" for package in ("jax", "torch", "transformers"))
-    machine = f"{os.cpu_count()} cores ({platform.machine()}), {jax.default_backend()}"
-    text = f"`python experiments/bench_train.py`: {machine}, {versions}; sequences of 256 tokens, float32.\n\n"
-    settings.output.write_text(text + "\n".join(lines) + "\n", encoding="utf-8")
+    what, packages = "sequences of 256 tokens, float32", ("jax", "torch", "transformers")
+    write_report(settings.output, "experiments/bench_train.py", packages, what, header, rows)
 
 
 if __name__ == "__main__":

@@ -140,6 +140,13 @@ def random_weights(seed: int, deviation: float) -> Fill:
     return fill
 
 
+def abstract_leaves(leaves: Sequence[Leaf], shardings: Mapping[tuple[str, ...], NamedSharding]) -> Tree:
+    """The tree of `leaves` as shapes with shardings, in the trained leaves' dtype, float32."""
+    return unflatten_dict(
+        {leaf.path: jax.ShapeDtypeStruct(leaf.shape, jnp.float32, sharding=shardings[leaf.path]) for leaf in leaves}
+    )
+
+
 def load_leaves(
     leaves: Sequence[Leaf],
     fill: Fill,

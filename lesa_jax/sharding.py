@@ -43,6 +43,10 @@ def join_processes() -> None:
         missing = next(name for name, value in zip(COORDINATES, given, strict=True) if not value)
         raise InputError(f"--distributed: {missing} is not set; set all of {', '.join(COORDINATES)}, or none")
     address, count, number = given
+    # JAX's preemption service would take SIGTERM for itself. It counts steps from 0 when the signal comes before the
+    # first one, and Orbax tells it an older step whenever a save ends: either way the step on which it settles may be
+    # past, and then nobody stops, or not everybody. `stop.stop_signal` does without it.
+    jax.config.update("jax_enable_preemption_service", False)
     try:
         if address and count and number:
             jax.distributed.initialize(address, int(count), int(number))

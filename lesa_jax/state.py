@@ -12,7 +12,8 @@ import jax
 from orbax.checkpoint import v1 as ocp
 
 from lesa_jax.errors import InputError
-from lesa_jax.step import TrainState
+from lesa_jax.segments import Tree
+from lesa_jax.step import OptimizerSettings, TrainState, first_state
 
 
 class Checkpoints:
@@ -89,6 +90,13 @@ def first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).strip().split("\n")[0]
 
 
-def abstract_state(state: TrainState, placed: TrainState) -> TrainState:
-    """Shapes and shardings of a state, for `Checkpoints.restore`."""
+def abstract_state(params: Tree, settings: OptimizerSettings, placed: TrainState) -> TrainState:
+    """Shapes and shardings of a state, for `Checkpoints.restore`; computes nothing.
+
+    Args:
+      params: the trained tree, or its shapes.
+      settings: of the optimiser.
+      placed: where every leaf of the state lies.
+    """
+    state = jax.eval_shape(lambda params: first_state(params, settings, placed), params)
     return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, placed)

@@ -208,9 +208,14 @@ def first_state(params: Tree, settings: OptimizerSettings, placed: TrainState) -
 def compile_step(
     program: Program, settings: OptimizerSettings, placed: TrainState, mesh: Mesh
 ) -> Callable[[TrainState, Tree, Batch], tuple[TrainState, dict[str, Array]]]:
-    """`train_step` as one program that reuses the state's memory, its results pinned to the mesh."""
-    return jax.jit(
-        functools.partial(train_step, program=program, settings=settings),
+    """`train_step` as one program that reuses the state's memory, its results pinned to the mesh.
+
+    Runs of one shape in one process share the compiled program.
+    """
+    step = jax.jit(
+        train_step,  # itself, no function made here: JAX finds programs by the function
+        static_argnames=("program", "settings"),
         donate_argnums=0,
         out_shardings=(placed, NamedSharding(mesh, P())),
     )
+    return functools.partial(step, program=program, settings=settings)

@@ -3,9 +3,12 @@
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +19,7 @@ from lesa_jax.errors import InputError
 from lesa_jax.models import ModelConfig
 from lesa_jax.sharding import check_mesh, join_processes, parse_mesh
 from tests.tiny import tiny
-from tests.training import OPTIONS, finish, grown_model, losses, start, write_text
+from tests.training import OPTIONS, finish, losses, rows, start
 
 FACTORISATIONS = [
     f"data={data},fsdp={fsdp},tensor={8 // data // fsdp}"
@@ -24,15 +27,6 @@ FACTORISATIONS = [
     for fsdp in (1, 2, 4, 8)
     if data * fsdp <= 8
 ]
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("sharded")
-    grown_model(folder)
-    write_text(folder / "data.jsonl")
-    (folder / "eval.txt").write_text("def g(x):\n    return x\n" * 40)
-    return folder
 
 
 def launch(place: Path, meshes: list[str], devices: int, **environment: str) -> subprocess.Popen:
@@ -43,6 +37,16 @@ def launch(place: Path, meshes: list[str], devices: int, **environment: str) -> 
 
 def results(process: subprocess.Popen) -> list[dict[str, list[float]]]:
     return [json.loads(line) for line in finish(process).splitlines() if line.startswith("{")]
+
+
+def together(begin: Callable[..., subprocess.Popen]) -> list[subprocess.Popen]:
+    """Two processes that find each other; `begin` starts one, with the environment that it is given."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    return [
+        begin(JAX_COORDINATOR_ADDRESS=address, JAX_NUM_PROCESSES="2", JAX_PROCESS_ID=str(number)) for number in range(2)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -75,25 +79,49 @@ def test_every_factorisation_of_eight_devices_gives_the_losses_of_one(place, one
 @pytest.mark.slow
 @pytest.mark.parametrize("mesh", ["fsdp=-1", "data=2,tensor=4", "tensor=8"])
 def test_two_processes_give_the_losses_of_one(place, one_device, mesh):
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
-    processes = [
-        launch(
-            place,
-            ["--distributed", mesh],
-            4,
-            JAX_COORDINATOR_ADDRESS=address,
-            JAX_NUM_PROCESSES="2",
-            JAX_PROCESS_ID=str(number),
-        )
-        for number in range(2)
-    ]
+    processes = together(lambda **environment: launch(place, ["--distributed", mesh], 4, **environment))
     first, second = (results(process) for process in processes)
     assert_same(first[0], one_device)
     assert second == []
     final = place / f"run-2-8-{mesh}" / "final"
     assert open_checkpoint(final).entries.keys() == open_checkpoint(place / "grown").entries.keys()
+
+
+def until(run: Path, step: int, processes: list[subprocess.Popen]) -> None:
+    """Waits for the record of a step."""
+    while not (run / "metrics.jsonl").exists() or len(losses(run)) < step:
+        assert all(process.poll() is None for process in processes), [process.communicate() for process in processes]
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+def test_sigterm_to_one_of_two_processes_stops_both_and_they_go_on(place):
+    """As preemptions arrive, first on one host, then on the other. The losses are those of a run without any."""
+    arguments = ["--model", str(place / "grown"), "--data", str(place / "data.jsonl"), *OPTIONS, "--steps", "40"]
+    arguments += ["--mesh", "data=2,fsdp=2", "--distributed", "--save-every", "7"]
+
+    def two(output: Path) -> list[subprocess.Popen]:
+        return together(lambda **environment: start(*arguments, "--output", str(output), devices=2, **environment))
+
+    whole, output = place / "whole-of-two", place / "stopped-twice"
+    for process in two(whole):
+        finish(process)
+    done = 0
+    for number in range(2):
+        processes = two(output)
+        until(output, done + 3, processes)
+        processes[number].send_signal(signal.SIGTERM)
+        for process in processes:
+            assert "run the same command again to go on" in finish(process)
+        done = len(losses(output))
+        assert done < 40
+        assert max(int(path.name) for path in (output / "checkpoints").iterdir()) == done
+        assert not (output / "final").exists()
+    for process in two(output):
+        finish(process)
+    assert [row["step"] for row in rows(output)] == list(range(1, 41))
+    assert losses(output) == losses(whole)
+    assert (output / "final").exists()
 
 
 @pytest.mark.slow

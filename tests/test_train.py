@@ -13,21 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lesa_jax import parameters
 from lesa_jax.checkpoint import open_checkpoint, read
 from lesa_jax.errors import InputError
 from lesa_jax.evaluate import EvaluateSettings, evaluate
 from lesa_jax.train import train
 from lesa_jax.train_settings import TrainSettings
-from tests.training import OPTIONS, finish, grown_model, losses, rows, start, write_text
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("train")
-    grown_model(folder)
-    write_text(folder / "data.jsonl")
-    (folder / "eval.txt").write_text("def g(x):\n    return x\n" * 40)
-    return folder
+from tests.training import OPTIONS, finish, losses, rows, start
 
 
 def settings(place: Path, output: str, **changes) -> TrainSettings:
@@ -91,6 +83,15 @@ def test_a_finished_run_is_left_as_it_is(place, finished):
     report = train(settings(place, "again"))
     assert report.done == 6
     assert losses(place / "again") == losses(finished)
+
+
+def test_a_resumed_run_reads_frozen_weights_only(place, finished, monkeypatch):
+    shutil.copytree(finished, place / "resumed")
+    names = []
+    monkeypatch.setattr(parameters, "read", lambda checkpoint, name: names.append(name) or read(checkpoint, name))
+    train(settings(place, "resumed", export="none"))
+    assert "model.layers.0.mlp.up_proj.weight" in names
+    assert not any(name.startswith(("model.layers.2.", "model.layers.4.")) for name in names)
 
 
 def test_every_token_of_two_epochs_is_tokenised_once(place, finished):
