@@ -1,11 +1,26 @@
 """What attention may see."""
 
+import functools
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax._src.cudnn import fused_attention_stablehlo as cudnn
+from jax.sharding import PartitionSpec as P
 
-from lesa_jax.models.attention import UNLIMITED, causal_attention, layer_windows
+from lesa_jax import sharding
+from lesa_jax.models.attention import (
+    BATCH,
+    HEADS,
+    UNLIMITED,
+    causal_attention,
+    choose_implementation,
+    layer_windows,
+    shard_spec,
+    square_attention,
+)
 
 TOKENS = 12
 
@@ -98,3 +113,66 @@ def test_windows_that_agree_are_no_array():
     shared, per_layer = layer_windows((None, 8))
     assert shared is None
     np.testing.assert_array_equal(per_layer, [UNLIMITED, 8])
+
+
+@pytest.mark.parametrize("window", [None, 1, 7, 40])
+def test_the_whole_square_masks_documents_and_window_as_blocks_do(window: int | None):
+    rng = np.random.default_rng(3)
+    q, k, v = (jnp.asarray(rng.standard_normal((2, 40, heads, 8)), jnp.float32) for heads in (4, 2, 2))
+    documents = jnp.asarray(np.sort(rng.integers(0, 3, (2, 40)), axis=1), jnp.int32)
+    found = square_attention(q, k, v, window, documents)
+    np.testing.assert_allclose(found, causal_attention(q, k, v, window, documents), atol=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("backend", "dtype", "tokens", "head_dim", "chosen"),
+    [
+        ("cpu", jnp.bfloat16, 4096, 128, "blocks"),
+        ("tpu", jnp.bfloat16, 4096, 128, "splash"),
+        ("tpu", jnp.float32, 256, 64, "splash"),
+        ("tpu", jnp.bfloat16, 4000, 128, "xla"),
+        ("tpu", jnp.bfloat16, 4096, 48, "xla"),
+        ("gpu", jnp.bfloat16, 4096, 128, "cudnn"),
+        ("gpu", jnp.float16, 4000, 48, "cudnn"),
+        ("gpu", jnp.float32, 4096, 128, "xla"),
+        ("gpu", jnp.bfloat16, 4095, 128, "xla"),
+        ("gpu", jnp.bfloat16, 4096, 256, "xla"),
+        ("gpu", jnp.bfloat16, 4096, 100, "xla"),
+    ],
+)
+def test_what_computes_it_depends_on_backend_and_shapes(backend, dtype, tokens, head_dim, chosen):
+    assert choose_implementation(backend, dtype, tokens, head_dim) == chosen
+
+
+def test_kernels_are_sharded_as_batch_and_heads_are():
+    assert (*BATCH, HEADS) == sharding.AXES
+    assert sharding.BATCH == BATCH
+    axes = {"data": 2, "fsdp": 2, "tensor": 2}
+    assert shard_spec(axes, 8, 2) == P(("data", "fsdp"), None, "tensor", None)
+    assert shard_spec(axes, 6, 2) == P(None, None, "tensor", None)
+    assert shard_spec(axes, 8, 1) == P(("data", "fsdp"), None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("window", "documents", "call", "length"),
+    [
+        (None, False, "fmhaSoftmax", 0),
+        (100, False, "fmhaSoftmax", 100),
+        (None, True, "fmhaScaleBiasSoftmax", 0),
+        (100, True, "fmhaScaleBiasSoftmax", 0),
+    ],
+)
+def test_cudnn_is_asked_for_what_it_can_do(monkeypatch, window, documents, call, length):
+    """JAX's half of the compilation for a GPU, forward and backward: a window is never given beside a bias."""
+    monkeypatch.setattr(cudnn, "check_cudnn_version", lambda: 91000)
+    q, k, v = (jax.ShapeDtypeStruct((2, 256, heads, 64), jnp.bfloat16) for heads in (6, 2, 2))
+    given = jax.ShapeDtypeStruct((2, 256), jnp.int32) if documents else None
+    attend = functools.partial(square_attention, window=window, kernel="cudnn")
+
+    def loss(q, k, v, given):
+        return jnp.sum(attend(q, k, v, documents_BxT=given).astype(jnp.float32))
+
+    text = jax.jit(jax.grad(loss, (0, 1, 2))).trace(q, k, v, given).lower(lowering_platforms=("cuda",)).as_text()
+    assert re.findall(r"custom_call @__cudnn\$(\w+)", text) == [call, f"{call}Backward"]
+    for name, value in (("sliding_window_length", length), ("mask_type", "CAUSAL")):
+        assert re.findall(rf"{name}\W+22: (?:\W+22)?(\w+?)(?:\W+22)?[,}}]", text) == [str(value)] * 2

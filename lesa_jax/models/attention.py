@@ -1,11 +1,18 @@
 """The one place where tokens look at each other."""
 
-from typing import Any
+import functools
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
+from jax.sharding import PartitionSpec as P
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
+
+from lesa_jax.models.splash import splash_attention, splash_fits
 
 # What `layer_windows` writes for a layer without a window: longer than any sequence, and safe to subtract in int32.
 UNLIMITED = 2**30
@@ -14,8 +21,12 @@ SCORE_BYTES = 3 << 20
 SMALLEST_BLOCK, LARGEST_BLOCK, MOST_BLOCKS = 32, 128, 16
 
 SAVED = "attention"  # the name of what a rule for rematerialisation may keep of attention
+# The mesh's axes (`lesa_jax.sharding`, which needs the models and so cannot be imported here) of sequences and heads.
+BATCH, HEADS = ("data", "fsdp"), "tensor"
+CUDNN_HEAD_DIM = 128  # the widest head that cuDNN can do on every GPU
 
 Window = Int[Array, ""] | int | None
+Implementation = Literal["blocks", "splash", "cudnn", "xla"]
 
 
 def layer_windows(windows: tuple[int | None, ...]) -> tuple[int | None, Int[Array, " layers"] | None]:
@@ -38,13 +49,90 @@ def causal_attention(
     of the program; an array holds it per layer inside a scan; None means every predecessor. With `documents_BxT`, a
     number for each token, tokens see only those of the same number.
     """
-    if isinstance(window, jax.Array) or jax.default_backend() == "cpu":
+    if isinstance(window, jax.Array):  # to the kernels a window is a property of the program
         return _attention_by_blocks(q_BxTxHxD, k_BxTxKxD, v_BxTxKxD, window, documents_BxT)
+    backend, (_, tokens, _, head_dim) = jax.default_backend(), q_BxTxHxD.shape
+    window = None if window is None or window >= tokens else window
+    match choose_implementation(backend, q_BxTxHxD.dtype, tokens, head_dim):
+        case "blocks":
+            return _attention_by_blocks(q_BxTxHxD, k_BxTxKxD, v_BxTxKxD, window, documents_BxT)
+        case "xla":
+            return square_attention(q_BxTxHxD, k_BxTxKxD, v_BxTxKxD, window, documents_BxT)
+        case "cudnn":
+            attend = functools.partial(square_attention, window=window, kernel="cudnn")
+        case "splash":
+            attend = functools.partial(splash_attention, window=window, saved=SAVED, interpret=backend != "tpu")
+    return on_shards(attend, q_BxTxHxD, k_BxTxKxD, v_BxTxKxD, documents_BxT)
+
+
+def choose_implementation(backend: str, dtype: DTypeLike, tokens: int, head_dim: int) -> Implementation:
+    """What computes attention with a window that is a property of the program.
+
+    cuDNN's kernel is for half precision, and JAX differentiates it for an even number of tokens only
+    (`check_is_flash_attention` in jax/_src/cudnn/fused_attention_stablehlo.py); it raises where it cannot.
+    """
+    if backend == "cpu":
+        return "blocks"
+    if backend == "tpu" and splash_fits(tokens, head_dim, dtype):
+        return "splash"
+    cudnn_fits = tokens % 2 == 0 and head_dim % 8 == 0 and head_dim <= CUDNN_HEAD_DIM
+    if backend == "gpu" and jnp.dtype(dtype) in (jnp.bfloat16, jnp.float16) and cudnn_fits:
+        return "cudnn"
+    return "xla"
+
+
+def on_shards(
+    attend: Callable[..., Any],
+    q_BxTxHxD: Float[Array, "batch tokens heads head_dim"],
+    k_BxTxKxD: Float[Array, "batch tokens kv_heads head_dim"],
+    v_BxTxKxD: Float[Array, "batch tokens kv_heads head_dim"],
+    documents_BxT: Int[Array, "batch tokens"] | None,
+) -> Float[Array, "batch tokens heads head_dim"]:
+    """`attend(q, k, v, documents_BxT=...)` for each device's sequences and heads: XLA cannot partition a kernel.
+
+    The mesh is the one that the arguments lie on; a traced array knows it.
+    """
+    mesh = jax.typeof(q_BxTxHxD).sharding.mesh
+    if mesh.empty or mesh.size == 1:
+        return attend(q_BxTxHxD, k_BxTxKxD, v_BxTxKxD, documents_BxT=documents_BxT)
+    spec = shard_spec(mesh.shape, q_BxTxHxD.shape[0], k_BxTxKxD.shape[2])
+    return jax.shard_map(
+        lambda q, k, v, documents: attend(q, k, v, documents_BxT=documents),
+        mesh=mesh,
+        in_specs=(spec, spec, spec, P(spec[0])),
+        out_specs=spec,
+        check_vma=False,  # the kernels' results do not say along which axes they vary
+    )(q_BxTxHxD, k_BxTxKxD, v_BxTxKxD, documents_BxT)
+
+
+def shard_spec(axes: Mapping[str, int], batch: int, kv_heads: int) -> P:
+    """[batch, tokens, heads, head_dim] on a mesh; axes that do not divide, as for an evaluation's last rows, are left
+    out: their devices all do the same."""
+    rows = BATCH if batch % math.prod(axes[axis] for axis in BATCH) == 0 else None
+    return P(rows, None, HEADS if kv_heads % axes[HEADS] == 0 else None, None)
+
+
+def square_attention(
+    q_BxTxHxD: Float[Array, "batch tokens heads head_dim"],
+    k_BxTxKxD: Float[Array, "batch tokens kv_heads head_dim"],
+    v_BxTxKxD: Float[Array, "batch tokens kv_heads head_dim"],
+    window: int | None = None,
+    documents_BxT: Int[Array, "batch tokens"] | None = None,
+    kernel: Literal["xla", "cudnn"] = "xla",
+) -> Float[Array, "batch tokens heads head_dim"]:
+    """`causal_attention` by JAX's own function: XLA holds all scores, cuDNN none, and both a mask of documents.
+
+    cuDNN adds the mask as a bias, [batch, 1, tokens, tokens], and takes no window beside a bias before version 9.10.2
+    (cudnn-frontend: "Left and right bounds are only supported with is_dropout=False, is_bias=False"); so with documents
+    the window is part of the mask.
+    """
     reach = None if window is None else (window - 1, 0)
-    mask = None if documents_BxT is None else _same(documents_BxT, documents_BxT)
-    # cuDNN's kernel never holds the scores; it exists for half precision only and raises where it cannot.
-    half = q_BxTxHxD.dtype in (jnp.bfloat16, jnp.float16)
-    kernel = "cudnn" if jax.default_backend() == "gpu" and half else None
+    mask = None
+    if documents_BxT is not None:
+        mask = _same(documents_BxT, documents_BxT)
+        if window is not None:
+            position = jnp.arange(documents_BxT.shape[1])
+            mask, reach = mask & (position[:, None] - position[None, :] < window)[None, None], None
     return jax.nn.dot_product_attention(
         q_BxTxHxD, k_BxTxKxD, v_BxTxKxD, mask=mask, is_causal=True, local_window_size=reach, implementation=kernel
     )
