@@ -12,7 +12,6 @@ floor is the work's own floating-point operations at the rate of a large matrix 
 
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -20,29 +19,22 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
-from rich.console import Console
-from rich.table import Table
-from safetensors.numpy import save_file
+from bench_report import write_report
+from random_llama import matrix_shapes, write_llama
 
 from lesa_jax.checkpoint import open_checkpoint
-from lesa_jax.predict import kind_matrices
+from lesa_jax.compute import named_kinds
 from lesa_jax.predictor import PredictorSettings, fit
 from lesa_jax.svd import layer_svd
 
 WIDTH, INNER, LAYERS, NEW = 1024, 2816, 12, 6
-SHAPES = {
-    **{f"self_attn.{name}_proj": (WIDTH, WIDTH) for name in "qkvo"},
-    "mlp.gate_proj": (INNER, WIDTH),
-    "mlp.up_proj": (INNER, WIDTH),
-    "mlp.down_proj": (WIDTH, INNER),
-}
+SHAPES = matrix_shapes(WIDTH, INNER)
 EXPAND = """
 import json, sys
 from pathlib import Path
@@ -87,32 +79,7 @@ def run(command: list[str]) -> Run:
 
 def write_checkpoint(folder: Path, layers: int) -> None:
     """A random llama of the benchmark's shape; beyond 12 layers the weights repeat."""
-    folder.mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    tensors = {"model.embed_tokens.weight": rng.standard_normal((4096, WIDTH), np.float32)}
-    tensors["model.norm.weight"] = np.ones(WIDTH, np.float32)
-    for layer in range(layers):
-        prefix = f"model.layers.{layer}."
-        for name, shape in SHAPES.items():
-            repeated = tensors.get(f"model.layers.{layer % LAYERS}.{name}.weight")
-            fresh = rng.standard_normal(shape, np.float32) * 0.02 if repeated is None else repeated
-            tensors[f"{prefix}{name}.weight"] = fresh
-        for name in ("input_layernorm", "post_attention_layernorm"):
-            tensors[f"{prefix}{name}.weight"] = np.ones(WIDTH, np.float32)
-    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-    config = {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "hidden_size": WIDTH,
-        "intermediate_size": INNER,
-        "num_hidden_layers": layers,
-        "num_attention_heads": 16,
-        "num_key_value_heads": 16,
-        "vocab_size": 4096,
-        "max_position_embeddings": 512,
-        "tie_word_embeddings": True,
-    }
-    (folder / "config.json").write_text(json.dumps(config))
+    write_llama(folder, WIDTH, INNER, layers, heads=16, distinct=LAYERS)
 
 
 def matmul_rate() -> float:
@@ -147,7 +114,7 @@ def stage_times(folder: Path) -> dict[str, tuple[float, float]]:
     times = {"svd": 0.0, "training": 0.0}
     for stack in checkpoint.stacks:
         if stack.sizes and len(stack.kind.shape) == 2:
-            (w,) = kind_matrices(checkpoint, (stack, ()), [])
+            (kind,) = named_kinds(checkpoint, (stack, ()), [])
             basis = None
 
             def decompose(w: np.ndarray = w) -> None:
@@ -249,18 +216,8 @@ def main(settings: BenchExpandSettings) -> None:
         folder = Path(name)
         rows = compare_lesa(folder) + compare_solar(folder, settings)
     header = ("", "lesa_jax", "torch or cp", "ratio")
-    table = Table(*header)
-    lines = [f"| {' | '.join(header)} |", "|---|---|---|---|"]
-    for row in rows:
-        table.add_row(*row)
-        lines.append(f"| {' | '.join(row)} |")
-    Console(width=140).print(table)
-    versions = ", ".join(f"{name} {version(name)}" for name in ("jax", "torch", "numpy"))
-    machine = (
-        f"{os.cpu_count()} cores ({platform.machine()}), {jax.default_backend()}, Python {platform.python_version()}"
-    )
-    text = f"`python experiments/bench_expand.py`: {machine}, {versions}; 12 layers, width 1024, 6 new layers.\n\n"
-    settings.output.write_text(text + "\n".join(lines) + "\n", encoding="utf-8")
+    what = f"{LAYERS} layers, width {WIDTH}, {NEW} new layers"
+    write_report(settings.output, "experiments/bench_expand.py", ("jax", "torch", "numpy"), what, header, rows)
 
 
 if __name__ == "__main__":

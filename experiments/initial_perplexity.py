@@ -37,7 +37,7 @@ VARIANTS: dict[str, dict[str, object]] = {
     "LESA": {"method": "lesa"},
     "LESA, even": {"method": "lesa", "placement": "even"},
     "LESA, previous layer's norms": {"method": "lesa", "norm_source": "previous"},
-    "LESA without SVD": {"method": "lesa", "space": "raw"},
+    "LESA without SVD": {"method": "lesa_raw"},
     "SOLAR": {"method": "solar"},
     "duplicate": {"method": "duplicate", "placement": "top"},
     "duplicate, even": {"method": "duplicate", "placement": "even"},

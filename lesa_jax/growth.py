@@ -22,7 +22,7 @@ class Growth:
     Holds nothing that changes from run to run (no times, no paths), so the same seed gives the same bytes.
 
     Attributes:
-      method: a key of `plan.PRESETS`.
+      method: a name in `methods.METHODS`.
       plan: which layers are new.
       settings: the options that shaped the result.
       source: model name, revision, SHA-256 of each weight file.

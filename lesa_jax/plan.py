@@ -1,22 +1,22 @@
 """Growth is data: a plan says, for every layer of the deeper model, which original it is or which gap it fills.
 
-A published method is a preset: where the new layers go (placement), what they start as (initialiser), and whether what
-they write into the residual stream is silenced (gate).
+Where the new layers go is decided here; `methods` says which rule each method uses, and what its layers start as.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, get_args
 
 from lesa_jax.errors import InputError
-
-Placement = Literal["top", "even", "middle", "bottom"]
-Method = Literal["lesa", "llama_pro", "solar", "duplicate"]
+from lesa_jax.methods import Lesa, Placement, Stacking, find_method
 
 
 @dataclass(frozen=True)
 class Slot:
-    """One layer of the grown model: original `layer`, or a new layer whose neighbours are `layer` and `layer + 1`."""
+    """One layer of the grown model: original `layer`, or a new layer, which a copying method copies from `layer`.
+
+    Where new layers fill gaps, `layer` and `layer + 1` are the neighbours; several new layers may share a gap.
+    """
 
     layer: int
     new: bool = False
@@ -87,119 +87,124 @@ class Plan:
         return " ".join(words)
 
 
-@dataclass(frozen=True)
-class Preset:
-    """What makes a published method.
-
-    Attributes:
-      placement: where the new layers go unless told otherwise; "stacked" is SOLAR's overlapping copies.
-      initialiser: what a new layer starts as.
-      silent: whether everything the new layers write into the residual stream is zeroed.
-      after_last: whether a layer may also be appended above the last original (it has no upper neighbour).
-      source: where the method is defined.
-    """
-
-    placement: Literal["top", "even", "middle", "bottom", "stacked"]
-    initialiser: Literal["lesa", "copy"]
-    silent: bool
-    after_last: bool
-    source: str
-
-
-PRESETS: Mapping[str, Preset] = {
-    "lesa": Preset("top", "lesa", False, False, "arXiv 2502.13794"),
-    "llama_pro": Preset("even", "copy", True, True, "arXiv 2401.02415"),
-    "solar": Preset("stacked", "copy", False, False, "arXiv 2312.15166"),
-    "duplicate": Preset("even", "copy", False, True, "in-place duplication, arXiv 2510.08008"),
-}
+LARGEST = 10_000  # layers: more is a slip of the finger
 
 
 def make_plan(
     source_layers: int,
-    method: Method = "lesa",
+    method: str = "lesa",
     layers: int | None = None,
     gaps: Sequence[int] | None = None,
     placement: Placement | None = None,
+    every: int | None = None,
 ) -> Plan:
     """The plan of a method for a model of `source_layers` layers.
 
     Args:
       source_layers: L, the layers that the model has.
-      method: a key of PRESETS.
+      method: a name in `methods.METHODS`.
       layers: target depth; by default half as many again.
-      gaps: the gaps to fill, instead of `layers` and `placement`; gap g lies between layers g and g + 1.
+      gaps: the gaps to fill, instead of `layers` and `placement`; gap g lies between layers g and g + 1, and may be
+        named once for each new layer there.
       placement: where the new layers go; by default the method's own.
+      every: TLI's K, instead of `layers`: a new layer after each group of K.
 
     Raises:
-      InputError: a depth or a gap that the model or the method does not have.
+      InputError: a method, a depth or a gap that there is not.
     """
-    preset = PRESETS[method]
-    if preset.initialiser == "lesa" and source_layers < 3:
-        raise InputError(f"--method lesa needs at least 3 layers to learn from, the model has {source_layers}")
+    rule = find_method(method)
+    if isinstance(rule.initialiser, Lesa) and source_layers < 3:
+        raise InputError(f"--method {method} needs at least 3 layers to learn from, the model has {source_layers}")
+    stacking = rule.placement if rule.placement in get_args(Stacking) else None
+    for option, value in (("--gaps", gaps), ("--placement", placement)):
+        if stacking and value is not None:
+            raise InputError(f"--method {method} repeats the model as a whole and has no {option}; use --layers")
     if gaps is not None:
         if layers is not None or placement is not None:
             raise InputError("--gaps says where every new layer goes: leave out --layers and --placement")
-        if preset.placement == "stacked":
-            raise InputError(f"--method {method} stacks two copies of the model and has no --gaps; use --layers")
         return insert(source_layers, check_gaps(source_layers, gaps))
+    if every is not None:
+        if not rule.every or layers is not None or placement is not None:
+            raise InputError("--every belongs to --method tli and tli_zero, without --layers and --placement")
+        if not 1 <= every <= source_layers:
+            raise InputError(f"--every {every}: a model of {source_layers} layers has groups of 1 to {source_layers}")
+        return insert(source_layers, range(every - 1, source_layers, every))
     target = source_layers + max(1, source_layers // 2) if layers is None else layers
-    if target <= source_layers:
-        raise InputError(f"--layers {target}: the model has {source_layers} layers already; ask for more")
-    if preset.placement == "stacked":
-        if placement is not None:
-            raise InputError(f"--method {method} stacks two copies of the model and has no --placement")
+    if not source_layers < target <= LARGEST:
+        wrong = f"the model has {source_layers} layers already; ask for more" if target < LARGEST else "too many"
+        raise InputError(f"--layers {target}: {wrong}")
+    if stacking == "solar":
         return stack_copies(source_layers, target)
+    if stacking == "cycle":
+        return repeat_layers(source_layers, [j % source_layers for j in range(target)])
+    if stacking == "repeat":
+        return repeat_layers(source_layers, [j * source_layers // target for j in range(target)])
+    where = placement or rule.placement
+    after_last = rule.after_last and where == "even"
     count = target - source_layers
-    after_last = preset.after_last and (placement or preset.placement) == "even"
-    room = source_layers - 1 + after_last
-    if count > room:
-        raise InputError(
-            f"--layers {target}: {count} new layers but only {room} places (one a gap); at most {source_layers + room}"
-        )
-    return insert(source_layers, place(source_layers, count, placement or preset.placement, after_last))
+    if rule.every and where == "even" and count <= source_layers:
+        step = source_layers // count
+        if source_layers // step == count:
+            return insert(source_layers, range(step - 1, source_layers, step))
+    if source_layers - 1 + after_last == 0:
+        raise InputError(f"--method {method}: a model of one layer has no gap; use --method llama_pro or duplicate")
+    return insert(source_layers, place(source_layers, count, where, after_last))
 
 
 def check_gaps(source_layers: int, gaps: Sequence[int]) -> tuple[int, ...]:
     if not gaps:
         raise InputError("--gaps is empty: name at least one gap, as in --gaps 3,5,7 or --gaps 15-30")
+    last = source_layers - 2
     for gap in gaps:
-        if not 0 <= gap < source_layers - 1:
-            raise InputError(f"--gaps: no gap {gap}; a model of {source_layers} layers has 0-{source_layers - 2}")
-    if len(set(gaps)) != len(gaps):
-        raise InputError("--gaps names a gap twice; at most one new layer fits in a gap")
+        if not 0 <= gap <= last:
+            nearest = f"; the nearest is {min(max(gap, 0), last)}" if last >= 0 else ""
+            raise InputError(f"--gaps: no gap {gap}; a model of {source_layers} layers has 0-{last}{nearest}")
     return tuple(sorted(gaps))
 
 
 def place(source_layers: int, count: int, placement: str, after_last: bool) -> tuple[int, ...]:
-    """The gaps that `count` new layers fill.
+    """The gaps that `count` new layers fill, in ascending order; more layers than gaps go round and round.
 
     "even" with `after_last` is LLaMA Pro's rule: one after every L/count layers, the last one above the last layer
     (32 -> 40: new layers 4, 9, .., 39). Without it, the gaps are spread symmetrically over the L - 1 that there are.
-    Counts that do not divide are spread as evenly as they go.
+    Counts that do not divide are spread as evenly as they go. "ends" fills from both ends, the top first.
     """
     gaps = source_layers - 1
+    rounds, rest = divmod(count, gaps + after_last)
+    full = list(range(gaps + after_last)) * rounds
     match placement:
         case "even" if after_last:
-            return tuple((i + 1) * source_layers // count - 1 for i in range(count))
+            chosen = [(i + 1) * source_layers // rest - 1 for i in range(rest)]
         case "even":
-            return tuple((2 * i + 1) * gaps // (2 * count) for i in range(count))
+            chosen = [(2 * i + 1) * gaps // (2 * rest) for i in range(rest)]
         case "top":
-            first = gaps - count
+            chosen = range(gaps - rest, gaps)
         case "middle":
-            first = (gaps - count + 1) // 2
+            chosen = range((gaps - rest + 1) // 2, (gaps - rest + 1) // 2 + rest)
         case "bottom":
-            first = 0
+            chosen = range(rest)
+        case "ends":
+            chosen = [*range(rest // 2), *range(gaps - (rest + 1) // 2, gaps)]
         case _:
             raise ValueError(f"unknown placement {placement}")
-    return tuple(range(first, first + count))
+    return tuple(sorted([*full, *chosen]))
 
 
 def insert(source_layers: int, gaps: Sequence[int]) -> Plan:
-    """Original layers with a new one after each layer in `gaps`."""
-    filled = set(gaps)
+    """Original layers with a new one after layer g for each g in `gaps`."""
     slots: list[Slot] = []
     for layer in range(source_layers):
-        slots += [Slot(layer), Slot(layer, new=True)] if layer in filled else [Slot(layer)]
+        slots += [Slot(layer), *[Slot(layer, new=True)] * list(gaps).count(layer)]
+    return Plan(source_layers, tuple(slots))
+
+
+def repeat_layers(source_layers: int, order: Sequence[int]) -> Plan:
+    """The layers in this order; where an original stands for the second time it is new."""
+    seen: set[int] = set()
+    slots = []
+    for layer in order:
+        slots.append(Slot(layer, new=layer in seen))
+        seen.add(layer)
     return Plan(source_layers, tuple(slots))
 
 
@@ -211,6 +216,5 @@ def stack_copies(source_layers: int, target: int) -> Plan:
     first, second = (target + 1) // 2, target // 2
     if first > source_layers:
         raise InputError(f"--layers {target}: two copies of {source_layers} layers make at most {2 * source_layers}")
-    order = [*range(first), *range(source_layers - second, source_layers)]
     # What the first copy holds is the original there; in the second copy only the layers that the first one lacks are.
-    return Plan(source_layers, tuple(Slot(i, new=n >= first and i < first) for n, i in enumerate(order)))
+    return repeat_layers(source_layers, [*range(first), *range(source_layers - second, source_layers)])

@@ -9,10 +9,10 @@ from lesa_jax.checkpoint import FLOATS, Checkpoint
 from lesa_jax.errors import InputError
 from lesa_jax.gate import writes_residual
 from lesa_jax.hf_config import text_section
+from lesa_jax.methods import Copy, Lesa, Method, NormSource
 from lesa_jax.names import Stack
-from lesa_jax.plan import Plan, Preset
+from lesa_jax.plan import Plan
 
-NormSource = Literal["first", "previous", "next", "mean"]
 # Linear layers that store [in, out] (transformers' Conv1D), by model type; everything else stores [out, in].
 TRANSPOSED = {"gpt2": ("c_attn", "c_proj", "c_fc"), "openai-gpt": ("c_attn", "c_proj", "c_fc")}
 ROUTERS = frozenset({"gate", "router", "wg"})
@@ -27,22 +27,27 @@ class Part:
       stack: the stack of the original checkpoint that it extends.
       numbers: the original's numbers, layer first: the tensor kept, or the one below the gap; () outside the layers.
       new: whether it belongs to a new layer.
-      made: "copy" of the tensor in `sources`, their "mean", "zero", or "predict"ed from the whole stack.
+      made: "copy" of the tensor in `sources`, their "mean", "zero", or "computed" from the whole stack.
       sources: names of the original tensors that a copy or a mean reads.
+      scale: factor on a new tensor's values.
     """
 
     name: str
     stack: Stack
     numbers: tuple[int, ...]
     new: bool = False
-    made: Literal["copy", "mean", "zero", "predict"] = "copy"
+    made: Literal["copy", "mean", "zero", "computed"] = "copy"
     sources: tuple[str, ...] = ()
+    scale: float = 1.0
 
 
 def write_recipe(
-    checkpoint: Checkpoint, prefix: str, plan: Plan, preset: Preset, norm_source: NormSource
+    checkpoint: Checkpoint, prefix: str, plan: Plan, method: Method, norm_source: NormSource, scale: float
 ) -> list[Part]:
-    """All tensors of the output, in the order in which the originals lie in their files (copies read sequentially)."""
+    """All tensors of the output, in the order in which the originals lie in their files (copies read sequentially).
+
+    `scale` multiplies what new layers write into the residual stream.
+    """
     places = {stack_name: (stack, numbers) for stack in checkpoint.stacks for stack_name, numbers in named(stack)}
     slots_of: dict[int, list[int]] = {}
     for position, slot in enumerate(plan.slots):
@@ -57,17 +62,20 @@ def write_recipe(
         layer, *inner = numbers
         for position in slots_of[layer]:
             name = stack.name(position, *inner)
+            factor = scale if writes_residual(stack.template) else 1.0
             if not plan.slots[position].new:
                 parts.append(Part(name, stack, numbers, sources=(entry.name,)))
-            elif preset.silent and writes_residual(stack.template):
+            elif factor == 0:
                 parts.append(Part(name, stack, numbers, True, "zero"))
-            elif preset.initialiser == "copy":
-                parts.append(Part(name, stack, numbers, True, "copy", (entry.name,)))
+            elif isinstance(method.initialiser, Copy):
+                parts.append(Part(name, stack, numbers, True, "copy", (entry.name,), factor))
             elif is_matrix(stack, experts):
-                check_neighbours(stack, layer)
-                parts.append(Part(name, stack, numbers, True, "predict"))
+                if isinstance(method.initialiser, Lesa):
+                    check_neighbours(stack, layer)
+                parts.append(Part(name, stack, numbers, True, "computed", scale=factor))
             else:
-                parts.append(norm_part(name, stack, numbers, norm_source))
+                made, sources = norm_sources(stack, numbers, norm_source)
+                parts.append(Part(name, stack, numbers, True, made, sources, factor))
     return parts
 
 
@@ -75,19 +83,20 @@ def named(stack: Stack) -> Iterator[tuple[str, tuple[int, ...]]]:
     return zip(stack.names(), stack.numbers(), strict=True)
 
 
-def norm_part(name: str, stack: Stack, numbers: tuple[int, ...], norm_source: NormSource) -> Part:
-    """A new layer's norm weight, bias, router or buffer. The public LESA code takes layer 0's."""
+def norm_sources(
+    stack: Stack, numbers: tuple[int, ...], norm_source: NormSource
+) -> tuple[Literal["copy", "mean"], tuple[str, ...]]:
+    """What a new layer's norm weight, bias, router or buffer is made of. The public LESA code takes layer 0's."""
     layer, *inner = numbers
     above = layer + 1 if stack.covers(layer + 1) else layer
     layers = {"first": [stack.starts[0]], "previous": [layer], "next": [above], "mean": [layer, above]}[norm_source]
     if stack.kind.dtype not in FLOATS:
         layers = [layer]  # a buffer, such as gpt2's causal mask
-    sources = tuple(stack.name(source, *inner) for source in layers)
-    return Part(name, stack, numbers, True, "mean" if len(sources) > 1 else "copy", sources)
+    return "mean" if len(layers) > 1 else "copy", tuple(stack.name(source, *inner) for source in layers)
 
 
 def is_matrix(stack: Stack, experts: int | None) -> bool:
-    """Whether LESA predicts this stack: floating-point matrices [out, in] or packed experts [experts, a, b].
+    """Whether an initialiser computes this stack: floating-point matrices [out, in] or packed experts [experts, a, b].
 
     Routers [experts, hidden] are copied: their rows mean nothing without the experts that they were trained with.
     """
@@ -125,10 +134,10 @@ WeightKind = tuple[Stack, tuple[int, ...]]
 BATCH_BYTES = 1 << 28
 
 
-def weight_kinds(predicted: list[Part]) -> list[list[WeightKind]]:
-    """The kinds that predicted parts belong to, in batches that share shape and layers, and so a compiled program."""
+def weight_kinds(computed: list[Part]) -> list[list[WeightKind]]:
+    """The kinds that computed parts belong to, in batches that share shape and layers, and so a compiled program."""
     groups: dict[tuple[object, ...], list[WeightKind]] = {}
-    for stack, inner in dict.fromkeys((part.stack, part.numbers[1:]) for part in predicted):
+    for stack, inner in dict.fromkeys((part.stack, part.numbers[1:]) for part in computed):
         groups.setdefault((stack.kind, stack.starts[0], stack.sizes[0]), []).append((stack, inner))
     batches = []
     for group in groups.values():
@@ -152,13 +161,13 @@ def kind_bytes(stack: Stack) -> int:
     return 4 * stack.sizes[0] * math.prod(stack.kind.shape)
 
 
-def prediction_memory(predicted: list[Part]) -> int:
-    """Bytes that the prediction needs at its peak besides the program: the largest batch of kinds.
+def computation_memory(computed: list[Part]) -> int:
+    """Bytes that computing new matrices needs at its peak besides the program: the largest batch of kinds.
 
     Weights and V as float32 for every kind of the batch; Gram matrix, eigenvectors and their workspace for one.
     """
     peak = 0
-    for batch in weight_kinds(predicted):
+    for batch in weight_kinds(computed):
         stack = batch[0][0]
         out = stack.kind.shape[-2]
         peak = max(peak, len(batch) * (2 * kind_bytes(stack)) + 5 * 4 * out * out)

@@ -7,7 +7,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from lesa_jax.plan import PRESETS, Plan
+from lesa_jax.methods import METHODS
+from lesa_jax.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -17,12 +18,12 @@ class KindReport:
     Attributes:
       old_norm: mean Frobenius norm of the original matrices.
       new_norm: the same of the new layers' matrices.
-      loss: the predictor's mean training loss in its last epoch.
+      loss: the predictor's mean training loss in its last epoch; None for methods without one.
     """
 
     old_norm: float
     new_norm: float
-    loss: float
+    loss: float | None
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class ExpandReport:
     """The outcome of one expansion.
 
     Attributes:
-      method: a key of `plan.PRESETS`.
+      method: a name in `methods.METHODS`.
       output: the folder written.
       plan: which layers are old and which are new.
       parameters: before and after.
@@ -39,6 +40,8 @@ class ExpandReport:
       perplexity: {"before": .., "after": ..}, or empty.
       kinds: what was predicted, by weight kind (`mlp.up_proj`); new layers that are copies have their source's norms.
       silenced: the weight kinds that are zero in the new layers.
+      scales: of the new layers' outputs, if they were calibrated.
+      losses: then, on the calibration text: of the "base", of the model as grown ("one"), and "calibrated".
       seconds: wall-clock time by stage.
       peak_memory: largest resident size of this process so far, bytes.
       estimated_memory: what the prediction was expected to need besides the program itself, bytes.
@@ -54,6 +57,8 @@ class ExpandReport:
     perplexity: Mapping[str, float]
     kinds: Mapping[str, KindReport]
     silenced: tuple[str, ...]
+    scales: tuple[float, ...]
+    losses: Mapping[str, float]
     seconds: Mapping[str, float]
     peak_memory: int
     estimated_memory: int
@@ -81,6 +86,11 @@ def print_report(report: ExpandReport, console: Console | None = None) -> None:
     console.print(f"plan      {report.plan}   (+g is a new layer above original g)", highlight=False, soft_wrap=True)
     if report.silenced:
         console.print(f"silenced  {', '.join(report.silenced)} are zero in new layers", highlight=False, soft_wrap=True)
+    if report.scales:
+        scales = ", ".join(f"{scale:.3f}" for scale in report.scales)
+        losses = ", ".join(f"{name} {loss:.5f}" for name, loss in report.losses.items())
+        console.print(f"scales    {scales} of the new layers' outputs", highlight=False, soft_wrap=True)
+        console.print(f"loss      {losses} on the calibration text", highlight=False, soft_wrap=True)
     if report.kinds:
         console.print("Frobenius norm of one matrix, mean over layers:", highlight=False, soft_wrap=True)
         console.print(norm_table(report.kinds))
@@ -104,7 +114,8 @@ def norm_table(kinds: Mapping[str, KindReport]) -> Table:
         table.add_column(column, justify="right")
     for name, kind in kinds.items():
         ratio = kind.new_norm / kind.old_norm if kind.old_norm else float("nan")
-        table.add_row(name, f"{kind.old_norm:.2f}", f"{kind.new_norm:.2f}", f"{ratio:.2f}", f"{kind.loss:.3g}")
+        loss = "" if kind.loss is None else f"{kind.loss:.3g}"
+        table.add_row(name, f"{kind.old_norm:.2f}", f"{kind.new_norm:.2f}", f"{ratio:.2f}", loss)
     return table
 
 
@@ -119,7 +130,7 @@ def model_card(report: ExpandReport, model: str) -> str:
     lines = [
         f"---\n{base}library_name: transformers\ntags: [depth-up-scaling, lesa_jax]\n---",
         f"# {report.plan.source_layers} layers grown to {report.plan.layers}",
-        f"Grown from {model} with lesa_jax, method `{report.method}` ({PRESETS[report.method].source}). "
+        f"Grown from {model} with lesa_jax, method `{report.method}` ({METHODS[report.method].source}). "
         f"Layers {new} (counted from 0) are new; every other tensor is the original's, byte for byte. "
         f"Parameters: {report.parameters[0]:,} before, {report.parameters[1]:,} after.",
         f"Plan, where `+g` is a new layer above original layer g: `{report.plan}`. "

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lesa_jax.checkpoint import DTYPES, INDEX, WEIGHTS
 from lesa_jax.errors import InputError
 from lesa_jax.names import Kind
@@ -127,6 +129,22 @@ class TensorWriter:
     def abandon(self) -> None:
         for file in self.files.values():
             file.close()
+
+
+def rewrite(
+    folder: Path, layout: Layout, name: str, change: Callable[[np.ndarray], np.ndarray], dtype: np.dtype
+) -> None:
+    """Changes the numbers of a tensor in a checkpoint that is not published yet."""
+    place = layout.places[name]
+    with (folder / place.file).open("r+b") as file:
+        file.seek(place.start)
+        data = change(np.frombuffer(file.read(place.nbytes), dtype)).tobytes()
+        if len(data) != place.nbytes:
+            raise ValueError(f"{name}: {len(data)} bytes for {place.nbytes}")
+        file.seek(place.start)
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def replace_file(path: Path, write: Callable[[Path], Any]) -> None:

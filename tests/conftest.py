@@ -1,6 +1,7 @@
 """Shared by all tests: annotations are enforced, ranks are not promoted silently, and small checkpoints are at hand."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -14,6 +15,10 @@ import jax
 import pytest
 import torch
 import transformers
+
+from lesa_jax.methods import METHODS
+from tests.cloud import Cloud
+from tests.training import grown_model, write_text
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 transformers.logging.set_verbosity_error()
@@ -30,3 +35,28 @@ def books16() -> Path:
     if not folder.exists():
         pytest.skip(f"{folder} is not on this machine")
     return folder
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with all that a training run reads: the model `grown`, made from `base`, data.jsonl and eval.txt."""
+    folder = tmp_path_factory.mktemp("training")
+    grown_model(folder)
+    write_text(folder / "data.jsonl")
+    (folder / "eval.txt").write_text("def g(x):\n    return x\n" * 40)
+    return folder
+
+
+@pytest.fixture
+def registry() -> Iterator[None]:
+    """Methods that a test registers go when it ends."""
+    before = dict(METHODS)
+    yield
+    METHODS.clear()
+    METHODS.update(before)
+
+
+@pytest.fixture
+def cloud(tmp_path: Path) -> Cloud:
+    """A stand-in for gcloud."""
+    return Cloud(tmp_path)

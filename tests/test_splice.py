@@ -7,11 +7,12 @@ import pytest
 
 from lesa_jax.checkpoint import load_tree, open_checkpoint
 from lesa_jax.expand import ExpandSettings, expand
-from lesa_jax.plan import PRESETS, make_plan
+from lesa_jax.methods import METHODS
+from lesa_jax.plan import make_plan
 from lesa_jax.splice import splice, split
 from tests.tiny import tiny
 
-PLANS = [make_plan(5, method) for method in PRESETS] + [make_plan(5, "lesa", gaps=[0, 3])]
+PLANS = [make_plan(5, method) for method in METHODS] + [make_plan(5, "lesa", gaps=[0, 3])]
 
 
 def layers(count: int, offset: float) -> dict[str, jax.Array]:

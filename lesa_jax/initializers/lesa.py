@@ -2,11 +2,12 @@
 
 For one weight kind: the L matrices W_l [out, in] side by side are U diag(S) [V_0 | ... | V_{L-1}]; a network G learns
 to predict V_l from (V_{l-1}, V_{l+1}) (`lesa_jax.predictor`); the matrix of a new layer between l and l+1 is
-U diag(S) G([V_l, V_{l+1}]). Inputs are two layers apart in training and adjacent here, as published.
+U diag(S) G([V_l, V_{l+1}]). Inputs are two layers apart in training and adjacent here, as published. Several new layers
+in one gap are found by halving: the middle one first, then those between it and its neighbours.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import flax.struct
 import jax
@@ -18,10 +19,9 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from lesa_jax.ahead import compile_ahead
 from lesa_jax.errors import InputError
-from lesa_jax.predictor import PUBLISHED, Fit, Params, PredictorSettings, compile_fit, fit, hidden_features
+from lesa_jax.methods import Lesa
+from lesa_jax.predictor import PUBLISHED, Fit, Params, PredictorSettings, compile_fit, fit, hidden_features, predict
 from lesa_jax.svd import LayerSVD, compile_layer_svd, dot, layer_svd
-
-Space = Literal["svd", "raw"]
 
 
 @flax.struct.dataclass
@@ -31,67 +31,9 @@ class Prediction:
     `singular_values` descend up to rounding, with 0 for directions cut as null; in raw space there are none, size 0.
     """
 
-    weights: Float[Array, "gaps out in"]
+    weights: Float[Array, "new out in"]
     fit: Fit
     singular_values: Float[Array, " r"]
-
-
-def predict_layers(
-    kinds: Iterable[Float[np.ndarray | Array, "layers out in"]],
-    keys: PRNGKeyArray | Sequence[PRNGKeyArray],
-    gaps: Sequence[int],
-    settings: PredictorSettings = PUBLISHED,
-    space: Space = "svd",
-) -> Iterator[Prediction]:
-    """Predicts the matrices of new layers for weight kinds of one shape, one `Prediction` for each kind, in order.
-
-    On a CPU the kinds are taken, trained and yielded one after the other: two at once would push the predictor's
-    weights and AdamW moments out of the cache, and an iterator of kinds then keeps one kind in memory. Elsewhere all
-    kinds train at once, in one vmapped loop. Which kinds come together changes no result beyond rounding, and on a CPU
-    not a bit.
-
-    Args:
-      kinds: for every kind the matrices of all layers in order, at least 3, in any float dtype. JAX arrays in float32
-        are consumed: their buffers are reused.
-      keys: one key for each kind.
-      gaps: g stands for a new layer between layers g and g+1.
-      settings: of the predictor.
-      space: "svd" is LESA; "raw" predicts rows of the matrices themselves from the neighbours' rows.
-
-    Raises:
-      InputError: fewer than 3 layers, or a gap that does not exist.
-    """
-    kinds = iter(kinds)
-    if jax.default_backend() == "cpu":
-        for key in keys:
-            # No name holds a kind, its V or its prediction while the next one is at work.
-            yield _predict_alone(next(kinds), key, gaps, settings, space)
-        return
-    bases = [_basis(w, gaps, space) for w in kinds]
-    v, kept = jnp.stack([basis.v for basis in bases]), jnp.stack([basis.kept for basis in bases])
-    fits = jax.vmap(lambda v, kept, key: fit(v, kept, key, settings))(v, kept, jnp.stack(list(keys)))
-    for i, basis in enumerate(bases):
-        yield _new_matrices(basis, jax.tree.map(lambda leaf, i=i: leaf[i], fits), gaps)
-
-
-def compile_predict_layers(
-    shape: tuple[int, int, int],
-    dtype: DTypeLike,
-    gaps: Sequence[int],
-    settings: PredictorSettings = PUBLISHED,
-    space: Space = "svd",
-) -> None:
-    """Compiles what `predict_layers` will run on a CPU for kinds [layers, out, in]: for use in a thread beside it.
-
-    Compilation is the work of one core, and the predictor's steps leave a second one partly idle.
-    """
-    if space == "svd":
-        u, s, v, kept = compile_layer_svd(jax.ShapeDtypeStruct(shape, dtype))
-    else:
-        u, s = None, None
-        v, kept = jax.ShapeDtypeStruct(shape, jnp.float32), jax.ShapeDtypeStruct(shape[1:2], bool)
-    params = compile_fit(v, kept, settings)
-    compile_ahead(_matrices, params, u, s, v, jax.ShapeDtypeStruct((len(gaps),), jnp.int32))
 
 
 class RawRows(NamedTuple):
@@ -101,27 +43,112 @@ class RawRows(NamedTuple):
     kept: Bool[Array, " out"]
 
 
-def _predict_alone(w, key, gaps, settings, space) -> Prediction:
-    w = jax.device_put(w)  # the caller's copy can go now; jnp.asarray would make two copies for a moment
-    basis = _basis(w, gaps, space)
-    return _new_matrices(basis, fit(basis.v, basis.kept, key, settings), gaps)
+Basis = LayerSVD | RawRows
 
 
-def _basis(w, gaps: Sequence[int], space: Space) -> LayerSVD | RawRows:
-    """Checks one kind's matrices and takes them apart into rows to predict."""
+def decompose(w: Float[np.ndarray | Array, "layers out in"], space: str) -> Basis:
+    """One kind's matrices taken apart into rows to predict, see `methods.Lesa`. A float32 JAX array is consumed.
+
+    Raises:
+      InputError: fewer than 3 layers.
+    """
     if w.shape[0] < 3:
         raise InputError(f"lesa learns from layers between two others: needs at least 3 layers, got {w.shape[0]}")
-    if not all(0 <= gap < w.shape[0] - 1 for gap in gaps):
-        raise InputError(f"gaps {list(gaps)}: with {w.shape[0]} layers, gaps go from 0 to {w.shape[0] - 2}")
     if space == "svd":
         return layer_svd(jax.device_put(w))
     return RawRows(jax.device_put(w).astype(jnp.float32), jnp.ones(w.shape[1], bool))
 
 
-def _new_matrices(basis: LayerSVD | RawRows, fit: Fit, gaps: Sequence[int]) -> Prediction:
+def learn(basis: Basis, key: PRNGKeyArray, lesa: Lesa, settings: PredictorSettings = PUBLISHED) -> Fit:
+    """The predictor of one kind, trained on its interior layers."""
+    return _learn_rows(basis.v, basis.kept, key, lesa, settings)
+
+
+def learn_together(
+    bases: Sequence[Basis], keys: Iterable[PRNGKeyArray], lesa: Lesa, settings: PredictorSettings = PUBLISHED
+) -> list[Fit]:
+    """`learn` for kinds of one shape at once, in one vmapped loop: for accelerators.
+
+    On a CPU one after the other is faster: two predictors' weights and AdamW moments would not fit into the cache.
+    """
+    v, kept = jnp.stack([basis.v for basis in bases]), jnp.stack([basis.kept for basis in bases])
+    fits = jax.vmap(lambda v, kept, key: _learn_rows(v, kept, key, lesa, settings))(v, kept, jnp.stack(list(keys)))
+    return [jax.tree.map(lambda leaf, i=i: leaf[i], fits) for i in range(len(bases))]
+
+
+def _learn_rows(v, kept, key, lesa: Lesa, settings: PredictorSettings) -> Fit:
+    if lesa.shuffled:  # the same SVD as of shuffled layers: U and S do not know the order
+        v = v[jax.random.permutation(jax.random.fold_in(key, 1), v.shape[0])]
+    return fit(v, kept, key, settings)
+
+
+def predict_matrices(basis: Basis, fit: Fit, gaps: Sequence[int]) -> Prediction:
+    """The new matrices, one for each gap in order; g stands for a new layer between layers g and g+1.
+
+    Raises:
+      InputError: a gap that does not exist.
+    """
+    layers = basis.v.shape[0]
+    if not all(0 <= gap < layers - 1 for gap in gaps):
+        raise InputError(f"gaps {list(gaps)}: with {layers} layers, gaps go from 0 to {layers - 2}")
     u, s = (basis.u, basis.s) if isinstance(basis, LayerSVD) else (None, None)
-    weights = _matrices(fit.params, u, s, basis.v, np.array(gaps, np.int32))
+    if len(set(gaps)) == len(gaps):
+        weights = _matrices(fit.params, u, s, basis.v, np.array(gaps, np.int32))
+    else:
+        rows = basis.v
+        levels, order = halvings(gaps, layers)
+        for lower, upper in levels:
+            rows = _append_rows(fit.params, rows, np.array(lower, np.int32), np.array(upper, np.int32))
+        weights = _compose(u, s, rows[np.array(order)])
     return Prediction(weights, fit, jnp.zeros(0) if s is None else s)
+
+
+def halvings(gaps: Sequence[int], layers: int) -> tuple[list[tuple[tuple[int, ...], tuple[int, ...]]], tuple[int, ...]]:
+    """In which order the new layers of shared gaps are predicted, and from which.
+
+    Args:
+      gaps: ascending; a gap named n times gets n new layers. Of an even number the lower half is the larger one.
+      layers: original layers, numbered 0 to layers - 1; new ones are numbered on from there as they are predicted.
+
+    Returns:
+      levels: for each round of predictions, the numbers of the lower and of the upper neighbours.
+      order: for each entry of `gaps`, the number of its layer.
+    """
+    open_spans = [(gap, gap + 1, [i for i, g in enumerate(gaps) if g == gap]) for gap in dict.fromkeys(gaps)]
+    order = [0] * len(gaps)
+    levels = []
+    number = layers
+    while open_spans:
+        levels.append((tuple(span[0] for span in open_spans), tuple(span[1] for span in open_spans)))
+        halves = []
+        for lower, upper, places in open_spans:
+            middle = len(places) // 2
+            order[places[middle]] = number
+            halves += [(lower, number, places[:middle]), (number, upper, places[middle + 1 :])]
+            number += 1
+        open_spans = [span for span in halves if span[2]]
+    return levels, tuple(order)
+
+
+def compile_prediction(
+    shape: tuple[int, int, int],
+    dtype: DTypeLike,
+    gaps: Sequence[int],
+    lesa: Lesa,
+    settings: PredictorSettings = PUBLISHED,
+) -> None:
+    """Compiles what the functions above will run on a CPU for kinds [layers, out, in]: for a thread beside them.
+
+    Compilation is the work of one core, and the predictor's steps leave a second one partly idle.
+    """
+    if lesa.space == "svd":
+        u, s, v, kept = compile_layer_svd(jax.ShapeDtypeStruct(shape, dtype))
+    else:
+        u, s = None, None
+        v, kept = jax.ShapeDtypeStruct(shape, jnp.float32), jax.ShapeDtypeStruct(shape[1:2], bool)
+    params = compile_fit(v, kept, settings)
+    if len(set(gaps)) == len(gaps):
+        compile_ahead(_matrices, params, u, s, v, jax.ShapeDtypeStruct((len(gaps),), jnp.int32))
 
 
 @jax.jit
@@ -139,3 +166,16 @@ def _matrices(params: Params, u, s, v, gaps):
         return dot(h, params["third_kernel"]) + shift * params["third_bias"][None, :]
 
     return lax.map(matrix, gaps)
+
+
+@jax.jit
+def _append_rows(params: Params, rows, lower, upper):
+    """`rows` [layers, r, in] with G([rows[lower], rows[upper]]) after them."""
+    new = lax.map(lambda pair: predict(params, jnp.concatenate([rows[pair[0]], rows[pair[1]]], axis=1)), (lower, upper))
+    return jnp.concatenate([rows, new])
+
+
+@jax.jit
+def _compose(u, s, rows):
+    """U diag(S) rows for every layer; without u and s, the rows."""
+    return rows if u is None else lax.map(lambda v: dot(u * s[None, :], v), rows)

@@ -1,0 +1,124 @@
+"""New layers averaged after neuron alignment: OpT-DeUS (arXiv 2508.08011), for one weight kind at a time.
+
+Rows are neurons, and two layers may hold alike neurons in different places. Entropic optimal transport between the rows
+of W_l and those of W_{l+1}, with uniform marginals 1/n and the Euclidean distance of rows (not normalised) as cost,
+gives a plan T [n, n]; T^T W_l is W_l with its rows moved to where W_{l+1} has their like, and is averaged with W_{l+1}.
+
+T has total mass 1, so that T^T W_l is 1/n of an average of rows. Taken as it stands that all but removes W_l: the
+published layer is W_{l+1} / 2 and little else. Divided by the marginals, n T^T W_l holds convex combinations of the
+rows of W_l (barycentric projection). Both are here. A convex combination of many rows is short all the same: between
+adjacent layers of a trained model with 192 channels, n T^T W_l has 0.12 to 0.38 of the Frobenius norm of W_l.
+
+The regularisation 0.06 is an absolute distance, as published: rows that are much closer than that to one another are
+blurred into their mean, also in a layer matched with itself (above the last layer). Only rows are aligned: the paper
+first aligns each block with the one before it in the same layer, which takes more than one weight kind.
+
+Memory. A plan is n x n float32: 0.48 GB for the 11008 rows of a 7B feed-forward layer. One gap is at work at a time,
+with up to three arrays of that size: the plan and its temporary copies.
+"""
+
+import functools
+from collections.abc import Sequence
+from math import log
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.scipy.special import logsumexp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from lesa_jax.initializers.average import for_each_gap
+from lesa_jax.svd import dot
+
+REGULARISATION = 0.06  # as published, in units of the weights
+
+
+def transport(
+    weights: Float[np.ndarray | Array, "layers out in"], gaps: Sequence[int], key: PRNGKeyArray
+) -> Float[Array, "new out in"]:
+    """(1-t) n T^T W_l + t W_{l+1}, t = 1/2 for one new layer: each row of n T^T W_l is a mean of rows of W_l.
+
+    Args:
+      weights: the matrices of one kind, all layers, any float dtype.
+      gaps: for each new layer the layer below it, ascending; layers - 1 is above the last, which is then aligned with
+        itself.
+      key: not used.
+
+    Returns:
+      float32, in the order of `gaps`.
+
+    Raises:
+      InputError: a gap that does not exist.
+    """
+    return for_each_gap(_transport, weights, gaps, key)
+
+
+def transport_published(
+    weights: Float[np.ndarray | Array, "layers out in"], gaps: Sequence[int], key: PRNGKeyArray
+) -> Float[Array, "new out in"]:
+    """(1-t) T^T W_l + t W_{l+1}, t = 1/2 for one new layer: about t W_{l+1}, for T is as small as 1/n.
+
+    Arguments, result and errors are those of `transport`.
+    """
+    return for_each_gap(_transport_published, weights, gaps, key)
+
+
+@functools.partial(jax.jit, static_argnames=("reg", "tolerance", "max_iterations"))
+def sinkhorn(
+    cost: Float[Array, "n n"], reg: float, tolerance: float = 1e-5, max_iterations: int = 1000
+) -> Float[Array, "n n"]:
+    """The plan T that minimises <T, cost> - reg * entropy(T) among those whose rows and columns each sum to 1/n.
+
+    Sinkhorn's scaling of exp(-cost / reg), on logarithms, so that no cost is too large for the exponential. The plan
+    itself is scaled, not two vectors: these grow like cost / reg, and the marginals would be off by their rounding.
+
+    Args:
+      cost: of moving row mass i to column j, in float32 or float64.
+      reg: weight of the entropy, in units of the cost.
+      tolerance: largest relative error of a row's marginal at which to stop. Columns are normalised last and are right
+        up to rounding whenever it stops.
+      max_iterations: when to stop all the same, at least 1. Layers of a trained model of width 192 took less than
+        100 at the published reg; the smaller reg is against the cost, the more it takes.
+    """
+    log_mass = -log(cost.shape[0])
+
+    def unfinished(state):
+        _, _, error, iteration = state
+        return (error > tolerance) & (iteration < max_iterations)
+
+    def scale(state):
+        log_plan, rows, _, iteration = state
+        # Added last: beside logarithms of 1e8 and more the mass would be rounded away.
+        log_plan = log_plan - rows + log_mass
+        log_plan = log_plan - logsumexp(log_plan, axis=0, keepdims=True) + log_mass
+        rows = logsumexp(log_plan, axis=1, keepdims=True)
+        return log_plan, rows, jnp.max(jnp.abs(jnp.expm1(rows - log_mass))), iteration + 1
+
+    # No sum touches the quotient outside the loop, where it would be fused with it and not round alike everywhere.
+    start = cost / -reg, jnp.full_like(cost[:, :1], log_mass), jnp.asarray(jnp.inf, cost.dtype), 0
+    return jnp.exp(lax.while_loop(unfinished, scale, start)[0])
+
+
+def row_distances(a: Float[Array, "n in"], b: Float[Array, "m in"]) -> Float[Array, "n m"]:
+    """Euclidean distances of all rows of a from all rows of b, from one matrix product.
+
+    |a|^2 + |b|^2 - 2ab rounds where rows all but agree: float32 distances below 1e-3 of the rows' norms are noise.
+    """
+    a_squares, b_squares = (jnp.sum(jnp.square(rows), axis=1) for rows in (a, b))
+    return jnp.sqrt(jnp.maximum(a_squares[:, None] + b_squares[None, :] - 2 * dot(a, b.T), 0))
+
+
+def _transport(below, above, t, key):
+    del key
+    return (1 - t) * below.shape[0] * _moved(below, above) + t * above
+
+
+def _transport_published(below, above, t, key):
+    del key
+    return (1 - t) * _moved(below, above) + t * above
+
+
+def _moved(below, above):
+    """T^T W_l."""
+    return dot(sinkhorn(row_distances(below, above), REGULARISATION).T, below)
