@@ -36,10 +36,14 @@ PEAKS = {
 
 @dataclass(frozen=True)
 class Cost:
-    """Operations of one token: forward, and gradients. Additions and multiplications count one each."""
+    """Operations of one token: forward, and gradients. Additions and multiplications count one each.
+
+    `backward_depth` is the number of layers that have a backward pass: all above the first trained tensor.
+    """
 
     forward: float
     backward: float
+    backward_depth: int
 
     @property
     def total(self) -> float:
@@ -77,7 +81,7 @@ def token_cost(config: ModelConfig, leaves: Sequence[Leaf], sequence_length: int
         forward += 2 * weights[layer] + attention
         if layer >= first:
             backward += 2 * weights[layer] + 2 * attention + 2 * trained[layer]
-    return Cost(forward, backward)
+    return Cost(forward, backward, config.num_layers - first)
 
 
 def device_peak() -> float | None:

@@ -27,6 +27,7 @@ class TrainReport:
       memory: bytes on the fullest device, activations not counted.
       devices: how many, and of what kind.
       forward_flops, backward_flops: of one token.
+      backward_depth: layers that have a backward pass.
       steps, tokens: of the whole run.
       step_seconds: estimated.
       done: steps done; None for a dry run.
@@ -43,6 +44,7 @@ class TrainReport:
     devices: str
     forward_flops: float
     backward_flops: float
+    backward_depth: int
     steps: int
     tokens: int
     step_seconds: float
@@ -78,6 +80,7 @@ def plan_report(job: Job) -> TrainReport:
         devices=f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         forward_flops=cost.forward,
         backward_flops=cost.backward,
+        backward_depth=cost.backward_depth,
         steps=job.optimizer.steps,
         tokens=job.optimizer.steps * tokens,
         step_seconds=cost.total * tokens / rate,
