@@ -117,7 +117,7 @@ def stage_times(folder: Path) -> dict[str, tuple[float, float]]:
             (kind,) = named_kinds(checkpoint, (stack, ()), [])
             basis = None
 
-            def decompose(w: np.ndarray = w) -> None:
+            def decompose(w: np.ndarray | jax.Array = kind.weights) -> None:
                 nonlocal basis
                 basis = jax.block_until_ready(layer_svd(jnp.asarray(w)))
 

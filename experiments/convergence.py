@@ -1,26 +1,23 @@
-"""How fast grown models learn: one curve of held-out loss for each method, and what they forget.
+"""How fast grown models learn, and what they forget: the engine of convergence_books.py and convergence_tech.py.
 
-Command:   python experiments/convergence.py --model books16 --data tech-cpt.txt --eval-text tech-val.txt
-               --other-text books-val.txt --tokens 200k --name tech
-Run time:  about 3 minutes for each method and 200,000 tokens on 2 CPU cores. A stopped experiment goes on where it was.
-Expected:  on another domain than the model's, LLaMA Pro learns fastest of the methods that freeze the originals and
-           forgets least, then duplicate, SOLAR, LESA. See experiments/results/convergence_*.md.
-
-All methods grow the model to half as many layers again, the new ones on top, and train the new layers only, on the same
-batches. Yardsticks: base trained in full on the same tokens ("base, all"), and SOLAR trained in full.
+All methods grow the model to half as many layers again, the new ones on top, and train on the same batches. First every
+method's learning rate is chosen on short runs, then each seed trains at the chosen rate. Every finished run is appended
+to a CSV file, and a run that stands there is not run again: the experiment may be stopped, continued on another day,
+and split among processes by `--methods`. Yardstick: base trained in full with as many operations as the grown models.
 """
 
-import json
-import math
+import csv
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import tyro
+from convergence_report import write_report
 
 from lesa_jax.evaluate import EvaluateSettings, evaluate
 from lesa_jax.expand import ExpandSettings, expand
+from lesa_jax.run_log import METRICS, read_metrics
 from lesa_jax.train import train
+from lesa_jax.train_report import TrainReport
 from lesa_jax.train_settings import TrainSettings, parse_count
 
 METHODS: dict[str, tuple[dict[str, Any] | None, str]] = {
@@ -32,169 +29,183 @@ METHODS: dict[str, tuple[dict[str, Any] | None, str]] = {
     "SOLAR, all": ({"method": "solar"}, "all"),
     "base, all": (None, "all"),
 }
+YARDSTICK = "LLaMA Pro"  # whose operations base may spend
+COLUMNS = ("method", "rate", "seed", "budget", "mflop", "tokens", "eval_loss", "other_loss")
 
 
 @dataclass(frozen=True)
-class ConvergenceSettings:
+class Convergence:
     """What to compare, on which text."""
 
     model: Path
     data: Path
     eval_text: Path
     """Held-out text of the same domain."""
+    other_text: Path
+    """Measured once a run has ended: another part of the model's own domain, to see what was forgotten."""
     name: str
-    """Of the results: experiments/results/convergence_NAME.md, .csv and .png."""
-    other_text: Path | None = None
-    """Text of the model's own domain, measured after training: what was forgotten."""
+    """Of the results: experiments/results/convergence_NAME.csv, .md and .png."""
     methods: tuple[str, ...] = tuple(METHODS)
-    tokens: str = "200k"
-    rates: tuple[float, ...] = (1e-3,)
-    """Peak learning rates; the best one of each method is reported, by its final loss."""
-    seeds: tuple[int, ...] = (0,)
-    evaluations: int = 4
+    tokens: str = "2M"
+    seeds: tuple[int, ...] = (0, 1, 2)
+    sweep_tokens: str = "100k"
+    """Length of the runs that choose each method's learning rate."""
+    rates: tuple[float, ...] = (3e-5, 1e-4, 3e-4, 1e-3)
+    """Peak learning rates to choose from."""
+    eval_every: str = "100k"
+    """Tokens between evaluations."""
+    eval_characters: int = 120_000
+    """How much of --eval-text is measured."""
+    other_characters: int = 600_000
     batch_size: int = 16
     sequence_length: int = 256
-    work: Path = Path("convergence")
+    work: Path = Path("build/convergence")
     """Grown models and runs."""
-    results: Path = Path("experiments/results")
+    results: Path = Path(__file__).parent / "results"
+
+    @property
+    def csv(self) -> Path:
+        return self.results / f"convergence_{self.name}.csv"
 
 
 @dataclass(frozen=True)
-class Curve:
-    """One run: held-out losses by tokens, and the loss on the other text before and after."""
+class Run:
+    """One training run; `budget` is the tokens that a grown model trains on, base as many operations."""
 
     method: str
     rate: float
     seed: int
-    points: tuple[tuple[int, float], ...]
-    other: float | None
+    budget: int
 
 
-def run_one(settings: ConvergenceSettings, method: str, rate: float, seed: int) -> Curve:
-    """Grows and trains, or goes on with, one variant."""
-    growth, trained = METHODS[method]
-    slug = "".join(c if c.isalnum() else "-" for c in method.lower())
-    model = settings.model
-    if growth is not None:
-        model = settings.work / f"{slug}-{seed}"
-        if not model.exists():
-            options: dict[str, Any] = growth | ({"seed": seed} if growth["method"] == "lesa" else {})
-            expand(ExpandSettings(str(settings.model), model, **options))
-    steps = TrainSettings(tokens=settings.tokens, batch_size=settings.batch_size)
-    output = settings.work / f"run-{settings.name}-{slug}-{rate:g}-{seed}"
-    report = train(
-        replace(
-            steps,
-            model=str(model),
-            data=str(settings.data),
-            output=output,
-            train=trained,
-            sequence_length=settings.sequence_length,
-            learning_rate=rate,
-            seed=seed,
-            eval_text=settings.eval_text,
-            eval_every=max(1, total_steps(settings) // settings.evaluations),
-            save_every=max(1, total_steps(settings) // settings.evaluations),
-            token_cache=settings.work / "tokens",
-        )
-    )
-    assert not report.stopped
-    rows = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
-    points = tuple((row["tokens"], row["eval_loss"]) for row in rows if row["eval_loss"] is not None)
-    other = measure_other(settings, output / "final")
-    return Curve(method, rate, seed, points, other)
+BASE = Run("base", 0.0, 0, 0)  # as it is
 
 
-def total_steps(settings: ConvergenceSettings) -> int:
-    return parse_count("--tokens", settings.tokens) // (settings.batch_size * settings.sequence_length)
-
-
-def measure_other(settings: ConvergenceSettings, folder: Path) -> float | None:
-    if settings.other_text is None:
-        return None
-    measured = evaluate(
-        EvaluateSettings(str(folder), text=settings.other_text, sequence_length=settings.sequence_length)
-    )
-    return measured["nll"]
-
-
-def write_results(settings: ConvergenceSettings, curves: list[Curve], base_other: float | None) -> None:
-    """A CSV of all runs, a table and a picture of the best rate of each method."""
-    stem = settings.results / f"convergence_{settings.name}"
-    lines = ["method,rate,seed,tokens,eval_loss"]
-    lines += [
-        f'"{curve.method}",{curve.rate:g},{curve.seed},{tokens},{loss:.5f}'
-        for curve in curves
-        for tokens, loss in curve.points
-    ]
-    stem.with_suffix(".csv").write_text("\n".join(lines) + "\n")
-    best = best_rates(curves)
-    marks = [tokens for tokens, _ in curves[0].points]
-    header = ["start", "rate", *(f"{tokens / 1e3:.0f}k" for tokens in marks)]
-    header += [] if base_other is None else [f"other text after (base {math.exp(base_other):.2f})"]
-    table = [f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
-    for method, runs in best.items():
-        cells = [method, f"{runs[0].rate:g}"]
-        cells += [spread([run.points[i][1] for run in runs]) for i in range(len(marks))]
-        if base_other is not None:
-            cells.append(spread([run.other for run in runs if run.other is not None]))
-        table.append(f"| {' | '.join(cells)} |")
-    text = (
-        f"`experiments/convergence.py`: `{settings.model.name}`, data `{settings.data.name}`, perplexity on "
-        f"`{settings.eval_text.name}` by tokens trained; windows of {settings.sequence_length} tokens, batch "
-        f"{settings.batch_size}, seeds {list(settings.seeds)}, rates tried {list(settings.rates)}.\n\n"
-    )
-    stem.with_suffix(".md").write_text(text + "\n".join(table) + "\n")
-    draw(best, stem.with_suffix(".png"))
-
-
-def best_rates(curves: list[Curve]) -> dict[str, list[Curve]]:
-    """For each method the runs of the rate whose mean final loss is lowest."""
-    best: dict[str, list[Curve]] = {}
-    for method in dict.fromkeys(curve.method for curve in curves):
-        by_rate: dict[float, list[Curve]] = {}
-        for curve in curves:
-            if curve.method == method:
-                by_rate.setdefault(curve.rate, []).append(curve)
-        best[method] = min(by_rate.values(), key=lambda runs: sum(run.points[-1][1] for run in runs) / len(runs))
-    return best
-
-
-def spread(losses: list[float]) -> str:
-    """Perplexity of each run: their mean, and the standard deviation if there are several."""
-    values = [math.exp(loss) for loss in losses]
-    mean = sum(values) / len(values)
-    if len(values) == 1:
-        return f"{mean:.2f}"
-    return f"{mean:.2f} +- {math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1)):.2f}"
-
-
-def draw(best: dict[str, list[Curve]], path: Path) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    axes = figure.add_subplot()
-    for method, runs in best.items():
-        tokens = [tokens for tokens, _ in runs[0].points]
-        means = [sum(run.points[i][1] for run in runs) / len(runs) for i in range(len(tokens))]
-        axes.plot(tokens, means, marker="o", label=method)
-    axes.set_xlabel("tokens trained")
-    axes.set_ylabel("held-out loss, nats a token")
-    axes.legend(frameon=False)
-    axes.spines[["top", "right"]].set_visible(False)
-    FigureCanvasAgg(figure).print_png(str(path))
-
-
-def main(settings: ConvergenceSettings) -> None:
+def main(settings: Convergence) -> None:
+    """Runs what is not yet in the CSV file; the table and the picture are written anew after each run."""
     settings.work.mkdir(parents=True, exist_ok=True)
-    curves: list[Curve] = []
-    base_other = measure_other(settings, settings.model)
+    if BASE not in recorded(settings):
+        append(settings, BASE, 0.0, [(0, measure(settings, settings.model, "eval"))], settings.model)
+    sweep = parse_count("--sweep-tokens", settings.sweep_tokens)
     for method in settings.methods:
         for rate in settings.rates:
-            curves += [run_one(settings, method, rate, seed) for seed in settings.seeds]
-            write_results(settings, curves, base_other)
+            ensure(settings, Run(method, rate, settings.seeds[0], sweep))
+    for seed in settings.seeds:
+        for method in settings.methods:
+            rate = best_rate(settings, method, sweep)
+            ensure(settings, Run(method, rate, seed, parse_count("--tokens", settings.tokens)))
 
 
-if __name__ == "__main__":
-    main(tyro.cli(ConvergenceSettings, description=__doc__))
+def best_rate(settings: Convergence, method: str, sweep: int) -> float:
+    """The rate whose short run ended lowest."""
+    runs = recorded(settings)
+    seed = settings.seeds[0]
+    return min(settings.rates, key=lambda rate: float(runs[Run(method, rate, seed, sweep)][-1]["eval_loss"]))
+
+
+def ensure(settings: Convergence, run: Run) -> None:
+    if run not in recorded(settings):
+        record(settings, run)
+        write_report(settings.csv, caption(settings))
+
+
+def recorded(settings: Convergence) -> dict[Run, list[dict[str, str]]]:
+    """The finished runs in the CSV file."""
+    runs: dict[Run, list[dict[str, str]]] = {}
+    if settings.csv.exists():
+        with settings.csv.open(newline="") as file:
+            for row in csv.DictReader(file):
+                run = Run(row["method"], float(row["rate"]), int(row["seed"]), int(row["budget"]))
+                runs.setdefault(run, []).append(row)
+    return runs
+
+
+def record(settings: Convergence, run: Run) -> None:
+    """Grows and trains one variant, or goes on with it, and appends its curve in a single write."""
+    job = train_settings(settings, run)
+    report = train(job)
+    assert not report.stopped
+    points = [
+        (row["tokens"], row["eval_loss"]) for row in read_metrics(job.output / METRICS) if row["eval_loss"] is not None
+    ]
+    main = run.budget == parse_count("--tokens", settings.tokens)
+    append(settings, run, token_mflop(report), points, job.output / "final" if main else None)
+
+
+def append(settings: Convergence, run: Run, mflop: float, points: list[tuple[int, float]], final: Path | None) -> None:
+    """Adds a curve to the CSV file; with its last point stands what `final` makes of the other text."""
+    other = "" if final is None else f"{measure(settings, final, 'other'):.5f}"
+    lines = "" if settings.csv.exists() else ",".join(COLUMNS) + "\n"
+    for tokens, loss in points:
+        last = other if tokens == points[-1][0] else ""
+        lines += f'"{run.method}",{run.rate:g},{run.seed},{run.budget},{mflop:.2f},{tokens},{loss:.5f},{last}\n'
+    with settings.csv.open("a") as file:
+        file.write(lines)
+
+
+def measure(settings: Convergence, model: Path, text: str) -> float:
+    """Loss of a model on the excerpt of one of the two texts."""
+    path, characters = getattr(settings, f"{text}_text"), getattr(settings, f"{text}_characters")
+    excerpted = excerpt(settings, path, characters)
+    job = EvaluateSettings(str(model), text=excerpted, sequence_length=settings.sequence_length)
+    return evaluate(job)["nll"]
+
+
+def train_settings(settings: Convergence, run: Run) -> TrainSettings:
+    """How a variant is trained; base on as many tokens as cost what the yardstick costs."""
+    job = variant(settings, run)
+    if METHODS[run.method][0] is None:
+        grown = train(replace(variant(settings, replace(run, method=YARDSTICK)), dry_run=True))
+        own = train(replace(job, dry_run=True))
+        job = replace(job, tokens=str(round(run.budget * token_mflop(grown) / token_mflop(own))))
+    return job
+
+
+def variant(settings: Convergence, run: Run) -> TrainSettings:
+    """The run's settings, its model grown if it is not there yet."""
+    growth, trained = METHODS[run.method]
+    slug = "".join(c if c.isalnum() else "-" for c in run.method.lower())
+    model = settings.model
+    if growth is not None:
+        model = settings.work / f"{slug}-{run.seed}"
+        if not model.exists():
+            options: dict[str, Any] = growth | ({"seed": run.seed} if growth["method"] == "lesa" else {})
+            expand(ExpandSettings(str(settings.model), model, **options))
+    every = max(1, parse_count("--eval-every", settings.eval_every) // (settings.batch_size * settings.sequence_length))
+    return TrainSettings(
+        model=str(model),
+        data=str(settings.data),
+        output=settings.work / f"{settings.name}-{slug}-{run.rate:g}-{run.seed}-{run.budget}",
+        tokens=str(run.budget),
+        train=trained,
+        batch_size=settings.batch_size,
+        sequence_length=settings.sequence_length,
+        learning_rate=run.rate,
+        seed=run.seed,
+        eval_text=excerpt(settings, settings.eval_text, settings.eval_characters),
+        eval_every=every,
+        save_every=every,
+        keep=1,
+        token_cache=settings.work / f"tokens-{settings.name}",
+    )
+
+
+def excerpt(settings: Convergence, text: Path, characters: int) -> Path:
+    """The first characters of a text, as a file."""
+    path = settings.work / f"{text.stem}-{characters}.txt"
+    if not path.exists():
+        path.write_text(text.read_text(encoding="utf-8")[:characters], encoding="utf-8")
+    return path
+
+
+def token_mflop(report: TrainReport) -> float:
+    return (report.forward_flops + report.backward_flops) / 1e6
+
+
+def caption(settings: Convergence) -> str:
+    return (
+        f"`experiments/convergence_{settings.name}.py`: `{settings.model.name}`, data `{settings.data.name}`; "
+        f"windows of {settings.sequence_length} tokens, batch {settings.batch_size}; perplexity on the first "
+        f"{settings.eval_characters:,} characters of `{settings.eval_text.name}`, and at the end (other) on the first "
+        f"{settings.other_characters:,} of `{settings.other_text.name}`."
+    )

@@ -182,8 +182,12 @@ def train(
     used: Float[Array, "epochs steps batch"],
     norm_weight: float | Float[Array, ""],
     settings: PredictorSettings,
+    learning_rate: float | Float[Array, ""] | None = None,
 ) -> Fit:
-    """Trains from given parameters on a given order of samples (see `sample_order`)."""
+    """Trains from given parameters on a given order of samples (see `sample_order`).
+
+    `learning_rate` is by default that of the settings; like `norm_weight` it may be traced, for vmapping over it.
+    """
     layers, rows, features = v.shape
     flat = v.reshape(layers * rows, features)
 
@@ -202,7 +206,7 @@ def train(
         updates, state = optimizer.update(grads, state, params, active=used[0])  # samples fill a batch from the front
         return (optax.apply_updates(params, updates), state), (loss, *sums)
 
-    optimizer = adamw(settings)
+    optimizer = adamw(settings, learning_rate)
     used = used.astype(v.dtype)
     steps = (order.reshape(-1, order.shape[-1]), used.reshape(-1, used.shape[-1]))
     (params, _), logs = lax.scan(step, (params, optimizer.init(params)), steps)
@@ -216,15 +220,18 @@ def train(
     )
 
 
-def adamw(settings: PredictorSettings) -> optax.GradientTransformationExtraArgs:
+def adamw(
+    settings: PredictorSettings, learning_rate: float | Float[Array, ""] | None = None
+) -> optax.GradientTransformationExtraArgs:
     """AdamW (betas 0.9 and 0.999, eps 1e-8) as an Optax transformation that can sit a step out.
 
     The same numbers as `optax.adamw` up to rounding, but with one division for a weight instead of three, which is what
     bounds the update on a CPU (0.36 against 0.49 ms a step at width 1024).
 
-    `update` takes `active` besides: 1, or 0 to change neither parameters nor state.
+    `update` takes `active` besides: 1, or 0 to change neither parameters nor state. `learning_rate` as in `train`.
     """
     b1, b2, eps = 0.9, 0.999, 1e-8
+    rate = settings.learning_rate if learning_rate is None else learning_rate
 
     def init(params: Params) -> optax.ScaleByAdamState:
         zeros = jax.tree.map(jnp.zeros_like, params)
@@ -235,8 +242,8 @@ def adamw(settings: PredictorSettings) -> optax.GradientTransformationExtraArgs:
         count = state.count + active.astype(jnp.int32)
         t = jnp.maximum(count, 1).astype(active.dtype)
         # 1 - b^t without cancellation: at b = 0.999 and t = 1 the plain form has lost four digits in float32.
-        step_size = active * settings.learning_rate / -jnp.expm1(t * math.log(b1))
-        decay = active * settings.learning_rate * settings.weight_decay
+        step_size = active * rate / -jnp.expm1(t * math.log(b1))
+        decay = active * rate * settings.weight_decay
         root_correction = lax.rsqrt(-jnp.expm1(t * math.log(b2)))
         mu = jax.tree.map(lambda m, g: m + active * (1 - b1) * (g - m), state.mu, grads)
         nu = jax.tree.map(lambda v, g: v + active * (1 - b2) * (g * g - v), state.nu, grads)
