@@ -14,7 +14,7 @@ from lesa_jax.errors import InputError
 Placement = Literal["top", "even", "middle", "bottom", "ends"]
 NormSource = Literal["first", "previous", "next", "mean"]
 # Rules for a whole plan, which have no gaps to choose.
-Stacking = Literal["solar", "cycle", "repeat"]
+Stacking = Literal["overlap", "cycle", "repeat"]
 
 # (weights [layers, out, in], gaps, key) -> [new, out, in]: the new matrices of one kind of weight, one for each gap in
 # order. Gap g lies between layers g and g + 1; the last layer's number stands for a place above it.
@@ -46,8 +46,8 @@ class Method:
     Attributes:
       summary: one line for --help.
       source: where it is defined.
-      placement: where the new layers go unless told otherwise, or the rule of a whole plan: "solar", "cycle" (layer j
-        is original j mod L), "repeat" (layer j is original floor(j L / L')).
+      placement: where the new layers go unless told otherwise, or the rule of a whole plan: "overlap" (SOLAR), "cycle"
+        (layer j is original j mod L), "repeat" (layer j is original floor(j L / L')).
       initialiser: what a new layer starts as; a function for its matrices, the rest being taken by `norm_source`.
       scale: factor on everything that a new layer writes into the residual stream; 0 makes it the identity.
       norm_source: whose norm weights and biases a new layer gets, if it is not a copy; see `recipe.norm_part`.
@@ -119,7 +119,7 @@ for _name, _method in {
         "copies with silenced outputs: the function does not change", "arXiv 2401.02415", "even", Copy(), 0.0,
         after_last=True,
     ),
-    "solar": Method("two overlapping copies of the model stacked", "arXiv 2312.15166", "solar", Copy()),
+    "solar": Method("two overlapping copies of the model stacked", "arXiv 2312.15166", "overlap", Copy()),
     "duplicate": Method("plain copies in place", "arXiv 2510.08008", "even", Copy(), after_last=True),
     "tli": Method("a copy after every K layers", TLI, "even", Copy(), every=True, after_last=True),
     "tli_zero": Method("the same, silenced", TLI, "even", Copy(), 0.0, every=True, after_last=True),

@@ -133,7 +133,7 @@ def make_plan(
     if not source_layers < target <= LARGEST:
         wrong = f"the model has {source_layers} layers already; ask for more" if target < LARGEST else "too many"
         raise InputError(f"--layers {target}: {wrong}")
-    if stacking == "solar":
+    if stacking == "overlap":
         return stack_copies(source_layers, target)
     if stacking == "cycle":
         return repeat_layers(source_layers, [j % source_layers for j in range(target)])
