@@ -16,7 +16,7 @@ from lesa_jax.segments import Tree, merge
 from lesa_jax.step import Program, hidden_states
 from lesa_jax.train_job import Job
 
-Evaluation = Callable[[Tree, Tree], float]  # trained and frozen tree -> mean loss in nats
+Evaluation = Callable[[Tree, Tree, int], float]  # trained and frozen tree, steps done -> mean loss in nats
 
 
 def make_evaluation(job: Job) -> Evaluation | None:
@@ -26,11 +26,11 @@ def make_evaluation(job: Job) -> Evaluation | None:
     protocol = job.settings.ppl_protocol
     rows = token_rows(job.tokenizer, job.eval_text, protocol, job.config, job.sequence_length)
     # Several processes give the same rows, and every one of them needs all of the result.
-    program = jax.jit(segment_nll, static_argnums=3, out_shardings=NamedSharding(job.mesh, P()))
+    program = jax.jit(segment_nll, static_argnums=4, out_shardings=NamedSharding(job.mesh, P()))
 
-    def evaluate(trained: Tree, frozen: Tree) -> float:
+    def evaluate(trained: Tree, frozen: Tree, step: int) -> float:
         def nll_of(tokens_BxT: np.ndarray) -> Array:
-            return program(trained, frozen, tokens_BxT, job.program)
+            return program(trained, frozen, tokens_BxT, np.int32(step), job.program)
 
         return perplexity_of(nll_of, rows, protocol, min(len(rows), job.settings.batch_size)).nll
 
@@ -38,10 +38,14 @@ def make_evaluation(job: Job) -> Evaluation | None:
 
 
 def segment_nll(
-    trained: Tree, frozen: Tree, tokens_BxT: Int[Array, "batch tokens"], program: Program
+    trained: Tree,
+    frozen: Tree,
+    tokens_BxT: Int[Array, "batch tokens"],
+    step: Int[Array, ""],
+    program: Program,
 ) -> Float[Array, "batch predicted"]:
     """Loss of every token but the first of each row."""
     params = merge(trained, frozen)
     context = make_context(jnp.arange(tokens_BxT.shape[1])[None], program.config)
-    x_BxTxE = hidden_states(params, tokens_BxT, context, program)
+    x_BxTxE = hidden_states(params, tokens_BxT, context, program, step)
     return token_nll(x_BxTxE[:, :-1], head_weight(params, program.config), tokens_BxT[:, 1:])

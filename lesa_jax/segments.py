@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import jax
+import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float
 
@@ -74,6 +75,7 @@ def run_segments(
     context: Context,
     config: ModelConfig,
     remat: Remat = "none",
+    shares: Float[Array, " layers"] | None = None,
 ) -> Float[Array, "batch tokens hidden"]:
     """All layers, one scan for each segment.
 
@@ -84,19 +86,23 @@ def run_segments(
       context: what every layer sees beside the residual stream.
       config: of the model; its windows are looked up by layer.
       remat: what the backward pass computes again: nothing, a block but for its matrix products, or the whole block.
+      shares: how much of what each layer does to the stream counts (`step.Mask`): x + share (layer(x) - x).
     """
     run = rematerialised(block, remat)
     for number, segment in enumerate(segments):
         windows = [layer_windows(tuple(config.windows[i] for i in segment.layers(p))) for p in range(segment.width)]
 
-        def step(carry: Array, scanned: tuple[Tree, list[Array | None]], windows: list[Any] = windows) -> Any:
-            layers, arrays = scanned
-            for place, ((shared, _), window) in enumerate(zip(windows, arrays, strict=True)):
-                carry = run(layers[str(place)], carry, context, shared if window is None else window, config)
+        counted = [None if shares is None else shares[np.array(segment.layers(p))] for p in range(segment.width)]
+
+        def step(carry: Array, scanned: tuple[Tree, list[Array | None], list[Array | None]], windows=windows) -> Any:
+            layers, arrays, counted = scanned
+            for place, ((shared, _), window, share) in enumerate(zip(windows, arrays, counted, strict=True)):
+                after = run(layers[str(place)], carry, context, shared if window is None else window, config)
+                carry = after if share is None else carry + share.astype(carry.dtype) * (after - carry)
             return carry, None
 
         stacks = params["segments"][str(number)]
-        x_BxTxE = jax.lax.scan(step, x_BxTxE, (stacks, [array for _, array in windows]))[0]
+        x_BxTxE = jax.lax.scan(step, x_BxTxE, (stacks, [array for _, array in windows], counted))[0]
     return x_BxTxE
 
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh, NamedSharding
@@ -29,6 +30,23 @@ WSD_DECAY = 0.2  # the share of a warm-up-stable-decay run that decays (arXiv 24
 
 
 @dataclass(frozen=True)
+class Mask:
+    """Masked structural growth (MSG, arXiv 2305.02869): `layers` count for a share that rises from 0 to 1 in `steps`.
+
+    A layer's output is x + share (layer(x) - x): at first the model is the original, whatever its new layers hold, and
+    after `steps` it is a plain model again.
+    """
+
+    layers: tuple[int, ...]
+    steps: int
+
+    def shares(self, step: int | Int[Array, ""], total: int) -> Float[Array, " layers"]:
+        """For all `total` layers, after so many steps."""
+        masked = np.isin(np.arange(total), self.layers)
+        return jnp.where(masked, jnp.clip(jnp.asarray(step, jnp.float32) / self.steps, 0, 1), 1)
+
+
+@dataclass(frozen=True)
 class Program:
     """What is compiled: a static argument of `jax.jit`."""
 
@@ -37,6 +55,11 @@ class Program:
     dtype: str
     remat: Remat
     train_head: bool
+    mask: Mask | None = None
+
+    def shares(self, step: int | Int[Array, ""]) -> Float[Array, " layers"] | None:
+        """See `Mask`; None without one."""
+        return None if self.mask is None else self.mask.shares(step, self.config.num_layers)
 
 
 @dataclass(frozen=True)
@@ -111,24 +134,34 @@ def decayed(params: Tree) -> Tree:
 
 
 def hidden_states(
-    params: Tree, tokens: Int[Array, "batch tokens"], context: Context, program: Program
+    params: Tree,
+    tokens: Int[Array, "batch tokens"],
+    context: Context,
+    program: Program,
+    step: int | Int[Array, ""],
 ) -> Float[Array, "batch tokens hidden"]:
-    """Hidden states after the final norm, from merged trees."""
+    """Hidden states after the final norm, from merged trees; `step` tells how far a mask has risen."""
     x_BxTxE = embed(params, tokens, jnp.dtype(program.dtype))
-    x_BxTxE = run_segments(params, x_BxTxE, program.segments, context, program.config, program.remat)
+    x_BxTxE = run_segments(
+        params, x_BxTxE, program.segments, context, program.config, program.remat, program.shares(step)
+    )
     return rms_norm(params["model"]["norm"], x_BxTxE, program.config.norm_eps)
 
 
-def loss_sum(trained: Tree, frozen: Tree, batch: Batch, program: Program) -> Float[Array, ""]:
+def loss_sum(
+    trained: Tree, frozen: Tree, batch: Batch, step: int | Int[Array, ""], program: Program
+) -> Float[Array, ""]:
     """Summed loss of a batch [batch, tokens], in nats."""
     config = program.config
     params = merge(trained, jax.lax.stop_gradient(frozen))
     context = make_context(batch.positions, config, batch.documents)
-    x_BxTxE = hidden_states(params, batch.tokens, context, program)
+    x_BxTxE = hidden_states(params, batch.tokens, context, program, step)
     return summed_nll(x_BxTxE, head_weight(params, config), batch.targets, batch.weights, program.train_head)
 
 
-def mean_gradient(trained: Tree, frozen: Tree, batch: Batch, program: Program) -> tuple[Array, Array, Tree]:
+def mean_gradient(
+    trained: Tree, frozen: Tree, batch: Batch, program: Program, step: int | Int[Array, ""] = 0
+) -> tuple[Array, Array, Tree]:
     """Mean loss of the counted tokens, their number, and the mean's gradient.
 
     A batch [accumulate, batch, tokens] is taken part by part: activations exist for one part at a time.
@@ -136,10 +169,10 @@ def mean_gradient(trained: Tree, frozen: Tree, batch: Batch, program: Program) -
     gradient_of = jax.value_and_grad(functools.partial(loss_sum, program=program))
 
     def add(total: tuple[Array, Tree], part: Batch) -> tuple[tuple[Array, Tree], None]:
-        return jax.tree.map(jnp.add, total, gradient_of(trained, frozen, part)), None
+        return jax.tree.map(jnp.add, total, gradient_of(trained, frozen, part, step)), None
 
     if batch.tokens.shape[0] == 1:
-        loss, gradient = gradient_of(trained, frozen, jax.tree.map(lambda x: x[0], batch))
+        loss, gradient = gradient_of(trained, frozen, jax.tree.map(lambda x: x[0], batch), step)
     else:
         zero = jnp.zeros(()), jax.tree.map(jnp.zeros_like, trained)
         (loss, gradient), _ = jax.lax.scan(add, zero, batch)
@@ -158,7 +191,8 @@ def train_step(
 
     From the first loss or gradient on that is not finite, parameters and optimiser stay as they are.
     """
-    loss, tokens, gradient = mean_gradient(state.params, frozen, batch, program)
+    # From a share of 0 nothing could be learned, so the first step already has the first share above it.
+    loss, tokens, gradient = mean_gradient(state.params, frozen, batch, program, state.step + 1)
     norm = optax.tree.norm(gradient)
     sound = state.sound & jnp.isfinite(loss) & jnp.isfinite(norm)
     updates, moments = make_optimizer(settings).update(gradient, state.optimizer, state.params)

@@ -26,7 +26,7 @@ from lesa_jax.names import Kind
 from lesa_jax.parameters import Leaf, check_tensors, choose, make_leaves, tensor_names
 from lesa_jax.segments import Segment
 from lesa_jax.sharding import check_mesh, leaf_shardings, make_mesh, parse_mesh
-from lesa_jax.step import OptimizerSettings, Program
+from lesa_jax.step import Mask, OptimizerSettings, Program
 from lesa_jax.train_settings import TrainSettings, check_settings, fixed_settings, optimizer_settings
 from lesa_jax.writer import write_json
 
@@ -107,6 +107,8 @@ def prepare(settings: TrainSettings) -> Job:
     head = "model.embed_tokens.weight" if config.tied else "lm_head.weight"
     dtype = settings.dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
     model = json.dumps(hf_config, sort_keys=True) if checkpoint is None else fingerprint(checkpoint)
+    optimizer = optimizer_settings(settings, length)
+    mask = make_mask(settings, growth, optimizer.steps)
     job = Job(
         settings=settings,
         checkpoint=checkpoint,
@@ -119,8 +121,8 @@ def prepare(settings: TrainSettings) -> Job:
         leaves=leaves,
         tokenizer=tokenizer,
         sequence_length=length,
-        optimizer=optimizer_settings(settings, length),
-        program=Program(config, segments, dtype, settings.remat, head in trained),
+        optimizer=optimizer,
+        program=Program(config, segments, dtype, settings.remat, head in trained, mask),
         mesh=mesh,
         shardings=leaf_shardings(leaves, mesh),
         identity=sha256(f"{model} {sorted(trained)}".encode()).hexdigest(),
@@ -139,6 +141,17 @@ def open_model(settings: TrainSettings) -> tuple[Checkpoint | None, Path, Mappin
     folder = resolve_model(settings.model, settings.revision)
     checkpoint = open_checkpoint(folder)
     return checkpoint, folder, checkpoint.config
+
+
+def make_mask(settings: TrainSettings, growth: Growth | None, steps: int) -> Mask | None:
+    """The mask that --mask-steps asks for; it must be gone at the end, for a checkpoint cannot hold one."""
+    if settings.mask_steps == 0:
+        return None
+    if growth is None:
+        raise InputError("--mask-steps: masks new layers, but the model has no growth.json; leave it out")
+    if settings.mask_steps > steps:
+        raise InputError(f"--mask-steps {settings.mask_steps}: must end within the run's {steps} steps")
+    return Mask(growth.plan.new_layers, settings.mask_steps)
 
 
 def check_vocabulary(tokenizer: Any, config: ModelConfig, folder: Path) -> None:

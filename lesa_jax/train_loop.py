@@ -155,7 +155,7 @@ class Recorder:
         """The held-out loss as the model is now."""
         if self.evaluation is None:
             return None
-        loss = self.evaluation(self.run.state.params, self.run.frozen)
+        loss = self.evaluation(self.run.state.params, self.run.frozen, int(self.run.state.step))
         self.run.first_eval = loss if self.run.first_eval is None else self.run.first_eval
         self.run.last_eval = loss
         self.clock.pause()

@@ -62,6 +62,8 @@ class TrainSettings:
     """Adam's."""
     weight_decay: float = 0.1
     """Of matrices; norms and biases have none."""
+    mask_steps: int = 0
+    """Masked structural growth: what new layers do counts more and more over so many steps, from nothing to all."""
     clip: float = 1.0
     """Largest norm of the trained tensors' gradient."""
     dtype: Literal["float32", "bfloat16"] | None = None
@@ -135,7 +137,7 @@ def check_settings(settings: TrainSettings) -> None:
         value = getattr(settings, name)
         if value is not None and not value > 0:
             raise InputError(f"--{name.replace('_', '-')} {value}: must be positive")
-    for name in ("weight_decay", "warmup"):
+    for name in ("weight_decay", "warmup", "mask_steps"):
         value = getattr(settings, name)
         if value is not None and value < 0:
             raise InputError(f"--{name.replace('_', '-')} {value}: must not be negative")
