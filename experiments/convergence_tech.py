@@ -1,10 +1,10 @@
-"""Grown models trained on another domain than their own, technical text: what they gain there, what they forget of books.
+"""Grown models trained on another domain than their own, technical text: what they gain there and forget of books.
 
 Command:   python experiments/convergence_tech.py --model books16 --data tech-cpt.txt --eval-text tech-val.txt
                --other-text books-val.txt --tokens 200k --rates 1e-3 --sweep-tokens 200k --eval-every 50k --seeds 0
 Run time:  about 2 minutes for each method and 200,000 tokens on 2 CPU cores that do nothing else.
-Expected:  experiments/results/convergence_tech.md: of the methods that freeze the originals LLaMA Pro learns fastest and
-           forgets least, then duplicate, SOLAR, LESA; training everything learns and forgets far more.
+Expected:  experiments/results/convergence_tech.md: of the methods that freeze the originals LLaMA Pro learns fastest
+           and forgets least, then duplicate, SOLAR, LESA; training everything learns and forgets far more.
 """
 
 import sys
