@@ -66,19 +66,19 @@ def compare(settings: CompareSettings) -> Comparison:
         write_text(settings.output / "text.txt", demo.evaluation_text())
 
     failures = grow_missing(settings)
-    outcomes: dict[str, Outcome] = {}
-    for variant in (None, *wanted):
-        name = BASE if variant is None else variant.name
-        outcomes[name] = measure(settings, variant, failures)
+    outcomes = {variant: measure(settings, variant, failures) for variant in (None, *wanted)}
+
+    def report() -> Comparison:
         comparison = describe(settings, tuple(outcomes.values()), time.monotonic() - started)
         write_report(comparison, settings.output)
+        return comparison
+
+    comparison = report()
     if settings.train_data is not None:
         for seed in range(settings.seeds):  # seed after seed, so that early reports compare all methods
-            for variant in (None, *wanted):
-                name = BASE if variant is None else variant.name
-                outcomes[name] = train_variant(settings, variant, seed, outcomes[name])
-                comparison = describe(settings, tuple(outcomes.values()), time.monotonic() - started)
-                write_report(comparison, settings.output)
+            for variant in outcomes:
+                outcomes[variant] = train_variant(settings, variant, seed, outcomes[variant])
+                comparison = report()
     if not settings.keep_models:
         shutil.rmtree(settings.output / "models", ignore_errors=True)
     return comparison
@@ -145,22 +145,22 @@ def measure(
     settings: CompareSettings, variant: Variant | None, failures: Mapping[tuple[str, int], InputError]
 ) -> Outcome:
     """A variant before training, or base: one perplexity for each seed that grows a model of its own."""
-    name = BASE if variant is None else variant.name
+    name, method, place = (BASE, BASE, "-") if variant is None else (variant.name, variant.method, variant.place)
     rows = []
     for seed in range(1) if variant is None else grown_seeds(settings, variant):
-        if (name, seed) in failures:
-            return Outcome(name, "-", 0, (), 0, 0, error=str(failures[name, seed]))
         path = row_file(settings, name, seed)
-        if not path.exists():
-            try:
+        try:
+            if (name, seed) in failures:
+                raise failures[name, seed]
+            if not path.exists():
                 write_json(path, measured_row(settings, model_folder(settings, variant, seed)))
-            except InputError as error:
-                return Outcome(name, "-", 0, (), 0, 0, error=str(error))
+        except InputError as error:
+            return Outcome(method, place, 0, (), 0, 0, error=str(error))
         rows.append(read_json(path, ""))
     row = rows[0]
     return Outcome(
-        method=BASE if variant is None else variant.method,
-        placement="-" if variant is None else variant.place,
+        method=method,
+        placement=place,
         layers=row["layers"],
         new_layers=tuple(row["new_layers"]),
         parameters=row["parameters"],
