@@ -44,6 +44,7 @@ def calibrated(tmp_path_factory, text):
     return folder, report
 
 
+@pytest.mark.slow
 def test_the_loss_falls_below_the_originals(calibrated):
     folder, report = calibrated
     assert len(report.scales) == 3
@@ -53,6 +54,7 @@ def test_the_loss_falls_below_the_originals(calibrated):
     assert loss(MODEL_DIRECTORY) == pytest.approx(report.losses["base"], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_only_new_layers_outputs_are_scaled(calibrated):
     folder, report = calibrated
     plain, scaled = open_checkpoint(folder / "plain"), open_checkpoint(folder / "out")
@@ -66,6 +68,7 @@ def test_only_new_layers_outputs_are_scaled(calibrated):
             np.testing.assert_array_equal(after, before)
 
 
+@pytest.mark.slow
 def test_growth_json_keeps_the_factors_and_no_path(calibrated, text):
     folder, report = calibrated
     growth = read_growth(folder / "out")

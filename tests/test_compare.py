@@ -158,6 +158,7 @@ def test_a_finished_comparison_trains_nothing_again(place, trained, monkeypatch)
     assert again.outcomes == trained.outcomes
 
 
+@pytest.mark.slow
 def test_runs_of_one_shape_share_a_compiled_step(place, trained, caplog):
     """Both methods grow 4 to 6 layers, evenly."""
     options = {"train_data": str(place / "data.jsonl"), "train_tokens": "2K", "eval_every": "1K", "learning_rate": 1e-2}

@@ -44,7 +44,7 @@ def rename(name: str, layer_prefix: str, position: int) -> str:
 
 
 # Every prediction is compiled for its shapes, seconds for each family; copies cost nothing.
-PREDICTED = ("llama", "qwen3", "gemma3", "mixtral", "gpt2", "gpt_neox")
+PREDICTED = ("llama", "qwen3", "mixtral", "gpt_neox")
 PAIRS = [
     pytest.param(f, m, marks=[pytest.mark.slow] if m == "lesa" and f not in PREDICTED else [])
     for f in DECODERS

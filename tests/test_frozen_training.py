@@ -104,11 +104,11 @@ CASES = [
     *(("llama", "new", name, "none") for name in PLANS),
     ("llama", "new", "top", "block"),
     ("llama", "new", "top", "full"),
-    ("llama", "new+norms", "top", "none"),
+    pytest.param("llama", "new+norms", "top", "none", marks=pytest.mark.slow),
     ("llama", "all", "top", "none"),
     ("llama", r"layers\.[14]\.mlp|lm_head|embed", "top", "none"),
     ("qwen2", "new", "top", "none"),
-    ("mistral", "new", "irregular", "none"),
+    pytest.param("mistral", "new", "irregular", "none", marks=pytest.mark.slow),
 ]
 
 
