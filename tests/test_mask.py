@@ -19,7 +19,6 @@ from tests.test_train import settings
 from tests.tiny import tiny
 from tests.training import rows
 
-
 SLOW = pytest.mark.slow
 
 
