@@ -4,6 +4,7 @@ Any number of grown models of one original are filled at once: a kind is read on
 """
 
 import ctypes
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -87,10 +88,9 @@ def compute_new_layers(
                     pages.append(wait(page))
                     del page
                 old_norm = float(np.mean(old_norms[: len(pages)]))
-                for n_order, i in enumerate(wanting):
-                    new = [page[n_order] for page in pages]
-                    new_norm = write_matrices(checkpoint, *outlets[i], kind, new)
-                    measured[i].setdefault(name, []).append((old_norm, new_norm, mean_loss(new)))
+                for i in wanting:
+                    row = old_norm, *write_matrices(checkpoint, *outlets[i], kind, [page.pop(0) for page in pages])
+                    measured[i].setdefault(name, []).append(row)
                 del old_norms[: len(pages)], pages
                 progress.advance(bar)
     for model, rows_of in zip(models, measured, strict=True):
@@ -180,8 +180,12 @@ def return_memory() -> None:
 
 def write_matrices(
     checkpoint: Checkpoint, model: Growing, writer: TensorWriter, kind: WeightKind, pages: Sequence[NewMatrices]
-) -> float:
-    """Writes one kind's new matrices, `pages` each [new, out, in], in the source's dtype; returns their mean norm."""
+) -> tuple[float, float]:
+    """Writes one kind's new matrices, `pages` each [new, out, in], in the source's dtype.
+
+    Returns:
+      Their mean norm, and the mean loss of the predictors that made them; NaN where there is none.
+    """
     matrices = [np.asarray(page.weights) for page in pages]
     parts = model.parts_of(kind)
     out, fan_in = kind[0].kind.shape[-2:]
@@ -193,7 +197,7 @@ def write_matrices(
             f"{kind_name(kind[0])}: the initialiser gave {list(matrices[0].shape)} for {expected}"
         )
     if model.failure is not None:
-        return float("nan")
+        return math.nan, math.nan
     norm = float(np.mean([np.linalg.norm(matrix) for page in matrices for matrix in page]))
     if is_transposed(checkpoint, kind[0]):
         matrices = [page.swapaxes(1, 2) for page in matrices]
@@ -206,4 +210,4 @@ def write_matrices(
             model.failure = InputError(f"{part.name}: not finite in {part.stack.kind.dtype}; {remedy}")
             break
         writer.write(part.name, tensor.tobytes())
-    return norm
+    return norm, mean_loss(pages)

@@ -89,16 +89,29 @@ def _fill(kinds: list[NamedKind], orders: Sequence[Order], together: bool) -> It
     spaces = sorted({order.initialiser.space for order in orders if isinstance(order.initialiser, Lesa)})
     while spaces:
         space = spaces.pop()
-        bases = [decompose(weights.pop(0) if not spaces else weights[k], space) for k in range(len(names))]
-        fits: dict[tuple[Lesa, int, PredictorSettings], list[Fit]] = {}
-        for i, order in enumerate(orders):
-            if isinstance(order.initialiser, Lesa) and order.initialiser.space == space:
-                if order.predictor not in fits:
-                    fits[order.predictor] = _learn(names, bases, order, together)
-                for k, (basis, fit) in enumerate(zip(bases, fits[order.predictor], strict=True)):
-                    filled[k, i] = NewMatrices(predict_matrices(basis, fit, order.gaps).weights, fit)
+        # The last space may have the weights themselves: no name here keeps them while its predictors train.
+        given = list(weights)
+        if not spaces:
+            weights.clear()
+        filled |= _predict(names, given, space, orders, together)
     for k in range(len(names)):
         yield [filled.pop((k, i)) for i in range(len(orders))]
+
+
+def _predict(
+    names: Sequence[str], weights: list, space: str, orders: Sequence[Order], together: bool
+) -> dict[tuple[int, int], NewMatrices]:
+    """What LESA's orders in one space get, by kind and order. Empties `weights`; its bases do not outlive it."""
+    bases = [decompose(weights.pop(0), space) for _ in names]
+    fits: dict[tuple[Lesa, int, PredictorSettings], list[Fit]] = {}
+    filled = {}
+    for i, order in enumerate(orders):
+        if isinstance(order.initialiser, Lesa) and order.initialiser.space == space:
+            if order.predictor not in fits:
+                fits[order.predictor] = _learn(names, bases, order, together)
+            for k, (basis, fit) in enumerate(zip(bases, fits[order.predictor], strict=True)):
+                filled[k, i] = NewMatrices(predict_matrices(basis, fit, order.gaps).weights, fit)
+    return filled
 
 
 def _learn(names: Sequence[str], bases: Sequence[Basis], order: Order, together: bool) -> list[Fit]:
