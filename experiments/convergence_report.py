@@ -72,7 +72,7 @@ def main_table(main: Mapping[str, Sequence[Curve]], base: Curve) -> str:
     ]
     lines = [header, ["---"] * len(header)]
     lines.append(
-        ["base", "", "", "", *([f"{math.exp(base.points[0][1]):.2f}"] + [""] * len(marks)), spread([base.other])]
+        ["base", "", "", "", *([f"{math.exp(base.points[0][1]):.2f}"] + [""] * len(tokens)), spread([base.other])]
     )
     for method, runs in main.items():
         cells = [method, str(len(runs)), f"{runs[0].rate:g}", f"{runs[0].mflop:.0f}"]
