@@ -153,7 +153,7 @@ def measure(
             if (name, seed) in failures:
                 raise failures[name, seed]
             if not path.exists():
-                write_json(path, measured_row(settings, model_folder(settings, variant, seed)))
+                write_json(path, measured_row(settings, variant, seed))
         except InputError as error:
             return Outcome(method, place, 0, (), 0, 0, error=str(error))
         rows.append(read_json(path, ""))
@@ -178,11 +178,11 @@ def model_folder(settings: CompareSettings, variant: Variant | None, seed: int) 
     return settings.output / "models" / f"{variant.name}-{seed if find_method(variant.method).random else 0}"
 
 
-def measured_row(settings: CompareSettings, folder: Path) -> dict[str, Any]:
-    """Size and perplexity of a checkpoint."""
+def measured_row(settings: CompareSettings, variant: Variant | None, seed: int) -> dict[str, Any]:
+    """Size and perplexity of a variant's checkpoint, or of base, which may have a growth.json of its own."""
+    folder = model_folder(settings, variant, seed)
     checkpoint = open_checkpoint(folder)
-    grown = (folder / GROWTH_FILE).exists() and folder.parent.parent == settings.output
-    growth = read_growth(folder) if grown else None
+    growth = None if variant is None else read_growth(folder)
     sizes = growth.measurements["parameters"] if growth else {"before": checkpoint.parameters}
     measured = evaluate(
         EvaluateSettings(

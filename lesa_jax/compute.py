@@ -4,6 +4,7 @@ Any number of grown models of one original are filled at once: a kind is read on
 """
 
 import ctypes
+import functools
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -51,8 +52,14 @@ class Growing:
 
     def parts_of(self, kind: WeightKind) -> list[Part]:
         """In ascending order of their gaps."""
-        found = [part for part in self.parts if (part.stack, part.numbers[1:]) == kind]
-        return sorted(found, key=lambda part: part.numbers)
+        return self.parts_by_kind.get(kind, [])
+
+    @functools.cached_property
+    def parts_by_kind(self) -> dict[WeightKind, list[Part]]:
+        found: dict[WeightKind, list[Part]] = {}
+        for part in sorted(self.parts, key=lambda part: part.numbers):
+            found.setdefault((part.stack, part.numbers[1:]), []).append(part)
+        return found
 
 
 def compute_new_layers(

@@ -278,12 +278,12 @@ def write_weights(works: Sequence[Work], seconds: dict[str, float], progress: Pr
             compute_new_layers(works[0].job.checkpoint, outlets, progress)
     with stage(seconds, "copy"):
         checkpoint = works[0].job.checkpoint
-        sound = [work for work in works if work.growing is None or work.growing.failure is None]
-        rest = [[(work, part) for part in work.job.parts if part.made != "computed"] for work in sound]
+        fine = [work for work in works if work.growing is None or work.growing.failure is None]
+        rest = [[(work, part) for part in work.job.parts if part.made != "computed"] for work in fine]
         for work, part in heapq.merge(*rest, key=lambda item: place_in_source(checkpoint, item[1])):
             work.writer.write(part.name, part_bytes(checkpoint, part))
             release(checkpoint)
-        for work in sound:
+        for work in fine:
             work.writer.close()
             write_index(work.folder, work.job.layout)
 
