@@ -1,25 +1,45 @@
 """Growth methods side by side on one model: `python -m lesa_jax.compare --model DIR --text FILE --output DIR`.
 
 All variants are grown together, so that every weight is read, taken apart and learned once; then each is measured, and
-with --train-data trained on the same batches.
+with --train-data trained on the same batches. The report is made from what lies finished in the output folder, so that
+several processes may work on one comparison, each on a device of its own.
 """
 
-import json
 import math
 import shutil
 import statistics
 import sys
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, astuple, replace
+from dataclasses import astuple, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from lesa_jax import demo
 from lesa_jax.checkpoint import open_checkpoint, read_json
 from lesa_jax.cli import read_text, run_command
-from lesa_jax.compare_settings import CompareSettings, Variant, check_settings, grown_seeds, variants, ways
+from lesa_jax.compare_settings import (
+    BASE,
+    CompareSettings,
+    Variant,
+    check_settings,
+    grown_seeds,
+    name_of,
+    variants,
+    ways,
+)
+from lesa_jax.comparison_folder import (
+    START_LOCK,
+    curve_file,
+    lock_file,
+    make_output,
+    model_folder,
+    row_file,
+    start,
+    turn,
+)
 from lesa_jax.comparison_report import Comparison, Outcome, Point, write_report
 from lesa_jax.comparison_table import markdown
 from lesa_jax.errors import InputError
@@ -34,16 +54,14 @@ from lesa_jax.models import ModelConfig
 from lesa_jax.run_log import METRICS, read_metrics
 from lesa_jax.train import train
 from lesa_jax.train_settings import TrainSettings, parse_count
-from lesa_jax.writer import write_json, write_text
-
-BASE = "base"
-SETTINGS_FILE = "compare.json"
-# Options that another call for the same output may change.
-FREE = ("output", "methods", "placements", "seeds", "keep_models")
+from lesa_jax.writer import write_json
 
 
 def compare(settings: CompareSettings) -> Comparison:
     """Compares growth methods; see `CompareSettings`. Goes on with a comparison that is already in the output folder.
+
+    Several processes may be given the same settings at a time: one grows and measures, then each trains what no other
+    has taken, and all return the whole.
 
     Returns:
       What was measured; the report in the output folder says the same.
@@ -51,7 +69,6 @@ def compare(settings: CompareSettings) -> Comparison:
     Raises:
       InputError: bad input, found before anything is grown. A method that fails is a row of the result, no error.
     """
-    started = time.monotonic()
     check_settings(settings)
     wanted = variants(settings)
     base = demo.MODEL_DIRECTORY if settings.model is None else resolve_model(settings.model, settings.revision)
@@ -60,60 +77,16 @@ def compare(settings: CompareSettings) -> Comparison:
     settings = replace(settings, model=str(base), revision=None, sequence_length=length)
     if settings.text is not None:
         read_text("--text", settings.text)
-    start_output(settings)
-    if settings.text is None:
-        settings = replace(settings, text=settings.output / "text.txt")
-        write_text(settings.output / "text.txt", demo.evaluation_text())
-
-    failures = grow_missing(settings)
-    outcomes = {variant: measure(settings, variant, failures) for variant in (None, *wanted)}
-
-    def report() -> Comparison:
-        comparison = describe(settings, tuple(outcomes.values()), time.monotonic() - started)
-        write_report(comparison, settings.output)
-        return comparison
-
-    comparison = report()
+    make_output(settings.output)
+    with turn(settings.output / START_LOCK, "grows the models and measures them"):
+        settings = start(settings)
+        failures = grow_missing(settings)
+        outcomes = {variant: measure(settings, variant, failures) for variant in (None, *wanted)}
     if settings.train_data is not None:
-        for seed in range(settings.seeds):  # seed after seed, so that early reports compare all methods
-            for variant in outcomes:
-                outcomes[variant] = train_variant(settings, variant, seed, outcomes[variant])
-                comparison = report()
+        train_missing(settings, outcomes)
     if not settings.keep_models:
-        shutil.rmtree(settings.output / "models", ignore_errors=True)
-    return comparison
-
-
-def start_output(settings: CompareSettings) -> None:
-    """Makes the output folder, or recognises an earlier comparison's.
-
-    Raises:
-      InputError: the folder holds something else, or a comparison with other settings.
-    """
-    path = settings.output / SETTINGS_FILE
-    record = {name: value for name, value in asdict(settings).items() if name not in FREE}
-    record = json.loads(json.dumps(record, default=str))
-    if path.exists():
-        for name, value in read_json(path, "").items():
-            if record.get(name) != value:
-                option = f"--{name.replace('_', '-')}"
-                raise InputError(
-                    f"--output {settings.output}: its comparison has {option} {value}, now it is {record.get(name)}; "
-                    "go on with the same options, or choose another folder"
-                )
-        return
-    if settings.output.exists() and (not settings.output.is_dir() or any(settings.output.iterdir())):
-        raise InputError(f"--output {settings.output}: exists and is no comparison; choose another folder")
-    (settings.output / "rows").mkdir(parents=True, exist_ok=True)
-    write_json(path, record)
-
-
-def row_file(settings: CompareSettings, name: str, seed: int) -> Path:
-    return settings.output / "rows" / f"{name}-{seed}.json"
-
-
-def curve_file(settings: CompareSettings, name: str, seed: int) -> Path:
-    return settings.output / "rows" / f"{name}-{seed}.curve.json"
+        remove_models(settings)
+    return report(settings, outcomes)
 
 
 def grow_missing(settings: CompareSettings) -> dict[tuple[str, int], InputError]:
@@ -121,9 +94,9 @@ def grow_missing(settings: CompareSettings) -> dict[tuple[str, int], InputError]
     missing = []
     for variant, seed, way in ways(settings, settings.output / "models"):
         trained = settings.train_data is None or all(
-            curve_file(settings, variant.name, s).exists() for s in trained_seeds(settings, variant, seed)
+            curve_file(settings, variant, s).exists() for s in trained_seeds(settings, variant, seed)
         )
-        measured = row_file(settings, variant.name, seed).exists()
+        measured = row_file(settings, variant, seed).exists()
         if not (measured and trained) and not (way.output / GROWTH_FILE).exists():
             missing.append((variant, seed, way))
     if not missing:
@@ -136,6 +109,15 @@ def grow_missing(settings: CompareSettings) -> dict[tuple[str, int], InputError]
     }
 
 
+def remove_models(settings: CompareSettings) -> None:
+    """Removes the grown checkpoints, but none of another process that compares other methods here."""
+    folder = settings.output / "models"
+    for _, _, way in ways(settings, folder):
+        shutil.rmtree(way.output, ignore_errors=True)
+    if folder.exists() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
 def trained_seeds(settings: CompareSettings, variant: Variant, grown: int) -> Sequence[int]:
     """The training seeds that use the model grown with this seed."""
     return [grown] if find_method(variant.method).random else range(settings.seeds)
@@ -145,10 +127,11 @@ def measure(
     settings: CompareSettings, variant: Variant | None, failures: Mapping[tuple[str, int], InputError]
 ) -> Outcome:
     """A variant before training, or base: one perplexity for each seed that grows a model of its own."""
-    name, method, place = (BASE, BASE, "-") if variant is None else (variant.name, variant.method, variant.place)
+    name = name_of(variant)
+    method, place = (BASE, "-") if variant is None else (variant.method, variant.place)
     rows = []
     for seed in range(1) if variant is None else grown_seeds(settings, variant):
-        path = row_file(settings, name, seed)
+        path = row_file(settings, variant, seed)
         try:
             if (name, seed) in failures:
                 raise failures[name, seed]
@@ -168,14 +151,6 @@ def measure(
         initial=tuple(row["perplexity"] for row in rows),
         curves=() if variant is not None else ((Point(0, 0.0, 0.0, row["nll"]),),),
     )
-
-
-def model_folder(settings: CompareSettings, variant: Variant | None, seed: int) -> Path:
-    """Where the model is that a training seed starts from."""
-    if variant is None:
-        assert settings.model is not None
-        return Path(settings.model)
-    return settings.output / "models" / f"{variant.name}-{seed if find_method(variant.method).random else 0}"
 
 
 def measured_row(settings: CompareSettings, variant: Variant | None, seed: int) -> dict[str, Any]:
@@ -202,25 +177,61 @@ def measured_row(settings: CompareSettings, variant: Variant | None, seed: int) 
     }
 
 
+def train_missing(settings: CompareSettings, outcomes: dict[Variant | None, Outcome]) -> None:
+    """Trains what has no curve yet, and reports after each. An outcome whose training fails gets the reason.
+
+    What another process is training is left to it and looked at last, in case it was stopped.
+    """
+    report(settings, outcomes)
+    # Seed after seed, so that early reports compare all methods.
+    runs = [(variant, seed) for seed in range(settings.seeds) for variant in outcomes]
+    taken = []
+    for number, (variant, seed) in enumerate(runs, 1):
+        if outcomes[variant].error is not None or curve_file(settings, variant, seed).exists():
+            continue
+        try:
+            with FileLock(lock_file(settings, variant, seed), blocking=False):
+                print(f"training {name_of(variant)}, seed {seed} ({number} of {len(runs)})", file=sys.stderr)
+                outcomes[variant] = train_variant(settings, variant, seed, outcomes[variant])
+        except Timeout:
+            taken.append((variant, seed))
+        else:
+            report(settings, outcomes)
+    for variant, seed in taken:
+        with turn(lock_file(settings, variant, seed), f"trains {name_of(variant)}, seed {seed}"):
+            outcomes[variant] = train_variant(settings, variant, seed, outcomes[variant])
+
+
 def train_variant(settings: CompareSettings, variant: Variant | None, seed: int, outcome: Outcome) -> Outcome:
-    """The outcome with the curve of one more seed, trained now or earlier."""
-    if outcome.error is not None:
-        return outcome
-    name = BASE if variant is None else variant.name
-    path = curve_file(settings, name, seed)
-    try:
-        if not path.exists():
+    """Sees to it that the variant's curve of this seed is there; the outcome, with the reason if it cannot be."""
+    path = curve_file(settings, variant, seed)
+    if outcome.error is None and not path.exists():
+        try:
             write_json(path, trained_curve(settings, variant, seed))
-    except InputError as error:
-        return replace(outcome, error=f"seed {seed}: {error}")
-    curve = read_json(path, "")
-    points = tuple(Point(*point) for point in curve["points"])
-    earlier = outcome.curves if seed else ()
+        except InputError as error:
+            return replace(outcome, error=f"seed {seed}: {error}")
+    return outcome
+
+
+def report(settings: CompareSettings, outcomes: Mapping[Variant | None, Outcome]) -> Comparison:
+    """Writes the report of what is there by now, from this process and others."""
+    with FileLock(settings.output / "report.lock"):
+        comparison = describe(settings, tuple(with_curves(settings, *item) for item in outcomes.items()))
+        write_report(comparison, settings.output)
+    return comparison
+
+
+def with_curves(settings: CompareSettings, variant: Variant | None, outcome: Outcome) -> Outcome:
+    """The outcome with the curves of all seeds that are trained by now."""
+    paths = [curve_file(settings, variant, seed) for seed in range(settings.seeds)]
+    curves = [read_json(path, "") for path in paths if settings.train_data is not None and path.exists()]
+    if outcome.error is not None or not curves:
+        return outcome
     return replace(
         outcome,
-        curves=(*earlier, points),
-        step_flops=curve["step_flops"],
-        backward_depth=curve["backward_depth"],
+        curves=tuple(tuple(Point(*point) for point in curve["points"]) for curve in curves),
+        step_flops=curves[0]["step_flops"],
+        backward_depth=curves[0]["backward_depth"],
     )
 
 
@@ -230,8 +241,8 @@ def trained_curve(settings: CompareSettings, variant: Variant | None, seed: int)
     assert settings.sequence_length is not None
     folder = model_folder(settings, variant, seed)
     every = parse_count("--eval-every", settings.eval_every) // (settings.batch_size * settings.sequence_length)
-    output = settings.output / "runs" / f"{BASE if variant is None else variant.name}-{seed}"
-    report = train(
+    output = settings.output / "runs" / f"{name_of(variant)}-{seed}"
+    run = train(
         TrainSettings(
             model=str(folder),
             data=settings.train_data,
@@ -251,13 +262,13 @@ def trained_curve(settings: CompareSettings, variant: Variant | None, seed: int)
             export="none",
         )
     )
-    if report.stopped:
+    if run.stopped:
         raise KeyboardInterrupt
     shutil.rmtree(output / "checkpoints")
-    flops = report.forward_flops + report.backward_flops
+    flops = run.forward_flops + run.backward_flops
     return {
         "step_flops": flops,
-        "backward_depth": report.backward_depth,
+        "backward_depth": run.backward_depth,
         "points": [list(astuple(point)) for point in curve_points(output, flops)],
     }
 
@@ -276,7 +287,7 @@ def curve_points(output: Path, flops: float) -> list[Point]:
     return points
 
 
-def describe(settings: CompareSettings, outcomes: tuple[Outcome, ...], seconds: float) -> Comparison:
+def describe(settings: CompareSettings, outcomes: tuple[Outcome, ...]) -> Comparison:
     tokens = None if settings.train_tokens is None else parse_count("--train-tokens", settings.train_tokens)
     trained = {"new": "the new layers", "new+norms": "the new layers and all norms", "all": "everything"}
     assert settings.model is not None
@@ -291,7 +302,6 @@ def describe(settings: CompareSettings, outcomes: tuple[Outcome, ...], seconds: 
         trained=None if tokens is None else f"{trained.get(settings.train, settings.train)}; of base everything",
         seeds=tuple(range(settings.seeds)),
         outcomes=outcomes,
-        seconds=seconds,
         command=" ".join(["python -m lesa_jax.compare", *sys.argv[1:]]),
         versions={name: version(name) for name in PACKAGES},
     )

@@ -11,13 +11,16 @@ from lesa_jax.methods import METHODS, Placement, Stacking, find_method
 from lesa_jax.metrics import PplProtocol
 from lesa_jax.train_settings import parse_count
 
+BASE = "base"
+
 
 @dataclass(frozen=True)
 class CompareSettings:
     """Compare growth methods on a model: which one starts lowest, and with --train-data, which one learns fastest.
 
     Grows the model by every method, measures each one's perplexity, trains all on the same batches if asked to, and
-    writes tables, pictures and report.html. An interrupted comparison goes on where it stopped.
+    writes tables, pictures and report.html. An interrupted comparison goes on where it stopped. Processes given the same
+    command at a time share the training.
 
     Examples:
       python -m lesa_jax.compare --model ./my-model --text held-out.txt --output comparison
@@ -118,6 +121,16 @@ def split(words: str) -> list[str]:
     return [word.strip() for word in words.split(",") if word.strip()]
 
 
+def name_of(variant: Variant | None) -> str:
+    """What a row's files are named by; None is base."""
+    return BASE if variant is None else variant.name
+
+
+def model_name(variant: Variant, seed: int) -> str:
+    """Folder of the model that training with `seed` starts from: the same one for all seeds, or one for each."""
+    return f"{variant.name}-{seed if find_method(variant.method).random else 0}"
+
+
 def grown_seeds(settings: CompareSettings, variant: Variant) -> range:
     """Seeds that grow different models."""
     return range(settings.seeds if find_method(variant.method).random else 1)
@@ -129,7 +142,7 @@ def ways(settings: CompareSettings, folder: Path) -> Iterator[tuple[Variant, int
         for seed in grown_seeds(settings, variant):
             way = ExpandSettings(
                 model=settings.model,
-                output=folder / f"{variant.name}-{seed}",
+                output=folder / model_name(variant, seed),
                 method=variant.method,
                 layers=settings.layers,
                 placement=variant.placement,

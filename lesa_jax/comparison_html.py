@@ -30,7 +30,6 @@ from lesa_jax.comparison_report import (
     style,
 )
 from lesa_jax.comparison_table import COLUMNS, join, mean_sd, number, ordered, shown, summary, verdict
-from lesa_jax.run_log import duration
 
 # PALETTE for dark paper.
 DARK = ("#3b9fe0", "#f07b2e", "#22b98a", "#e29bc4", "#8fd0f7", "#f2b632", "#b5985a", "#a48bea")
@@ -214,7 +213,6 @@ def facts(comparison: Comparison) -> list[tuple[str, str]]:
         "trained": comparison.trained,
         "seeds": ", ".join(map(str, comparison.seeds)),
         "command": comparison.command,
-        "time": duration(comparison.seconds),
         "versions": ", ".join(f"{name} {version}" for name, version in comparison.versions.items()),
     }
     return [(name, value) for name, value in values.items() if value]

@@ -95,7 +95,6 @@ class Comparison:
       trained: which weights were trained, in words.
       seeds: all of them.
       outcomes: the rows; the first is base.
-      seconds: that everything took.
       command: that was run.
       versions: of the programs, by name.
     """
@@ -109,7 +108,6 @@ class Comparison:
     trained: str | None
     seeds: tuple[int, ...]
     outcomes: tuple[Outcome, ...]
-    seconds: float
     command: str
     versions: Mapping[str, str]
 

@@ -2,12 +2,18 @@
 
 import json
 import math
+import re
+import subprocess
+import sys
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from lesa_jax import compare as module
 from lesa_jax import methods
@@ -156,6 +162,60 @@ def test_a_finished_comparison_trains_nothing_again(place, trained, monkeypatch)
     options = {"train_data": str(place / "data.jsonl"), "train_tokens": "2K", "eval_every": "1K", "learning_rate": 1e-2}
     again = compare(settings(place, "trained", methods="llama_pro,duplicate", batch_size=8, seeds=2, **options))
     assert again.outcomes == trained.outcomes
+
+
+def test_what_another_process_trains_is_left_to_it_and_looked_at_last(place, trained, capsys):
+    """The other process trains base, and dies of it when the rest is done."""
+    folder = place / "shared-work"
+    options = {"train_data": str(place / "data.jsonl"), "train_tokens": "2K", "eval_every": "1K", "learning_rate": 1e-2}
+    (folder / "rows").mkdir(parents=True)
+    (folder / "start.lock").touch()
+    held = threading.Event()
+
+    def other_process():
+        with FileLock(folder / "rows" / "base-0.lock"):
+            held.set()
+            while not (folder / "rows" / "duplicate-0.curve.json").exists():
+                time.sleep(0.05)
+            time.sleep(1)
+
+    other = threading.Thread(target=other_process)
+    other.start()
+    held.wait()
+    found = compare(settings(place, "shared-work", methods="llama_pro,duplicate", batch_size=8, **options))
+    other.join()
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith(("training ", "waiting "))]
+    assert said == [
+        "training llama_pro, seed 0 (2 of 3)",
+        "training duplicate, seed 0 (3 of 3)",
+        "waiting for another process, which trains base, seed 0",
+    ]
+    for outcome, alone in zip(found.outcomes, trained.outcomes, strict=True):
+        assert [point.loss for point in outcome.curves[0]] == [point.loss for point in alone.curves[0]]
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_comparison(place, trained):
+    """Each run is made by one of them; both print the same table."""
+    job = settings(place, "two", methods="llama_pro,duplicate", batch_size=8, seeds=2)
+    command = [
+        *(sys.executable, "-m", "lesa_jax.compare", "--model", str(job.model), "--text", str(job.text)),
+        *("--output", str(job.output), "--methods", job.methods, "--batch-size", "8", "--seeds", "2"),
+        *("--sequence-length", "32", "--train-data", str(place / "data.jsonl"), "--train-tokens", "2K"),
+        *("--eval-every", "1K", "--learning-rate", "1e-2"),
+    ]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    (table, first), (other_table, second) = [process.communicate() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], first + second
+    trained_by = [re.findall(r"training (\w+, seed \d)", log) for log in (first, second)]
+    assert all(trained_by)
+    assert sorted(trained_by[0] + trained_by[1]) == [
+        f"{name}, seed {seed}" for name in ("base", "duplicate", "llama_pro") for seed in (0, 1)
+    ]
+    assert table == other_table
+    rows = [json.loads((place / name / "table.json").read_text()) for name in ("two", "trained")]
+    for ours, alone in zip(*rows, strict=True):
+        assert ours["perplexity"] == pytest.approx(alone["perplexity"], rel=1e-5)
 
 
 @pytest.mark.slow

@@ -54,7 +54,7 @@ def comparison(*outcomes, base=BASE, seeds=(0,), **more):
         "command": "python -m lesa_jax.compare",
         "versions": {"lesa_jax": "0.1.0"},
     }
-    return Comparison(seeds=seeds, outcomes=(base, *outcomes), seconds=12.5, **{**values, **more})
+    return Comparison(seeds=seeds, outcomes=(base, *outcomes), **{**values, **more})
 
 
 def trained(**more):
