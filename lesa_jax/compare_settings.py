@@ -19,8 +19,8 @@ class CompareSettings:
     """Compare growth methods on a model: which one starts lowest, and with --train-data, which one learns fastest.
 
     Grows the model by every method, measures each one's perplexity, trains all on the same batches if asked to, and
-    writes tables, pictures and report.html. An interrupted comparison goes on where it stopped. Processes given the same
-    command at a time share the training.
+    writes tables, pictures and report.html. An interrupted comparison goes on where it stopped; several processes that
+    are given the same command at a time share the training.
 
     Examples:
       python -m lesa_jax.compare --model ./my-model --text held-out.txt --output comparison
