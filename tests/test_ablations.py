@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "experiments"))
 
 import ablation
 import ablation_fit
+import ablation_inputs
 import continuity
 
 SETTINGS = PredictorSettings(hidden_size=8, epochs=2, batch_size=16)
@@ -150,6 +151,43 @@ def test_matrices_are_the_basis_times_the_rows(bases):
     found = ablation_fit.predicted_matrices({"k": basis}, {"k": params}, [1, 3], [2, 4])["k"][0, 1]
     rows = predict(jax.tree.map(lambda leaf: leaf[0], params), jnp.concatenate([basis.v[3], basis.v[4]], axis=1))
     np.testing.assert_allclose(found, np.asarray(basis.u) @ np.diag(np.asarray(basis.s)) @ np.asarray(rows), atol=1e-5)
+
+
+def test_a_copy_takes_after_the_layer_below_and_zero_after_none(subject):
+    kinds, gaps = ablation.weight_kinds(subject.layers), (1, 3)
+    copied = ablation.copies(kinds, gaps)
+    found = ablation_inputs.resemblance(copied, kinds, gaps)
+    assert found["cosine_below"] == pytest.approx(1, abs=1e-5)
+    w = {kind: np.asarray(matrix, np.float64).reshape(len(matrix), -1) for kind, matrix in kinds.items()}
+    unit = {kind: rows / np.linalg.norm(rows, axis=1, keepdims=True) for kind, rows in w.items()}
+    above = np.mean([[rows[gap] @ rows[gap + 1] for gap in gaps] for rows in unit.values()])
+    others = np.mean(
+        [[rows[g] @ rows[j] for g in gaps for j in range(6) if j not in (g, g + 1)] for rows in unit.values()]
+    )
+    assert found["cosine_above"] == pytest.approx(above, abs=1e-5)
+    assert found["cosine_others"] == pytest.approx(others, abs=1e-5)
+    zero = {kind: 0 * matrix for kind, matrix in copied.items()}
+    assert set(ablation_inputs.resemblance(zero, kinds, gaps).values()) == {0.0}
+
+
+@pytest.mark.parametrize("mix", [False, True])
+def test_gaussian_rows_have_the_lengths_of_the_predicted_ones(bases, mix):
+    rows = {kind: 3 * basis.v[:2] for kind, basis in bases.items()}
+    for kind, matrices in ablation_inputs.gaussian_rows(bases, rows, mix).items():
+        basis = bases[kind]
+        found = np.asarray(basis.u, np.float64).T @ np.asarray(matrices, np.float64)
+        expected = np.linalg.norm(rows[kind], axis=-1) * np.asarray(basis.s)
+        np.testing.assert_allclose(np.linalg.norm(found, axis=-1), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_rows_mixed_from_v_have_its_covariance(bases):
+    """Rows of V that span a plane give rows in that plane; Gaussian rows leave it."""
+    basis = next(iter(bases.values()))
+    flat = basis.replace(v=basis.v.at[..., 2:].set(0))
+    rows = {"kind": basis.v[:2]}
+    mixed, free = (ablation_inputs.gaussian_rows({"kind": flat}, rows, mix)["kind"] for mix in (True, False))
+    assert float(jnp.abs(mixed[..., 2:]).max()) == 0
+    assert float(jnp.abs(free[..., 2:]).max()) > 1e-3
 
 
 def test_a_line_of_points_has_rank_correlation_one():
