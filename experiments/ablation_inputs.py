@@ -1,8 +1,9 @@
 """What LESA's prediction is made from: SVD or raw weights, whose norm weights, adjacent or two-apart inputs; controls.
 
 Command:   python experiments/ablation_inputs.py --model books16 --text books-val.txt --characters 40000
-Run time:  17 minutes on 2 CPU cores shared with much other work (load 11).
-Expected:  experiments/results/ablation_inputs_books16.csv and .png; verdicts in experiments/README.md.
+           The same without --model and --text is for the demo model.
+Run time:  7 minutes (demo: 3) on 2 CPU cores with other work on both.
+Expected:  experiments/results/ablation_inputs_books16.csv and .png (_demo); verdicts in experiments/README.md.
 
 Eight new layers in the top gaps, no training after growth. Predictors learn from samples whose two inputs are two
 layers apart (l-1 and l+1); a new layer in the gap between g and g+1 then gets adjacent inputs (g, g+1), as published.

@@ -1,8 +1,9 @@
 """Where a new layer may go: every gap on its own and every run of four gaps, and how far each disturbs what follows.
 
 Command:   python experiments/ablation_position.py --model books16 --text books-val.txt --characters 16000
-Run time:  21 minutes on 2 CPU cores shared with much other work (load 11).
-Expected:  experiments/results/ablation_position_books16.csv and .png; verdicts in experiments/README.md.
+           The demo model has 40000 characters and neither --model nor --text.
+Run time:  21 minutes on 2 CPU cores shared with much other work (load 11); demo: 5 minutes with other work on both.
+Expected:  experiments/results/ablation_position_books16.csv and .png (_demo); verdicts in experiments/README.md.
 
 Drift at layer l is the mean over tokens of |x' - x| / |x|, x the residual stream that enters original layer l in the
 base and x' in the grown model; "end" is the stream above the last layer. For one new layer, "written" is its drift

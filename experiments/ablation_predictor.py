@@ -1,8 +1,9 @@
 """Which settings of LESA's predictor matter: norm weight, hidden size, epochs and learning rate, or no network at all.
 
 Command:   python experiments/ablation_predictor.py --model books16 --text books-val.txt --characters 40000
-Run time:  about 40 minutes on 2 CPU cores shared with much other work, load 11; 8 minutes of processor time.
-Expected:  experiments/results/ablation_predictor_books16.csv and .png; verdicts in experiments/README.md.
+           The same without --model and --text is for the demo model.
+Run time:  8 minutes of processor time (demo: 4); on 2 CPU cores with other work on both twice that and more.
+Expected:  experiments/results/ablation_predictor_books16.csv and .png (_demo); verdicts in experiments/README.md.
 
 Every predictor is trained without the targets of three held-out layers, on which its error is taken, relative to
 predicting zero; that same predictor makes eight new layers in the top gaps. "Norm" is the Frobenius norm of a new
