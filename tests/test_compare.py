@@ -5,8 +5,6 @@ import math
 import re
 import subprocess
 import sys
-import threading
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +14,7 @@ import pytest
 from filelock import FileLock
 
 from lesa_jax import compare as module
-from lesa_jax import methods
+from lesa_jax import comparison_folder, methods
 from lesa_jax.compare import compare
 from lesa_jax.compare_settings import CompareSettings, Variant, variants
 from lesa_jax.comparison_report import Comparison, Outcome
@@ -164,26 +162,22 @@ def test_a_finished_comparison_trains_nothing_again(place, trained, monkeypatch)
     assert again.outcomes == trained.outcomes
 
 
-def test_what_another_process_trains_is_left_to_it_and_looked_at_last(place, trained, capsys):
-    """The other process trains base, and dies of it when the rest is done."""
+@pytest.mark.slow
+def test_what_another_process_trains_is_left_to_it_and_looked_at_last(place, trained, capsys, monkeypatch):
+    """The other process trains base, and dies when this one waits for it."""
     folder = place / "shared-work"
     options = {"train_data": str(place / "data.jsonl"), "train_tokens": "2K", "eval_every": "1K", "learning_rate": 1e-2}
     (folder / "rows").mkdir(parents=True)
     (folder / "start.lock").touch()
-    held = threading.Event()
+    other_process = FileLock(folder / "rows" / "base-0.lock")
+    other_process.acquire()
 
-    def other_process():
-        with FileLock(folder / "rows" / "base-0.lock"):
-            held.set()
-            while not (folder / "rows" / "duplicate-0.curve.json").exists():
-                time.sleep(0.05)
-            time.sleep(1)
+    def says(text, **where):
+        print(text, **where)
+        other_process.release()
 
-    other = threading.Thread(target=other_process)
-    other.start()
-    held.wait()
+    monkeypatch.setattr(comparison_folder, "print", says, raising=False)
     found = compare(settings(place, "shared-work", methods="llama_pro,duplicate", batch_size=8, **options))
-    other.join()
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith(("training ", "waiting "))]
     assert said == [
         "training llama_pro, seed 0 (2 of 3)",
