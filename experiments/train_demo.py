@@ -29,10 +29,12 @@ from flax.traverse_util import flatten_dict
 from safetensors.numpy import save
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from lesa_jax.base.files import replace_file
 from lesa_jax.demo import MODEL_DIRECTORY, evaluation_text, training_texts
-from lesa_jax.losses import token_nll
-from lesa_jax.models import ModelConfig, block, embed, head_weight, logits, make_context, rms_norm
-from lesa_jax.writer import replace_file
+from lesa_jax.models.config import ModelConfig
+from lesa_jax.models.decoder import block, embed, head_weight, logits, make_context
+from lesa_jax.models.layers import rms_norm
+from lesa_jax.models.losses import token_nll
 
 SEPARATOR = "<|endoftext|>"
 CONTEXT = 256

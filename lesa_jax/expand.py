@@ -6,26 +6,10 @@ tensors are copied byte for byte; peak memory follows one kind of weight, never 
 
 import sys
 
-from lesa_jax.cli import run_command
-from lesa_jax.errors import InputError
-from lesa_jax.expand_settings import ExpandSettings
-from lesa_jax.grow import grow
-from lesa_jax.report import ExpandReport, print_report
-
-
-def expand(settings: ExpandSettings) -> ExpandReport:
-    """Grows a checkpoint; see `ExpandSettings`.
-
-    Returns:
-      What was done and measured; for a dry run, what would be done.
-
-    Raises:
-      InputError: bad input, found before anything is written; nothing carries the output's name then.
-    """
-    [outcome] = grow([settings])
-    if isinstance(outcome, InputError):
-        raise outcome
-    return outcome
+from lesa_jax.command import run_command
+from lesa_jax.growth.report import print_report
+from lesa_jax.growth.run import expand
+from lesa_jax.growth.settings import ExpandSettings
 
 
 def main() -> int:

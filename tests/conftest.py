@@ -16,9 +16,9 @@ import pytest
 import torch
 import transformers
 
-from lesa_jax.methods import METHODS
-from tests.cloud import Cloud
-from tests.training import grown_model, write_text
+from lesa_jax.planning.methods import METHODS
+from tests.support.cloud import Cloud
+from tests.support.training import grown_model, write_text
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 transformers.logging.set_verbosity_error()

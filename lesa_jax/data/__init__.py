@@ -6,12 +6,12 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from lesa_jax.base.errors import InputError
 from lesa_jax.data.chat import FastTokenizer
 from lesa_jax.data.loader import Loader, make_loader
 from lesa_jax.data.packing import PackedRows, pack_rows
 from lesa_jax.data.sources import find_files
 from lesa_jax.data.tokens import Stage, TokenStore, token_store
-from lesa_jax.errors import InputError
 
 __all__ = ["Loader", "PackedRows", "Stage", "TokenStore", "find_files", "make_loader", "open_data"]
 

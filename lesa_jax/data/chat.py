@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, UInt8
 
+from lesa_jax.base.errors import InputError
 from lesa_jax.data.sources import Record, field_names
-from lesa_jax.errors import InputError
 
 # A transformers PreTrainedTokenizerFast; its class takes seconds to import.
 FastTokenizer = Any

@@ -10,7 +10,7 @@ from typing import Any
 import grain
 import numpy as np
 
-from lesa_jax.errors import InputError
+from lesa_jax.base.errors import InputError
 
 THREADS = 2
 READ_AHEAD = 4  # batches

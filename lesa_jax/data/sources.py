@@ -20,7 +20,7 @@ from typing import Any
 
 import zstandard
 
-from lesa_jax.errors import InputError
+from lesa_jax.base.errors import InputError
 
 HUB = "hf://"
 FORMATS = (".txt", ".txt.gz", ".txt.zst", ".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")

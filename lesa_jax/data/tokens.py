@@ -17,11 +17,11 @@ from typing import Any, BinaryIO, Literal, TypeVar
 import numpy as np
 from jaxtyping import Int, Integer, UInt8
 
-from lesa_jax.checkpoint import read_json
+from lesa_jax.base.errors import InputError
+from lesa_jax.base.files import current_umask, read_json, sync, write_json
+from lesa_jax.checkpoint.tokenizer import check_vocabulary
 from lesa_jax.data.chat import Conversation, FastTokenizer, assistant_mask, chat_template, render
 from lesa_jax.data.sources import Record, cut_text, fingerprint, read_records, text_of
-from lesa_jax.errors import InputError
-from lesa_jax.writer import current_umask, sync, write_json
 
 Stage = Literal["pretrain", "sft"]
 
@@ -129,16 +129,8 @@ def open_store(folder: Path, vocab_size: int) -> TokenStore:
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder}: damaged token cache ({error}); remove this folder") from None
-    _check_ids(largest, vocab_size)
+    check_vocabulary(largest, vocab_size)
     return store
-
-
-def _check_ids(largest: int, vocab_size: int) -> None:
-    if largest >= vocab_size:
-        raise InputError(
-            f"the tokenizer gives token id {largest}, but config.json has vocab_size {vocab_size}; "
-            "the tokenizer belongs to another model"
-        )
 
 
 def _make_store(
@@ -198,7 +190,7 @@ class _StoreWriter:
         if not len(ids):
             return
         self.largest = max(self.largest, int(ids.max()))
-        _check_ids(self.largest, self.vocab_size)
+        check_vocabulary(self.largest, self.vocab_size)
         self.files["tokens"].write(ids.astype(self.dtype).tobytes())
         if mask is not None:
             self.files["mask"].write(mask.tobytes())

@@ -8,7 +8,7 @@ with it every perplexity differ a little between Python versions.
 import sysconfig
 from pathlib import Path
 
-from lesa_jax.errors import InputError
+from lesa_jax.base.errors import InputError
 
 MODEL_DIRECTORY = Path(__file__).parent / "model"
 

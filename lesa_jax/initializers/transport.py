@@ -28,8 +28,8 @@ from jax import lax
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from lesa_jax.initializers.average import for_each_gap
-from lesa_jax.svd import dot
+from lesa_jax.initializers.gaps import for_each_gap
+from lesa_jax.initializers.matrices import dot
 
 REGULARISATION = 0.06  # as published, in units of the weights
 

@@ -6,20 +6,18 @@ separately. Weights may be stored in bfloat16: each layer is cast to the dtype o
 float32 forward pass of a bfloat16 model never holds the model in float32.
 """
 
-from typing import Any
-
 import flax.struct
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from lesa_jax.errors import InputError
+from lesa_jax.base.errors import InputError
+from lesa_jax.checkpoint.names import Tree
 from lesa_jax.models.attention import causal_attention, layer_windows
 from lesa_jax.models.config import ModelConfig
+from lesa_jax.models.layers import feed_forward, linear, rms_norm
 from lesa_jax.models.rope import rotate, rotation
-
-Tree = dict[str, Any]
 
 
 @flax.struct.dataclass
@@ -43,23 +41,6 @@ def make_context(
     return Context(*rotation(positions_RxT, config.rope, config.head_dim), documents_BxT)
 
 
-def linear(params: Tree, x: Float[Array, "*shape features"]) -> Float[Array, "*shape out"]:
-    """x @ weight.T, plus the bias where the checkpoint has one. `weight` is [out, in]."""
-    y = jnp.einsum("...i,oi->...o", x, params["weight"].astype(x.dtype))
-    if "bias" in params:
-        y = y + jnp.broadcast_to(params["bias"].astype(x.dtype), y.shape)
-    return y
-
-
-def rms_norm(
-    params: Tree, x_BxTxE: Float[Array, "batch tokens hidden"], eps: float
-) -> Float[Array, "batch tokens hidden"]:
-    """x / sqrt(mean(x^2) + eps) * weight; the statistics are float32."""
-    wide = x_BxTxE.astype(jnp.float32)
-    scale = jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + eps)
-    return (wide * scale).astype(x_BxTxE.dtype) * params["weight"].astype(x_BxTxE.dtype)[None, None, :]
-
-
 def attention(
     params: Tree,
     x_BxTxE: Float[Array, "batch tokens hidden"],
@@ -80,12 +61,6 @@ def attention(
     q_BxTxHxD, k_BxTxKxD = (rotate(x, context.cos, context.sin) for x in (q_BxTxHxD, k_BxTxKxD))
     mixed_BxTxHxD = causal_attention(q_BxTxHxD, k_BxTxKxD, v_BxTxKxD, window, context.documents)
     return linear(params["o_proj"], mixed_BxTxHxD.reshape(batch, tokens, -1))
-
-
-def feed_forward(params: Tree, x_BxTxE: Float[Array, "batch tokens hidden"]) -> Float[Array, "batch tokens hidden"]:
-    """down(silu(gate(x)) * up(x))."""
-    gated_BxTxF = jax.nn.silu(linear(params["gate_proj"], x_BxTxE)) * linear(params["up_proj"], x_BxTxE)
-    return linear(params["down_proj"], gated_BxTxF)
 
 
 def block(

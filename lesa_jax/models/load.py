@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from lesa_jax.checkpoint import load_tree, open_checkpoint
-from lesa_jax.errors import InputError
+from lesa_jax.base.errors import InputError
+from lesa_jax.checkpoint.reader import load_tree, open_checkpoint
 from lesa_jax.models.config import ModelConfig
 from lesa_jax.models.shapes import check_shapes
 

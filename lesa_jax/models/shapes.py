@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from lesa_jax.errors import InputError
+from lesa_jax.base.errors import InputError
 from lesa_jax.models.config import ModelConfig
 
 

@@ -1,0 +1,224 @@
+"""LESA expansion against the published algorithm in torch, and SOLAR expansion against `cp -r`, on this machine.
+
+Command:   python experiments/bench/bench_expand.py
+Run time:  about 4 minutes on 2 CPU cores; 10 GB of disk for a moment. Needs torch (requirements-test.txt).
+Expected:  LESA at least 3.5 times as fast as torch in at most 0.4 of its memory; stage times near their floors; SOLAR's
+           writing within 1.5 of `cp -r`. The figures of the last run are in experiments/results/bench_expand.md.
+
+The checkpoint is synthetic: 12 layers of width 1024 and feed-forward 2816, float32, 6 new layers. Whole processes are
+timed from outside, imports and compilation included; peak memory is the kernel's count for the finished process. A
+floor is the work's own floating-point operations at the rate of a large matrix product measured in the same run.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from bench_report import write_report
+from random_llama import matrix_shapes, write_llama
+
+from lesa_jax.checkpoint.reader import open_checkpoint
+from lesa_jax.growth.compute import named_kinds
+from lesa_jax.initializers.lesa.predictor import PredictorSettings, fit
+from lesa_jax.initializers.lesa.svd import layer_svd
+
+WIDTH, INNER, LAYERS, NEW = 1024, 2816, 12, 6
+SHAPES = matrix_shapes(WIDTH, INNER)
+EXPAND = """
+import json, sys
+from pathlib import Path
+from lesa_jax.expand import ExpandSettings, expand
+report = expand(ExpandSettings(sys.argv[1], Path(sys.argv[2]), method=sys.argv[3], layers=int(sys.argv[4])))
+print(json.dumps(report.seconds))
+"""
+
+
+@dataclass(frozen=True)
+class BenchExpandSettings:
+    """What to run."""
+
+    pairs: int = 3
+    """How often SOLAR and cp -r take turns."""
+    solar_layers: int = 48
+    """Layers of the checkpoint that they copy: 48 are 2.5 GB in, 3.7 GB out."""
+    output: Path = Path("experiments/results/bench_expand.md")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished process: wall-clock seconds, peak resident bytes, what it printed."""
+
+    seconds: float
+    peak: int
+    output: str
+
+
+def run(command: list[str]) -> Run:
+    """Runs a command and accounts for it alone (`os.wait4`)."""
+    start = time.perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        output = process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
+    return Run(time.perf_counter() - start, usage.ru_maxrss * 1024, output)
+
+
+def write_checkpoint(folder: Path, layers: int) -> None:
+    """A random llama of the benchmark's shape; beyond 12 layers the weights repeat."""
+    write_llama(folder, WIDTH, INNER, layers, heads=16, distinct=LAYERS)
+
+
+def matmul_rate() -> float:
+    """Floating-point operations per second of a 4096-cube float32 product, the best of five."""
+    a = jnp.ones((4096, 4096))
+    product = jax.jit(jnp.matmul)
+    product(a, a).block_until_ready()
+    return 2 * 4096**3 / min(seconds(lambda: product(a, a).block_until_ready()) for _ in range(5))
+
+
+def seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def svd_flops(out: int, fan_in: int) -> float:
+    """Gram matrix and projection of every layer, and a symmetric eigendecomposition with vectors at 9 n^3."""
+    return LAYERS * 2 * 2 * out * out * fan_in + 9 * out**3
+
+
+def training_flops(out: int, fan_in: int) -> float:
+    """Forward, and both gradients but that of the first layer's input, for every sample of ten epochs."""
+    hidden = PredictorSettings().hidden_size
+    first, second, third = 2 * fan_in * hidden, hidden * hidden, hidden * fan_in
+    return 10 * (LAYERS - 2) * out * (4 * first + 6 * (second + third))
+
+
+def stage_times(folder: Path) -> dict[str, tuple[float, float]]:
+    """Seconds of SVD and of training, summed over kinds, one by one in this process, compilation included."""
+    checkpoint = open_checkpoint(folder)
+    times = {"svd": 0.0, "training": 0.0}
+    for stack in checkpoint.stacks:
+        if stack.sizes and len(stack.kind.shape) == 2:
+            (kind,) = named_kinds(checkpoint, (stack, ()), [])
+            basis = None
+
+            def decompose(w: np.ndarray | jax.Array = kind.weights) -> None:
+                nonlocal basis
+                basis = jax.block_until_ready(layer_svd(jnp.asarray(w)))
+
+            times["svd"] += seconds(decompose)
+            assert basis is not None
+            v, kept = basis.v, basis.kept
+            times["training"] += seconds(lambda v=v, kept=kept: jax.block_until_ready(fit(v, kept, jax.random.key(0))))
+    return {
+        "svd": (times["svd"], sum(svd_flops(*shape) for shape in SHAPES.values())),
+        "training": (times["training"], sum(training_flops(*shape) for shape in SHAPES.values())),
+    }
+
+
+def compare_lesa(folder: Path) -> list[tuple[str, str, str, str]]:
+    """Ours against torch, whole processes, and our stages against their floors."""
+    model = folder / "model"
+    write_checkpoint(model, LAYERS)
+    deeper = str(LAYERS + NEW)
+    ours = run([sys.executable, "-c", EXPAND, str(model), str(folder / "ours"), "lesa", deeper])
+    script = Path(__file__).with_name("torch_lesa.py")
+    command = [
+        sys.executable,
+        str(script),
+        "--model",
+        str(model),
+        "--output",
+        str(folder / "torch"),
+        "--layers",
+        deeper,
+    ]
+    torch = run(command)
+    rate = matmul_rate()
+    stages = stage_times(model)
+    floor = sum(flops for _, flops in stages.values()) / rate
+    torch_stages = json.loads(torch.output)["seconds"]
+    rows = [
+        (
+            "whole process, s",
+            f"{ours.seconds:.1f}",
+            f"{torch.seconds:.1f}",
+            f"{torch.seconds / ours.seconds:.2f} x faster",
+        ),
+        (
+            "peak memory, GB",
+            f"{ours.peak / 1e9:.2f}",
+            f"{torch.peak / 1e9:.2f}",
+            f"{ours.peak / torch.peak:.2f} of torch",
+        ),
+        ("floor of the whole, s", f"{floor:.1f}", "", f"we take {ours.seconds / floor:.2f} of it"),
+    ]
+    for (name, (taken, flops)), theirs in zip(stages.items(), ("svd", "train"), strict=True):
+        bound = flops / rate
+        rows.append(
+            (
+                f"{name}, s",
+                f"{taken:.1f}",
+                f"{torch_stages[theirs]:.1f}",
+                f"floor {bound:.1f}: {taken / bound:.2f} of it",
+            )
+        )
+    rows.append(("stages of ours, s", ", ".join(f"{k} {v:.1f}" for k, v in json.loads(ours.output).items()), "", ""))
+    rows.append(("matrix products, GFLOP/s", f"{rate / 1e9:.0f}", "", ""))
+    return rows
+
+
+def compare_solar(folder: Path, settings: BenchExpandSettings) -> list[tuple[str, str, str, str]]:
+    """SOLAR against `cp -r` of its own output, in turns: the writing itself, and the whole process."""
+    model = folder / "solar-model"
+    write_checkpoint(model, settings.solar_layers)
+    written, whole, copied = [], [], []
+    for _ in range(settings.pairs):
+        for path in (folder / "solar", folder / "solar-copy"):
+            shutil.rmtree(path, ignore_errors=True)
+        os.sync()
+        deeper = str(settings.solar_layers * 3 // 2)
+        ours = run([sys.executable, "-c", EXPAND, str(model), str(folder / "solar"), "solar", deeper])
+        whole.append(ours.seconds)
+        written.append(json.loads(ours.output)["copy"])
+        os.sync()
+        copied.append(run(["cp", "-r", str(folder / "solar"), str(folder / "solar-copy")]).seconds)
+    nbytes = sum(file.stat().st_size for file in (folder / "solar").iterdir())
+    ratios = [np.median(np.divide(times, copied)) for times in (written, whole)]
+    return [
+        (
+            f"SOLAR, {nbytes / 1e9:.1f} GB, writing with fsync, s",
+            f"{np.median(written):.2f}",
+            f"{np.median(copied):.2f} (cp -r)",
+            f"{ratios[0]:.2f} of cp -r",
+        ),
+        ("SOLAR, whole process, s", f"{np.median(whole):.2f}", "", f"{ratios[1]:.2f} of cp -r"),
+    ]
+
+
+def main(settings: BenchExpandSettings) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        rows = compare_lesa(folder) + compare_solar(folder, settings)
+    header = ("", "lesa_jax", "torch or cp", "ratio")
+    what = f"{LAYERS} layers, width {WIDTH}, {NEW} new layers"
+    write_report(settings.output, "experiments/bench/bench_expand.py", ("jax", "torch", "numpy"), what, header, rows)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(BenchExpandSettings, description=__doc__))

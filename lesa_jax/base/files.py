@@ -1,0 +1,121 @@
+"""Small files and folders, read with one-line errors and written whole or not at all.
+
+A folder is written under a hidden name beside its destination and gets its name in one rename when every byte is on the
+disk, so whatever carries the final name is complete.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lesa_jax.base.errors import InputError
+
+
+def read_text(option: str, path: Path) -> str:
+    """The text of a UTF-8 file that the user named with `option`.
+
+    Raises InputError for a file that is missing, not UTF-8, or blank.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{option} {path}: cannot be read as UTF-8 text ({error})") from None
+    if not text.strip():
+        raise InputError(f"{option} {path}: holds no text")
+    return text
+
+
+def read_json(path: Path, why: str) -> dict[str, Any]:
+    """A JSON object from a small file inside a checkpoint folder."""
+    inside(path)
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: not found; {why}") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as JSON ({error}); download it again") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: expected a JSON object, found {type(value).__name__}; download it again")
+    return value
+
+
+def inside(path: Path) -> Path:
+    """The path itself, if following links does not lead out of its folder.
+
+    The hub's cache is the one exception: `snapshots/REVISION/file` links to `blobs/HASH` two folders up.
+    """
+    folder = path.parent.resolve()
+    target = path.resolve()
+    blobs = folder.parent.parent / "blobs"
+    if target.is_relative_to(folder) or (folder.parent.name == "snapshots" and target.parent == blobs):
+        return path
+    raise InputError(f"{path}: links to {target}, outside the checkpoint's folder; put the file itself there")
+
+
+def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
+    """Writes a file beside `path`, which gets its name when every byte is on the disk.
+
+    The name beside is always the same, so that what a killed process left there is written over by the next.
+    """
+    beside = path.with_name(f".{path.name}.partial")
+    try:
+        write(beside)
+        sync(beside)
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+    sync(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a small file; under its name is the whole of it, on the disk, or what was there before."""
+    replace_file(path, lambda beside: beside.write_text(text, "utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def publish(output: Path) -> Iterator[Path]:
+    """A hidden folder beside `output` that takes its name when the block ends well and vanishes when it does not.
+
+    An earlier folder of that name is moved aside first and deleted last, so that the name is never half-written.
+    """
+    output = output.resolve()
+    output.parent.mkdir(parents=True, exist_ok=True)
+    hidden = Path(tempfile.mkdtemp(prefix=f".{output.name}.partial-", dir=output.parent))
+    try:
+        yield hidden
+        hidden.chmod(0o777 & ~current_umask())  # mkdtemp's folders are private
+        sync(hidden)
+        old = hidden.with_name(hidden.name.replace(".partial-", ".replaced-"))
+        if output.exists():
+            output.rename(old)
+        hidden.rename(output)
+        sync(output.parent)
+        shutil.rmtree(old, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(hidden, ignore_errors=True)
+        raise
+
+
+def current_umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
+
+
+def sync(path: Path) -> None:
+    """Waits until a file's bytes, or a folder's entries (names, renames), are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,47 @@
+"""Settings are frozen dataclasses, nested by what they are about; a shell, and a record on the disk, see one flat list.
+
+A setting whose value decides what comes out is plain. One that says where things lie, how they are computed or what is
+shown is `free`: a record of what made a result leaves it out, and going on with earlier work may change it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import MISSING, Field, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+FREE = "free"
+
+
+def free(default: Any = MISSING) -> Any:
+    """A field with this default whose value decides nothing about the result."""
+    return field(default=default, metadata={FREE: True})
+
+
+def flatten(settings: Any) -> dict[str, Any]:
+    """All settings by name, those of nested groups among them, in the order in which they are declared."""
+    return {setting.name: value for setting, value in _leaves(settings)}
+
+
+def deciding(settings: Any) -> dict[str, Any]:
+    """The settings that decide what comes out, as JSON values."""
+    return {setting.name: _plain(value) for setting, value in _leaves(settings) if not setting.metadata.get(FREE)}
+
+
+def option(name: str) -> str:
+    """How a setting is called in a shell."""
+    return "--" + name.replace("_", "-")
+
+
+def _leaves(settings: Any) -> Iterator[tuple[Field, Any]]:
+    for setting in fields(settings):
+        value = getattr(settings, setting.name)
+        if is_dataclass(value):
+            yield from _leaves(value)
+        else:
+            yield setting, value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,49 @@
+"""Numbers as people write and read them."""
+
+import math
+import re
+from datetime import timedelta
+
+from lesa_jax.base.errors import InputError
+
+
+def format_bytes(nbytes: int) -> str:
+    return f"{nbytes / 1e9:.2f} GB" if nbytes >= 1e8 else f"{nbytes / 1e6:.1f} MB"
+
+
+def finite(value: float | int | None) -> float | int | None:
+    """The value; None for NaN and infinities, which JSON does not have."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def short(count: float | int) -> str:
+    """1500000 as 1.5M."""
+    for unit, name in ((1e9, "B"), (1e6, "M"), (1e3, "K")):
+        if abs(count) >= unit:
+            return f"{count / unit:.4g}{name}"
+    return f"{count:.4g}"
+
+
+def short_rate(rate: float | int) -> str:
+    """12345.6 as 12.3k."""
+    for unit, name in ((1e6, "M"), (1e3, "k")):
+        if rate >= unit:
+            return f"{rate / unit:.{3 - len(str(int(rate / unit)))}f}{name}"
+    return f"{rate:.0f}"
+
+
+def duration(seconds: float) -> str:
+    """90.4 as 0:01:30."""
+    return str(timedelta(seconds=int(seconds)))
+
+
+UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "G": 10**9}
+
+
+def parse_count(option: str, text: str) -> int:
+    """`200M` as 200,000,000."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMBG]?)", text.strip().upper().replace("_", ""))
+    count = round(float(match[1]) * UNITS[match[2]]) if match else 0
+    if count < 1:
+        raise InputError(f"{option} {text}: expected a number such as 500000, 200M or 1.5B")
+    return count

@@ -1,0 +1,195 @@
+"""Reads Hugging Face checkpoints lazily: a folder is a config and tensors that lie memory-mapped in their files.
+
+Nothing is loaded until asked for, nothing is unpickled, and no path outside the folder is followed. Headers are checked
+by the safetensors library before any byte of them is used. Source of the format: github.com/huggingface/safetensors.
+"""
+
+import json
+import mmap
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from lesa_jax.base.errors import InputError
+from lesa_jax.base.files import inside, read_json
+from lesa_jax.checkpoint.format import DTYPES, FLOATS, INDEX, QUANTISED_PARTS, WEIGHTS, Kind
+from lesa_jax.checkpoint.names import Stack, stack_names
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where one tensor lies: bytes [start, stop) of `file`."""
+
+    name: str
+    kind: Kind
+    file: Path
+    start: int
+    stop: int
+
+    @property
+    def nbytes(self) -> int:
+        return self.stop - self.start
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """An opened checkpoint folder. Tensors are read with `read` and `read_stack`."""
+
+    folder: Path
+    config: dict[str, Any]
+    entries: Mapping[str, Entry]
+    stacks: tuple[Stack, ...]
+    maps: Mapping[Path, mmap.mmap] = field(repr=False)
+
+    @property
+    def files(self) -> list[Path]:
+        return sorted(self.maps)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(entry.nbytes for entry in self.entries.values())
+
+    @property
+    def parameters(self) -> int:
+        return sum(int(np.prod(entry.kind.shape)) for entry in self.entries.values() if entry.kind.dtype in FLOATS)
+
+
+def open_checkpoint(folder: str | Path) -> Checkpoint:
+    """Opens a folder with config.json and one or several safetensors files; reads no weights.
+
+    Raises:
+      InputError: missing, truncated, corrupted, quantised or escaping files, each named with what to do.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; give a folder with config.json and {WEIGHTS}, or a hub id")
+    config = read_json(folder / "config.json", "every Hugging Face checkpoint has one")
+    reject_quantised(config)
+    entries: dict[str, Entry] = {}
+    maps: dict[Path, mmap.mmap] = {}
+    for file, expected in weight_files(folder).items():
+        shard = read_header(file)
+        if missing := sorted(expected - shard.keys()):
+            raise InputError(f"{file.name}: tensor {missing[0]} is in {INDEX} but not in the file; download it again")
+        if double := sorted(entries.keys() & shard.keys()):
+            raise InputError(f"{file.name}: tensor {double[0]} is also in {entries[double[0]].file.name}; keep one")
+        entries |= shard
+        with file.open("rb") as stream:
+            maps[file] = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+    stacks = stack_names({name: entry.kind for name, entry in entries.items()})
+    return Checkpoint(folder, config, entries, tuple(stacks), maps)
+
+
+def weight_files(folder: Path) -> dict[Path, set[str]]:
+    """The folder's safetensors files and the tensors that the index expects in each."""
+    if (folder / INDEX).exists():
+        weight_map = read_json(folder / INDEX, "").get("weight_map")
+        if not isinstance(weight_map, dict) or not all(isinstance(f, str) for f in weight_map.values()):
+            raise InputError(f"{folder / INDEX}: no weight_map from tensor names to file names; download it again")
+        files: dict[Path, set[str]] = {}
+        for name, file in weight_map.items():
+            if Path(file).name != file or "\\" in file or "\0" in file:
+                raise InputError(f"{INDEX}: shard {file!r} is a path outside the folder; use plain file names")
+            files.setdefault(folder / file, set()).add(name)
+        for file in files:
+            if not file.exists():
+                raise InputError(f"{INDEX}: shard {file.name} is missing from {folder}; download it again")
+        return {inside(file): names for file, names in sorted(files.items())}
+    if (folder / WEIGHTS).exists():
+        return {inside(folder / WEIGHTS): set()}
+    pickles = sorted(f.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for f in folder.glob(pattern))
+    if pickles:
+        raise InputError(
+            f"{folder}: only {pickles[0]}, a pickle, which can run code when loaded; convert it once with "
+            f'transformers: AutoModelForCausalLM.from_pretrained("{folder}").save_pretrained(NEW_FOLDER)'
+        )
+    raise InputError(f"{folder}: neither {WEIGHTS} nor {INDEX}; give a folder with safetensors weights")
+
+
+def read_header(file: Path) -> dict[str, Entry]:
+    """Where each tensor of one safetensors file lies, after the library has checked header, sizes and overlaps."""
+    try:
+        with safe_open(file, framework="numpy"):
+            pass
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{file}: truncated or corrupted safetensors ({error}); download it again") from None
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        header = json.loads(stream.read(length))
+    header.pop("__metadata__", None)
+    entries = {}
+    for name, info in header.items():
+        if info["dtype"] not in DTYPES or QUANTISED_PARTS & set(name.split(".")):
+            raise InputError(
+                f"{file.name}: tensor {name} ({info['dtype']}) is quantised; dequantise the model to bf16 first"
+            )
+        start, stop = (8 + length + offset for offset in info["data_offsets"])
+        entries[name] = Entry(name, Kind(tuple(info["shape"]), info["dtype"]), file, start, stop)
+    if not entries:
+        raise InputError(f"{file}: holds no tensors; download it again")
+    return entries
+
+
+def reject_quantised(config: Mapping[str, Any]) -> None:
+    quantisation = config.get("quantization_config")
+    if quantisation:
+        method = quantisation.get("quant_method", "unknown method") if isinstance(quantisation, dict) else quantisation
+        raise InputError(
+            f"config.json: the checkpoint is quantised ({method}); new layers are computed from plain weights, so "
+            "dequantise it to bf16 first, or take the original checkpoint"
+        )
+
+
+def read_bytes(checkpoint: Checkpoint, entry: Entry) -> memoryview:
+    """The tensor's bytes where they lie; nothing is copied."""
+    return memoryview(checkpoint.maps[entry.file])[entry.start : entry.stop]
+
+
+def read(checkpoint: Checkpoint, name: str) -> np.ndarray:
+    """One tensor as a read-only view of its file, in the file's dtype."""
+    entry = checkpoint.entries[name]
+    array = np.frombuffer(read_bytes(checkpoint, entry), np.uint8).view(DTYPES[entry.kind.dtype])
+    return array.reshape(entry.kind.shape)
+
+
+def release(checkpoint: Checkpoint) -> None:
+    """Tells the system that the mapped pages read so far need not stay in this process's memory."""
+    for mapped in checkpoint.maps.values():
+        mapped.madvise(mmap.MADV_DONTNEED)
+
+
+def read_stack(checkpoint: Checkpoint, stack: Stack) -> np.ndarray:
+    """All tensors of one stack, stacked: shape `stack.sizes + stack.kind.shape`, in the file's dtype."""
+    out = np.empty((*stack.sizes, *stack.kind.shape), DTYPES[stack.kind.dtype])
+    for row, name in zip(out.reshape(-1, *stack.kind.shape), stack.names(), strict=True):
+        row[...] = read(checkpoint, name)
+    return out
+
+
+def load_tree(checkpoint: Checkpoint, dtype: np.dtype | None = None) -> dict[str, Any]:
+    """The whole checkpoint as a nested dict of stacked numpy arrays (see `names`), cast to `dtype` when given."""
+    tree: dict[str, Any] = {}
+    for stack in checkpoint.stacks:
+        node = tree
+        for key in stack.path[:-1]:
+            node = node.setdefault(key, {})
+        array = read_stack(checkpoint, stack)
+        node[stack.path[-1]] = array if dtype is None or stack.kind.dtype not in FLOATS else array.astype(dtype)
+    release(checkpoint)
+    return tree
+
+
+def tree_tensors(tree: Mapping[str, Any], stacks: Iterable[Stack]) -> dict[str, np.ndarray]:
+    """The inverse of `load_tree`: checkpoint names and the rows that belong to them."""
+    tensors = {}
+    for stack in stacks:
+        node: Any = tree
+        for key in stack.path:
+            node = node[key]
+        rows = np.asarray(node).reshape(-1, *stack.kind.shape)
+        tensors |= dict(zip(stack.names(), rows, strict=True))
+    return tensors

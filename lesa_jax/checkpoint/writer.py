@@ -1,0 +1,149 @@
+"""Writes sharded safetensors: the layout is known first, then tensors arrive in any order, then it is published.
+
+A checkpoint is written into a hidden folder beside its destination and gets its name in one rename when every byte is
+on the disk, so whatever carries the final name is complete.
+"""
+
+import json
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lesa_jax.base.files import write_json
+from lesa_jax.checkpoint.format import DTYPES, INDEX, WEIGHTS, Kind
+
+CHUNK = 1 << 24  # bytes per write call: large enough to cost nothing, small enough for a moving progress bar
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a tensor of the output lies: `nbytes` bytes from `start` of the file named `file`."""
+
+    file: str
+    start: int
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Every tensor's place, and the header (with its length field) that each file begins with."""
+
+    places: Mapping[str, Place]
+    headers: Mapping[str, bytes]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(map(len, self.headers.values())) + sum(place.nbytes for place in self.places.values())
+
+    def index(self) -> dict[str, Any] | None:
+        """Content of the index file; None for a single file, which needs none."""
+        if len(self.headers) == 1:
+            return None
+        total = sum(place.nbytes for place in self.places.values())
+        return {"metadata": {"total_size": total}, "weight_map": {n: p.file for n, p in self.places.items()}}
+
+
+def lay_out(kinds: Mapping[str, Kind], shard_size: int) -> Layout:
+    """Distributes tensors over files of at most `shard_size` bytes, in the order given; a larger tensor gets its own.
+
+    Args:
+      kinds: shape and dtype of every tensor of the output.
+      shard_size: bytes of tensor data per file.
+    """
+    shards: list[dict[str, int]] = [{}]
+    room = shard_size
+    for name, kind in kinds.items():
+        nbytes = math.prod(kind.shape) * DTYPES[kind.dtype].itemsize
+        if nbytes > room and shards[-1]:
+            shards.append({})
+            room = shard_size
+        shards[-1][name] = nbytes
+        room -= nbytes
+    places, headers = {}, {}
+    for number, shard in enumerate(shards, 1):
+        file = WEIGHTS if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"
+        header: dict[str, Any] = {"__metadata__": {"format": "pt"}}  # transformers refuses files without it
+        offset = 0
+        for name, nbytes in shard.items():
+            kind = kinds[name]
+            header[name] = {"dtype": kind.dtype, "shape": list(kind.shape), "data_offsets": [offset, offset + nbytes]}
+            offset += nbytes
+        text = json.dumps(header, separators=(",", ":")).encode()
+        text += b" " * (-len(text) % 8)  # tensor data is aligned to 8 bytes
+        headers[file] = len(text).to_bytes(8, "little") + text
+        offset = len(headers[file])
+        for name, nbytes in shard.items():
+            places[name] = Place(file, offset, nbytes)
+            offset += nbytes
+    return Layout(places, headers)
+
+
+class TensorWriter:
+    """Open files of one layout; every tensor is written exactly once, in any order."""
+
+    def __init__(self, folder: Path, layout: Layout, advance: Callable[[int], None] = lambda nbytes: None):
+        self.layout = layout
+        self.advance = advance
+        self.missing = set(layout.places)
+        self.files = {name: (folder / name).open("xb", buffering=0) for name in layout.headers}
+        for name, header in layout.headers.items():
+            self.files[name].write(header)
+            advance(len(header))
+
+    def write(self, name: str, data: bytes | memoryview) -> None:
+        """Writes the bytes of one tensor at its place."""
+        place = self.layout.places[name]
+        if len(data) != place.nbytes or name not in self.missing:
+            raise ValueError(f"{name}: {len(data)} bytes for {place.nbytes}, or written twice")
+        file = self.files[place.file]
+        file.seek(place.start)
+        for start in range(0, len(data), CHUNK):
+            part = memoryview(data)[start : start + CHUNK]
+            while part:  # an unbuffered write may be short
+                written = file.write(part)
+                part = part[written:]
+                self.advance(written)
+        self.missing.remove(name)
+
+    def close(self) -> None:
+        """Closes the files when everything is on the disk.
+
+        Raises:
+          ValueError: a tensor of the layout was never written.
+        """
+        if self.missing:
+            raise ValueError(f"never written: {sorted(self.missing)[:3]} and {len(self.missing) - 1} others")
+        for file in self.files.values():
+            os.fsync(file.fileno())
+        self.abandon()
+
+    def abandon(self) -> None:
+        for file in self.files.values():
+            file.close()
+
+
+def rewrite(
+    folder: Path, layout: Layout, name: str, change: Callable[[np.ndarray], np.ndarray], dtype: np.dtype
+) -> None:
+    """Changes the numbers of a tensor in a checkpoint that is not published yet."""
+    place = layout.places[name]
+    with (folder / place.file).open("r+b") as file:
+        file.seek(place.start)
+        data = change(np.frombuffer(file.read(place.nbytes), dtype)).tobytes()
+        if len(data) != place.nbytes:
+            raise ValueError(f"{name}: {len(data)} bytes for {place.nbytes}")
+        file.seek(place.start)
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_index(folder: Path, layout: Layout) -> None:
+    index = layout.index()
+    if index is not None:
+        write_json(folder / INDEX, index)

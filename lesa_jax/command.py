@@ -1,0 +1,52 @@
+"""What all commands share: options from a dataclass, one line for a bad input, a clean end on Ctrl-C, progress bars."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import TypeVar
+
+import tyro
+
+from lesa_jax.base.errors import InputError
+
+Settings = TypeVar("Settings")
+Result = TypeVar("Result")
+
+
+def run_command(
+    function: Callable[[Settings], Result],
+    settings: type[Settings],
+    show: Callable[[Result], None],
+    argv: Sequence[str] | None = None,
+    interrupted: str = "nothing was written under the output's name",
+) -> int:
+    """Parses the options, runs the command, shows its result.
+
+    Args:
+      function: the command as a Python function of its settings.
+      settings: the frozen dataclass of options; its docstring is the help text.
+      show: prints the result on stdout.
+      argv: the options; by default the process's own.
+      interrupted: what Ctrl-C leaves.
+
+    Returns:
+      The exit code: 0, or 2 after an InputError (one line on stderr). Ctrl-C and SIGTERM end the process with 130.
+    """
+    signal.signal(signal.SIGTERM, _interrupt)
+    parsed = tyro.cli(settings, args=argv, config=(tyro.conf.OmitArgPrefixes,))
+    try:
+        show(function(parsed))
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"interrupted: {interrupted}", file=sys.stderr, flush=True)
+        os._exit(130)  # an orderly exit would wait for the computation that XLA is in the middle of
+    return 0
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    """SIGTERM unwinds the stack as Ctrl-C does, so that half-written folders are removed."""
+    raise KeyboardInterrupt

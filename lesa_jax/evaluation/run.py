@@ -1,0 +1,90 @@
+"""Perplexity of a checkpoint on a text: `python -m lesa_jax.evaluate --model DIR_OR_HUB_ID --text FILE`.
+
+Prints one JSON object. Computes in float32, on accelerators at full matrix precision, from weights kept in their
+stored dtype. `lesa_jax.metrics` defines the two protocols.
+"""
+
+import json
+import math
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lesa_jax import demo
+from lesa_jax.base.console import progress_bars
+from lesa_jax.base.errors import InputError
+from lesa_jax.base.files import read_text
+from lesa_jax.checkpoint.hub import resolve_model
+from lesa_jax.checkpoint.tokenizer import load_tokenizer
+from lesa_jax.evaluation.perplexity import model_nll, perplexity_of
+from lesa_jax.evaluation.protocol import PplProtocol, token_rows
+from lesa_jax.models.load import load_model
+
+
+@dataclass(frozen=True)
+class EvaluateSettings:
+    """Measure a checkpoint's perplexity on a text; llama, qwen2 and mistral models.
+
+    Without options: the demo model, on modules of Python's standard library that it has not seen.
+    """
+
+    model: str | None = None
+    """Folder with config.json and safetensors, or a hub id (org/name). By default the demo model."""
+    text: Path | None = None
+    """UTF-8 text file."""
+    ppl_protocol: PplProtocol = "corpus"
+    """corpus: exp(loss per token of the whole text). line: mean over lines of exp(loss of the line), as in LESA."""
+    sequence_length: int | None = None
+    """Tokens per window, or at most per line; by default 1024, or 2048 for lines, or fewer if the model has fewer
+    positions."""
+    batch_size: int = 8
+    """Windows or lines computed at once."""
+    revision: str | None = None
+    """Branch, tag or commit, for a hub id."""
+
+
+def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
+    """Perplexity of `settings.model` on `settings.text`.
+
+    Returns:
+      model, protocol, perplexity, nll (nats per predicted token), tokens (predicted), seconds (loading and compiling
+      included).
+
+    Raises:
+      InputError: no such model or text, an architecture without a forward pass here, damaged weights.
+    """
+    text = demo.evaluation_text() if settings.text is None else read_text("--text", settings.text)
+    return evaluate_text(text, settings)
+
+
+def evaluate_text(text: str, settings: EvaluateSettings) -> dict[str, Any]:
+    """`evaluate` on a text that is already at hand; `settings.text` is ignored."""
+    started = time.monotonic()
+    if settings.batch_size < 1:
+        raise InputError(f"--batch-size {settings.batch_size}: expected at least 1")
+    model = str(demo.MODEL_DIRECTORY) if settings.model is None else settings.model
+    folder = resolve_model(model, settings.revision)
+    params, config = load_model(folder)
+    rows = token_rows(load_tokenizer(folder), text, settings.ppl_protocol, config, settings.sequence_length)
+    with progress_bars() as progress:
+        task = progress.add_task("perplexity", total=len(rows), note="")
+        measured = perplexity_of(
+            model_nll(params, config),
+            rows,
+            settings.ppl_protocol,
+            settings.batch_size,
+            advance=lambda done: progress.advance(task, done),
+        )
+    return {
+        "model": "demo" if settings.model is None else model,
+        "protocol": settings.ppl_protocol,
+        **asdict(measured),
+        "seconds": round(time.monotonic() - started, 3),
+    }
+
+
+def show(result: dict[str, Any]) -> None:
+    """One JSON object on stdout; JSON has no infinity, so an overflowing perplexity is null."""
+    finite = {key: None if isinstance(value, float) and math.isinf(value) else value for key, value in result.items()}
+    print(json.dumps(finite))

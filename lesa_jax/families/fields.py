@@ -1,0 +1,80 @@
+"""The entries of config.json that speak of layers."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from lesa_jax.base.errors import InputError
+from lesa_jax.checkpoint.names import Stack
+
+LAYER_COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+# Lists of layer numbers, and counts of the first layers that are of one kind.
+LAYER_NUMBERS = ("mlp_only_layers", "moe_layers", "cross_attention_layers", "attn_layer_indices", "full_attn_idxs")
+FIRST_LAYERS = ("max_window_layers", "first_k_dense_replace", "num_dense_layers")
+# Lists that may have as many entries as there are layers and still not be about layers.
+NOT_PER_LAYER = ("architectures", "token_id", "token_ids", "keys_to_ignore_at_inference", "_section", "_factor")
+# Fields by which a layer's function depends on its number in a way that no other field can undo.
+BY_POSITION = {
+    "scale_attn_by_inverse_layer_idx": False,
+    "hidden_size_per_layer_input": 0,
+    "attn_layer_period": 1,
+    "expert_layer_period": 1,
+    "moe_layer_frequency": 1,
+    "interleave_moe_layer_step": 1,
+}
+
+
+def text_section(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The part of a config that describes the language model: itself, or `text_config` of a multimodal model."""
+    nested = config.get("text_config")
+    return nested if isinstance(nested, Mapping) else config
+
+
+def count_layers(config: Mapping[str, Any]) -> int:
+    """How many layers config.json declares.
+
+    Raises:
+      InputError: none declared, or an encoder-decoder with two stacks.
+    """
+    section = text_section(config)
+    if config.get("is_encoder_decoder") or "num_decoder_layers" in section or "decoder_layers" in section:
+        raise InputError(
+            f"config.json: {config.get('model_type')} is an encoder-decoder; only decoders can be grown yet"
+        )
+    for key in LAYER_COUNTS:
+        if isinstance(section.get(key), int):
+            return section[key]
+    raise InputError(f"config.json: none of {', '.join(LAYER_COUNTS)}: cannot tell how many layers the model has")
+
+
+def find_layers(config: Mapping[str, Any], stacks: tuple[Stack, ...]) -> str:
+    """The name prefix of the layers, such as `model.layers.`, checked against config.json.
+
+    Raises:
+      InputError: the tensors and the config disagree on the number of layers, or layers are missing in between.
+    """
+    declared = count_layers(config)
+    depths: dict[str, set[int]] = {}
+    for stack in stacks:
+        if stack.sizes:
+            numbers = range(stack.starts[0], stack.starts[0] + stack.sizes[0])
+            depths.setdefault(stack.prefix, set()).update(numbers)
+    text = {
+        p: d
+        for p, d in depths.items()
+        if not {"vision", "visual", "audio", "encoder"} & set(p.replace("_", ".").split("."))
+    }
+    if not text:
+        raise InputError("the checkpoint's tensor names carry no layer numbers; it cannot be grown in depth")
+    prefix = max(text, key=lambda p: (len(text[p]) == declared, len(text[p])))
+    numbers = text[prefix]
+    if max(numbers) + 1 == declared and len(numbers) < declared:
+        missing = min(set(range(declared)) - numbers)
+        raise InputError(
+            f"no tensors named {prefix}{missing}.*, though layer {max(numbers)} is there; download it again"
+        )
+    if len(numbers) != declared or max(numbers) + 1 != declared:
+        raise InputError(
+            f"config.json declares {declared} layers but the tensors {prefix}* have {len(numbers)} "
+            f"(0..{max(numbers)}); correct num_hidden_layers or take the complete checkpoint"
+        )
+    return prefix

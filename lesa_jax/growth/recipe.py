@@ -1,0 +1,109 @@
+"""What every tensor of the grown checkpoint is made of, tensor by tensor, before any weight is touched."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from lesa_jax.base.errors import InputError
+from lesa_jax.checkpoint.format import FLOATS
+from lesa_jax.checkpoint.names import Stack
+from lesa_jax.checkpoint.reader import Checkpoint
+from lesa_jax.families.roles import ROUTERS, expert_count, writes_residual
+from lesa_jax.planning.methods import Copy, Lesa, Method, NormSource
+from lesa_jax.planning.plan import Plan
+
+
+@dataclass(frozen=True)
+class Part:
+    """One tensor of the grown checkpoint.
+
+    Attributes:
+      name: its name there.
+      stack: the stack of the original checkpoint that it extends.
+      numbers: the original's numbers, layer first: the tensor kept, or the one below the gap; () outside the layers.
+      new: whether it belongs to a new layer.
+      made: "copy" of the tensor in `sources`, their "mean", "zero", or "computed" from the whole stack.
+      sources: names of the original tensors that a copy or a mean reads.
+      scale: factor on a new tensor's values.
+    """
+
+    name: str
+    stack: Stack
+    numbers: tuple[int, ...]
+    new: bool = False
+    made: Literal["copy", "mean", "zero", "computed"] = "copy"
+    sources: tuple[str, ...] = ()
+    scale: float = 1.0
+
+
+def write_recipe(
+    checkpoint: Checkpoint, prefix: str, plan: Plan, method: Method, norm_source: NormSource, scale: float
+) -> list[Part]:
+    """All tensors of the output, in the order in which the originals lie in their files (copies read sequentially).
+
+    `scale` multiplies what new layers write into the residual stream.
+    """
+    places = {stack_name: (stack, numbers) for stack in checkpoint.stacks for stack_name, numbers in named(stack)}
+    slots_of: dict[int, list[int]] = {}
+    for position, slot in enumerate(plan.slots):
+        slots_of.setdefault(slot.layer, []).append(position)
+    experts = expert_count(checkpoint)
+    parts = []
+    for entry in sorted(checkpoint.entries.values(), key=lambda e: (e.file, e.start)):
+        stack, numbers = places[entry.name]
+        if stack.prefix != prefix:
+            parts.append(Part(entry.name, stack, numbers, sources=(entry.name,)))
+            continue
+        layer, *inner = numbers
+        for position in slots_of[layer]:
+            name = stack.name(position, *inner)
+            factor = scale if writes_residual(stack.template) else 1.0
+            if not plan.slots[position].new:
+                parts.append(Part(name, stack, numbers, sources=(entry.name,)))
+            elif factor == 0:
+                parts.append(Part(name, stack, numbers, True, "zero"))
+            elif isinstance(method.initialiser, Copy):
+                parts.append(Part(name, stack, numbers, True, "copy", (entry.name,), factor))
+            elif is_matrix(stack, experts):
+                if isinstance(method.initialiser, Lesa):
+                    check_neighbours(stack, layer)
+                parts.append(Part(name, stack, numbers, True, "computed", scale=factor))
+            else:
+                made, sources = norm_sources(stack, numbers, norm_source)
+                parts.append(Part(name, stack, numbers, True, made, sources, factor))
+    return parts
+
+
+def named(stack: Stack) -> Iterator[tuple[str, tuple[int, ...]]]:
+    return zip(stack.names(), stack.numbers(), strict=True)
+
+
+def norm_sources(
+    stack: Stack, numbers: tuple[int, ...], norm_source: NormSource
+) -> tuple[Literal["copy", "mean"], tuple[str, ...]]:
+    """What a new layer's norm weight, bias, router or buffer is made of. The public LESA code takes layer 0's."""
+    layer, *inner = numbers
+    above = layer + 1 if stack.covers(layer + 1) else layer
+    layers = {"first": [stack.starts[0]], "previous": [layer], "next": [above], "mean": [layer, above]}[norm_source]
+    if stack.kind.dtype not in FLOATS:
+        layers = [layer]  # a buffer, such as gpt2's causal mask
+    return "mean" if len(layers) > 1 else "copy", tuple(stack.name(source, *inner) for source in layers)
+
+
+def is_matrix(stack: Stack, experts: int | None) -> bool:
+    """Whether an initialiser computes this stack: floating-point matrices [out, in] or packed experts [experts, a, b].
+
+    Routers [experts, hidden] are copied: their rows mean nothing without the experts that they were trained with.
+    """
+    parts = stack.template.split(".")
+    router = experts is not None and stack.kind.shape[:1] == (experts,) and not ROUTERS.isdisjoint(parts)
+    return stack.kind.dtype in FLOATS and len(stack.kind.shape) in (2, 3) and not router
+
+
+def check_neighbours(stack: Stack, layer: int) -> None:
+    if not stack.covers(layer + 1) or stack.sizes[0] < 3:
+        last = stack.starts[0] + stack.sizes[0] - 1
+        raise InputError(
+            f"gap {layer}: LESA predicts from both neighbours in a run of 3 or more like layers, but {stack.template} "
+            f"has one shape in layers {stack.starts[0]}-{last} only; choose --gaps in a longer run, or another method"
+        )

@@ -1,0 +1,63 @@
+"""What the user reads on the terminal after an expansion."""
+
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.table import Table
+
+from lesa_jax.base.units import format_bytes
+from lesa_jax.growth.result import ExpandReport, KindReport
+
+
+def print_report(report: ExpandReport, console: Console | None = None) -> None:
+    """Prints the report as tables."""
+    console = console or Console()
+    dry = " (dry run: nothing was written)" if report.dry_run else ""
+    console.print(
+        f"{report.method}: {report.plan.source_layers} -> {report.plan.layers} layers{dry}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    facts = Table()
+    facts.add_column("")
+    facts.add_column("before", justify="right")
+    facts.add_column("after", justify="right")
+    facts.add_row("layers", str(report.plan.source_layers), str(report.plan.layers))
+    facts.add_row("parameters", *(f"{count:,}" for count in report.parameters))
+    if report.perplexity:
+        facts.add_row("perplexity", *(f"{report.perplexity[when]:.4f}" for when in ("before", "after")))
+    console.print(facts)
+    console.print(f"plan      {report.plan}   (+g is a new layer above original g)", highlight=False, soft_wrap=True)
+    if report.silenced:
+        console.print(f"silenced  {', '.join(report.silenced)} are zero in new layers", highlight=False, soft_wrap=True)
+    if report.scales:
+        scales = ", ".join(f"{scale:.3f}" for scale in report.scales)
+        losses = ", ".join(f"{name} {loss:.5f}" for name, loss in report.losses.items())
+        console.print(f"scales    {scales} of the new layers' outputs", highlight=False, soft_wrap=True)
+        console.print(f"loss      {losses} on the calibration text", highlight=False, soft_wrap=True)
+    if report.kinds:
+        console.print("Frobenius norm of one matrix, mean over layers:", highlight=False, soft_wrap=True)
+        console.print(norm_table(report.kinds))
+    if report.dry_run:
+        memory = format_bytes(report.estimated_memory)
+        console.print(
+            f"memory    about {memory} at its peak, besides 0.5 GB for the program", highlight=False, soft_wrap=True
+        )
+        console.print(f"to write  {format_bytes(report.nbytes)} into {report.output}", highlight=False, soft_wrap=True)
+        return
+    times = ", ".join(f"{name} {seconds:.1f}" for name, seconds in report.seconds.items())
+    console.print(f"seconds   {times}; total {sum(report.seconds.values()):.1f}", highlight=False, soft_wrap=True)
+    console.print(f"memory    {format_bytes(report.peak_memory)} at its peak", highlight=False, soft_wrap=True)
+    console.print(f"written   {format_bytes(report.nbytes)} into {report.output}", highlight=False, soft_wrap=True)
+
+
+def norm_table(kinds: Mapping[str, KindReport]) -> Table:
+    table = Table()
+    table.add_column("weight kind")
+    for column in ("original", "new", "new/original", "loss"):
+        table.add_column(column, justify="right")
+    for name, kind in kinds.items():
+        ratio = kind.new_norm / kind.old_norm if kind.old_norm else float("nan")
+        loss = "" if kind.loss is None else f"{kind.loss:.3g}"
+        table.add_row(name, f"{kind.old_norm:.2f}", f"{kind.new_norm:.2f}", f"{ratio:.2f}", loss)
+    return table

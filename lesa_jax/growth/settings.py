@@ -1,0 +1,147 @@
+"""The options of `python -m lesa_jax.expand`."""
+
+import math
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from lesa_jax.base.errors import InputError
+from lesa_jax.planning.methods import Copy, Lesa, Method, NormSource, Placement, find_method
+
+
+@dataclass(frozen=True)
+class ExpandSettings:
+    """Make a trained language model deeper by putting new layers between the old ones.
+
+    Without options, the small demo model that comes with lesa_jax grows from 16 to 24 layers into ./expanded. Works on
+    any Hugging Face checkpoint whose tensors carry layer numbers; perplexity is measured for llama, qwen2 and mistral.
+
+    Examples:
+      python -m lesa_jax.expand --model ./Llama-3-8B --output ./Llama-3-11B
+      python -m lesa_jax.expand --model Qwen/Qwen2.5-1.5B --output out --gaps 14-26 --eval-text sample.txt
+      python -m lesa_jax.expand --model ./my-model --output out --method llama_pro --layers 40 --dry-run
+    """
+
+    model: str | None = None
+    """Folder with config.json and safetensors, or a hub id (org/name). By default the demo model."""
+    output: Path = Path("expanded")
+    """Folder to create."""
+    revision: str | None = None
+    """Branch, tag or commit, for a hub id."""
+
+    method: str = "lesa"
+    """lesa: layers predicted from both neighbours. llama_pro: copies with silenced outputs (the function does not
+    change). solar: two overlapping copies of the model stacked. duplicate: plain copies in place. Others: lesa_raw,
+    tli, tli_zero, average, opt_deus, opt_deus_published, g_stack, interpolate, lemon; and as controls: identity,
+    random, random_lowrank, average_scaled, shuffled."""
+    layers: int | None = None
+    """Target depth; by default one and a half times the model's."""
+    gaps: str | None = None
+    """Where exactly, instead of --layers: 15-30 or 3,5,7. Gap g lies between layers g and g+1; 3,3 puts two there."""
+    placement: Placement | None = None
+    """Where --layers puts them: top is LESA's default, even that of llama_pro and duplicate; ends is both ends."""
+    every: int | None = None
+    """tli, instead of --layers: a new layer after every so many."""
+    output_scale: float | None = None
+    """Factor on all that a new layer writes into the residual stream; 0 leaves the model's function unchanged."""
+    calibrate: Path | None = None
+    """Choose such a factor for each new layer, so that the loss on the first tokens of this text is least."""
+    norm_source: NormSource | None = None
+    """Whose norm weights and biases a new layer gets that is no copy: by default the method's; lesa takes the first
+    layer's, as the public code does."""
+    seed: int = 0
+    """Of LESA's predictor and the order of its samples, and of random layers."""
+    epochs: int = 10
+    """lesa: passes over the samples. The paper's text says 5, its code 10."""
+    batch_size: int = 64
+    """lesa: samples per step."""
+    learning_rate: float = 1e-3
+    """lesa: AdamW's step size."""
+    norm_weight: float = 5e-4
+    """lesa: weight of the norm term in the loss. The paper's text says 5e-5, its code 5e-4."""
+    hidden_size: int = 256
+    """lesa: width of the predictor."""
+
+    eval_text: Path | None = None
+    """Measure perplexity on this text before and after."""
+    ppl_protocol: Literal["corpus", "line"] = "corpus"
+    """corpus: exp(loss per token of the whole text). line: mean over lines of exp(loss of a line), as in the paper."""
+    sequence_length: int | None = None
+    """Tokens per window of the corpus protocol; by default 1024, or fewer if the model has fewer positions."""
+
+    shard_size: float = 5.0
+    """Largest size of an output file in GB (1e9 bytes)."""
+    dry_run: bool = False
+    """Print plan, parameters, memory and bytes to write; touch nothing."""
+    overwrite: bool = False
+    """Replace an earlier output of this program."""
+
+
+# Settings that say where things lie or what is shown, not what the result is.
+NOT_RECORDED = ("model", "output", "revision", "eval_text", "dry_run", "overwrite")
+COMPUTED_ONLY = ("norm_source", "seed")
+LESA_ONLY = ("epochs", "batch_size", "learning_rate", "norm_weight", "hidden_size")
+
+
+def unused_settings(method: Method) -> tuple[str, ...]:
+    """Settings that mean nothing to this method."""
+    if isinstance(method.initialiser, Copy):
+        return COMPUTED_ONLY + LESA_ONLY
+    return () if isinstance(method.initialiser, Lesa) else LESA_ONLY
+
+
+def check_settings(settings: ExpandSettings) -> None:
+    """Refuses options that contradict each other or cannot mean anything."""
+    method = find_method(settings.method)
+    defaults = {f.name: f.default for f in fields(ExpandSettings)}
+    for name in unused_settings(method):
+        if getattr(settings, name) != defaults[name]:
+            owner = "methods that compute their layers" if name in COMPUTED_ONLY else "--method lesa"
+            raise InputError(f"--{name.replace('_', '-')} belongs to {owner}, not to {settings.method}")
+    for name in ("epochs", "batch_size", "learning_rate", "hidden_size", "shard_size"):
+        if not getattr(settings, name) > 0:
+            raise InputError(f"--{name.replace('_', '-')} {getattr(settings, name)}: must be positive")
+    if not 0 <= settings.norm_weight < 1:
+        raise InputError(f"--norm-weight {settings.norm_weight}: must lie in [0, 1)")
+    if settings.sequence_length is not None and settings.sequence_length < 2:
+        raise InputError(f"--sequence-length {settings.sequence_length}: at least 2 tokens are needed to predict one")
+    if settings.output_scale is not None and settings.calibrate is not None:
+        raise InputError("--calibrate finds the scale by itself: leave out --output-scale")
+    if settings.output_scale is not None and not math.isfinite(settings.output_scale):
+        raise InputError(f"--output-scale {settings.output_scale}: must be a finite number")
+
+
+def output_scale(settings: ExpandSettings) -> float:
+    """The factor that new layers are written with; calibration chooses its own later."""
+    if settings.calibrate is not None:
+        return 1.0
+    return find_method(settings.method).scale if settings.output_scale is None else settings.output_scale
+
+
+def norm_source(settings: ExpandSettings) -> NormSource:
+    return settings.norm_source or find_method(settings.method).norm_source
+
+
+def recorded_settings(settings: ExpandSettings) -> dict[str, Any]:
+    """What growth.json keeps: the settings that shaped the result, none of them a path."""
+    left_out = (*NOT_RECORDED, *unused_settings(find_method(settings.method)))
+    values = {name: value for name, value in asdict(settings).items() if name not in left_out}
+    if "norm_source" in values:
+        values["norm_source"] = norm_source(settings)
+    calibrated = settings.calibrate is not None
+    return values | {"calibrate": calibrated, "output_scale": None if calibrated else output_scale(settings)}
+
+
+def parse_gaps(gaps: str | None) -> list[int] | None:
+    """`15-30` or `3,5,7`, or both mixed, as a list of gaps."""
+    if gaps is None:
+        return None
+    numbers: list[int] = []
+    for word in gaps.split(","):
+        first, dash, last = word.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
+            raise InputError(f"--gaps {gaps}: {word!r} is neither a number nor a range; write 15-30 or 3,5,7")
+        if len(first) > 4 or len(last) > 4:
+            raise InputError(f"--gaps {gaps}: {word!r}: no model has that many layers")
+        numbers += range(int(first), int(last if dash else first) + 1)
+    return numbers

@@ -1,0 +1,36 @@
+"""Several processes as one run."""
+
+import os
+
+import jax
+
+from lesa_jax.base.errors import InputError
+
+COORDINATES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+
+
+def join_processes() -> None:
+    """Makes this process one of several: as the environment says, or as Cloud TPU or Slurm does.
+
+    Raises:
+      InputError: the environment says half of it, or nobody answers.
+    """
+    given = [os.environ.get(name) for name in COORDINATES]
+    if any(given) and not all(given):
+        missing = next(name for name, value in zip(COORDINATES, given, strict=True) if not value)
+        raise InputError(f"--distributed: {missing} is not set; set all of {', '.join(COORDINATES)}, or none")
+    address, count, number = given
+    # JAX's preemption service would take SIGTERM for itself. It counts steps from 0 when the signal comes before the
+    # first one, and Orbax tells it an older step whenever a save ends: either way the step on which it settles may be
+    # past, and then nobody stops, or not everybody. `stop.stop_signal` does without it.
+    jax.config.update("jax_enable_preemption_service", False)
+    try:
+        if address and count and number:
+            jax.distributed.initialize(address, int(count), int(number))
+        else:
+            jax.distributed.initialize()
+    except (ValueError, RuntimeError) as error:
+        reason = str(error).split("\n")[0]
+        raise InputError(
+            f"--distributed: cannot join the other processes ({reason}); set {COORDINATES[0]} etc."
+        ) from None

@@ -1,0 +1,153 @@
+"""Growth methods: where new layers go (placement), what they start as (initialiser), how loud they are (scale).
+
+The published ones, and the controls that every comparison needs, stand in the table at the end; `register` adds more.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib import import_module
+from typing import Any, Literal
+
+from lesa_jax.base.errors import InputError
+
+Placement = Literal["top", "even", "middle", "bottom", "ends"]
+NormSource = Literal["first", "previous", "next", "mean"]
+# Rules for a whole plan, which have no gaps to choose.
+Stacking = Literal["overlap", "cycle", "repeat"]
+
+# (weights [layers, out, in], gaps, key) -> [new, out, in]: the new matrices of one kind of weight, one for each gap in
+# order. Gap g lies between layers g and g + 1; the last layer's number stands for a place above it.
+Initialiser = Callable[[Any, Sequence[int], Any], Any]
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A new layer is a copy of the layer below it, norms and all."""
+
+
+@dataclass(frozen=True)
+class Lesa:
+    """Matrices predicted from both neighbours (arXiv 2502.13794).
+
+    Attributes:
+      space: what is predicted: "svd", rows of V in the singular basis that all layers share; "raw", the weights' rows.
+      shuffled: the predictor learns from the layers in a random order, a control: it can learn no trend with depth.
+    """
+
+    space: Literal["svd", "raw"] = "svd"
+    shuffled: bool = False
+
+
+@dataclass(frozen=True)
+class Method:
+    """What makes a growth method.
+
+    Attributes:
+      summary: one line for --help.
+      source: where it is defined.
+      placement: where the new layers go unless told otherwise, or the rule of a whole plan: "overlap" (SOLAR), "cycle"
+        (layer j is original j mod L), "repeat" (layer j is original floor(j L / L')).
+      initialiser: what a new layer starts as; a function for its matrices, the rest being taken by `norm_source`.
+      scale: factor on everything that a new layer writes into the residual stream; 0 makes it the identity.
+      norm_source: whose norm weights and biases a new layer gets, if it is not a copy; see `recipe.norm_part`.
+      after_last: whether placement "even" also uses the place above the last layer, as LLaMA Pro does.
+      every: whether "even" means after every K layers, a shorter last group having none (TLI).
+      seeded: whether the seed changes new layers; that of LESA always does.
+    """
+
+    summary: str
+    source: str
+    placement: Placement | Stacking
+    initialiser: Copy | Lesa | Initialiser
+    scale: float = 1.0
+    norm_source: NormSource = "first"
+    after_last: bool = False
+    every: bool = False
+    seeded: bool = False
+
+    @property
+    def random(self) -> bool:
+        """Whether another seed grows another model."""
+        return self.seeded or isinstance(self.initialiser, Lesa)
+
+
+METHODS: dict[str, Method] = {}
+
+
+def register(name: str, method: Method) -> None:
+    """Makes a method known under a name, to `expand` and to `compare`.
+
+    Raises:
+      ValueError: the name is taken.
+    """
+    if name in METHODS:
+        raise ValueError(f"a method {name} is registered already")
+    METHODS[name] = method
+
+
+def find_method(name: str) -> Method:
+    """The method of that name.
+
+    Raises:
+      InputError: there is none; lists those that there are.
+    """
+    if name not in METHODS:
+        near = get_close_matches(name, METHODS, 1)
+        hint = f": did you mean {near[0]}?" if near else "."
+        raise InputError(f"no method {name}{hint} Known are {', '.join(METHODS)}")
+    return METHODS[name]
+
+
+def imported(module: str, name: str) -> Initialiser:
+    """An initialiser that imports its module, and JAX with it, when it is first called: copying needs neither."""
+
+    def initialiser(weights: Any, gaps: Sequence[int], key: Any) -> Any:
+        return getattr(import_module(f"lesa_jax.initializers.{module}"), name)(weights, gaps, key)
+
+    return initialiser
+
+
+TLI = "arXiv 2410.11654"
+OPT_DEUS = "arXiv 2508.08011"
+CONTROL = "a control"
+
+for _name, _method in {
+    "lesa": Method("layers predicted from both neighbours", "arXiv 2502.13794", "top", Lesa()),
+    "lesa_raw": Method("the same without SVD", "arXiv 2502.13794, ablation", "top", Lesa(space="raw")),
+    "llama_pro": Method(
+        "copies with silenced outputs: the function does not change", "arXiv 2401.02415", "even", Copy(), 0.0,
+        after_last=True,
+    ),
+    "solar": Method("two overlapping copies of the model stacked", "arXiv 2312.15166", "overlap", Copy()),
+    "duplicate": Method("plain copies in place", "arXiv 2510.08008", "even", Copy(), after_last=True),
+    "tli": Method("a copy after every K layers", TLI, "even", Copy(), every=True, after_last=True),
+    "tli_zero": Method("the same, silenced", TLI, "even", Copy(), 0.0, every=True, after_last=True),
+    "average": Method(
+        "the mean of both neighbours", OPT_DEUS, "top", imported("average", "average"), norm_source="mean"
+    ),
+    "average_scaled": Method(
+        "the same, brought to the neighbours' norm", CONTROL, "top", imported("average", "average_scaled"),
+        norm_source="mean",
+    ),
+    "opt_deus": Method(
+        "neurons aligned by optimal transport, averaged, silenced", OPT_DEUS, "top",
+        imported("transport", "transport"), 0.0, "mean",
+    ),
+    "opt_deus_published": Method(
+        "the same with the public code's scaling", OPT_DEUS, "top", imported("transport", "transport_published"), 0.0,
+        "mean",
+    ),
+    "g_stack": Method("the whole stack once more on top", "arXiv 2405.15319", "cycle", Copy()),
+    "interpolate": Method("every layer repeated in place", "arXiv 2510.08008", "repeat", Copy()),
+    "lemon": Method("every layer repeated, copies silenced", "arXiv 2310.07999", "repeat", Copy(), 0.0),
+    "identity": Method("silenced copies where lesa puts its layers", CONTROL, "top", Copy(), 0.0),
+    "random": Method(
+        "Gaussian matrices of the neighbours' norm", CONTROL, "top", imported("random", "random"), seeded=True
+    ),
+    "random_lowrank": Method(
+        "the same of the rank that lesa's have", CONTROL, "top", imported("random", "random_lowrank"), seeded=True
+    ),
+    "shuffled": Method("lesa trained on layers in a random order", CONTROL, "top", Lesa(shuffled=True)),
+}.items():  # fmt: skip
+    register(_name, _method)

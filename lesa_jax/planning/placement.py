@@ -1,0 +1,143 @@
+"""Where new layers go: the rules of `make_plan`.
+
+`methods` says which rule each method uses, and what its layers start as.
+"""
+
+from collections.abc import Sequence
+from typing import get_args
+
+from lesa_jax.base.errors import InputError
+from lesa_jax.planning.methods import Lesa, Placement, Stacking, find_method
+from lesa_jax.planning.plan import Plan, Slot
+
+LARGEST = 10_000  # layers: more is a slip of the finger
+
+
+def make_plan(
+    source_layers: int,
+    method: str = "lesa",
+    layers: int | None = None,
+    gaps: Sequence[int] | None = None,
+    placement: Placement | None = None,
+    every: int | None = None,
+) -> Plan:
+    """The plan of a method for a model of `source_layers` layers.
+
+    Args:
+      source_layers: L, the layers that the model has.
+      method: a name in `methods.METHODS`.
+      layers: target depth; by default half as many again.
+      gaps: the gaps to fill, instead of `layers` and `placement`; gap g lies between layers g and g + 1, and may be
+        named once for each new layer there.
+      placement: where the new layers go; by default the method's own.
+      every: TLI's K, instead of `layers`: a new layer after each group of K.
+
+    Raises:
+      InputError: a method, a depth or a gap that there is not.
+    """
+    rule = find_method(method)
+    if isinstance(rule.initialiser, Lesa) and source_layers < 3:
+        raise InputError(f"--method {method} needs at least 3 layers to learn from, the model has {source_layers}")
+    stacking = rule.placement if rule.placement in get_args(Stacking) else None
+    for option, value in (("--gaps", gaps), ("--placement", placement)):
+        if stacking and value is not None:
+            raise InputError(f"--method {method} repeats the model as a whole and has no {option}; use --layers")
+    if gaps is not None:
+        if layers is not None or placement is not None:
+            raise InputError("--gaps says where every new layer goes: leave out --layers and --placement")
+        return insert(source_layers, check_gaps(source_layers, gaps))
+    if every is not None:
+        if not rule.every or layers is not None or placement is not None:
+            raise InputError("--every belongs to --method tli and tli_zero, without --layers and --placement")
+        if not 1 <= every <= source_layers:
+            raise InputError(f"--every {every}: a model of {source_layers} layers has groups of 1 to {source_layers}")
+        return insert(source_layers, range(every - 1, source_layers, every))
+    target = source_layers + max(1, source_layers // 2) if layers is None else layers
+    if not source_layers < target <= LARGEST:
+        wrong = f"the model has {source_layers} layers already; ask for more" if target < LARGEST else "too many"
+        raise InputError(f"--layers {target}: {wrong}")
+    if stacking == "overlap":
+        return stack_copies(source_layers, target)
+    if stacking == "cycle":
+        return repeat_layers(source_layers, [j % source_layers for j in range(target)])
+    if stacking == "repeat":
+        return repeat_layers(source_layers, [j * source_layers // target for j in range(target)])
+    where = placement or rule.placement
+    after_last = rule.after_last and where == "even"
+    count = target - source_layers
+    if rule.every and where == "even" and count <= source_layers:
+        step = source_layers // count
+        if source_layers // step == count:
+            return insert(source_layers, range(step - 1, source_layers, step))
+    if source_layers - 1 + after_last == 0:
+        raise InputError(f"--method {method}: a model of one layer has no gap; use --method llama_pro or duplicate")
+    return insert(source_layers, place(source_layers, count, where, after_last))
+
+
+def check_gaps(source_layers: int, gaps: Sequence[int]) -> tuple[int, ...]:
+    if not gaps:
+        raise InputError("--gaps is empty: name at least one gap, as in --gaps 3,5,7 or --gaps 15-30")
+    last = source_layers - 2
+    for gap in gaps:
+        if not 0 <= gap <= last:
+            nearest = f"; the nearest is {min(max(gap, 0), last)}" if last >= 0 else ""
+            raise InputError(f"--gaps: no gap {gap}; a model of {source_layers} layers has 0-{last}{nearest}")
+    return tuple(sorted(gaps))
+
+
+def place(source_layers: int, count: int, placement: str, after_last: bool) -> tuple[int, ...]:
+    """The gaps that `count` new layers fill, in ascending order; more layers than gaps go round and round.
+
+    "even" with `after_last` is LLaMA Pro's rule: one after every L/count layers, the last one above the last layer
+    (32 -> 40: new layers 4, 9, .., 39). Without it, the gaps are spread symmetrically over the L - 1 that there are.
+    Counts that do not divide are spread as evenly as they go. "ends" fills from both ends, the top first.
+    """
+    gaps = source_layers - 1
+    rounds, rest = divmod(count, gaps + after_last)
+    full = list(range(gaps + after_last)) * rounds
+    match placement:
+        case "even" if after_last:
+            chosen = [(i + 1) * source_layers // rest - 1 for i in range(rest)]
+        case "even":
+            chosen = [(2 * i + 1) * gaps // (2 * rest) for i in range(rest)]
+        case "top":
+            chosen = range(gaps - rest, gaps)
+        case "middle":
+            chosen = range((gaps - rest + 1) // 2, (gaps - rest + 1) // 2 + rest)
+        case "bottom":
+            chosen = range(rest)
+        case "ends":
+            chosen = [*range(rest // 2), *range(gaps - (rest + 1) // 2, gaps)]
+        case _:
+            raise ValueError(f"unknown placement {placement}")
+    return tuple(sorted([*full, *chosen]))
+
+
+def insert(source_layers: int, gaps: Sequence[int]) -> Plan:
+    """Original layers with a new one after layer g for each g in `gaps`."""
+    slots: list[Slot] = []
+    for layer in range(source_layers):
+        slots += [Slot(layer), *[Slot(layer, new=True)] * list(gaps).count(layer)]
+    return Plan(source_layers, tuple(slots))
+
+
+def repeat_layers(source_layers: int, order: Sequence[int]) -> Plan:
+    """The layers in this order; where an original stands for the second time it is new."""
+    seen: set[int] = set()
+    slots = []
+    for layer in order:
+        slots.append(Slot(layer, new=layer in seen))
+        seen.add(layer)
+    return Plan(source_layers, tuple(slots))
+
+
+def stack_copies(source_layers: int, target: int) -> Plan:
+    """SOLAR depth up-scaling: layers[0 : n-m] + layers[m : n], so 32 -> 48 is 0..23, 8..31 (arXiv 2312.15166).
+
+    Layers that stand twice are new in the second copy. An odd target gives the first copy one layer more.
+    """
+    first, second = (target + 1) // 2, target // 2
+    if first > source_layers:
+        raise InputError(f"--layers {target}: two copies of {source_layers} layers make at most {2 * source_layers}")
+    # What the first copy holds is the original there; in the second copy only the layers that the first one lacks are.
+    return repeat_layers(source_layers, [*range(first), *range(source_layers - second, source_layers)])

@@ -1,0 +1,148 @@
+"""What a training run leaves for its reader: metrics.jsonl, TensorBoard events, loss.png, and a live line on stderr.
+
+metrics.jsonl is the record: one JSON line a step, on its way to the disk before the next step begins. The other two are
+made from the same numbers and can be thrown away.
+"""
+
+import json
+import math
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from lesa_jax.base.errors import InputError
+from lesa_jax.base.files import replace_file
+from lesa_jax.base.units import finite
+from lesa_jax.tracking.curve import draw_curve
+
+METRICS = "metrics.jsonl"
+TENSORBOARD = "tensorboard"
+CURVE = "loss.png"
+
+# The values of a line after its step: nats per token, the gradient's norm before clipping, tokens per second of wall
+# time, and the share of the devices' peak that the model's operations use.
+KEYS = ("tokens", "loss", "eval_loss", "grad_norm", "learning_rate", "tokens_per_second", "mfu")
+
+TENSORBOARD_DELAY = 10  # seconds until an event is on the disk, where TensorBoard looks for it
+
+
+class RunLog:
+    """The record of one run, open for more steps. Of several processes only one may hold it.
+
+    Use it as a context manager: it is closed, and the curve drawn, after an error too.
+    """
+
+    def __init__(self, folder: Path, last_step: int):
+        """Opens the record of a run that goes on after `last_step`; what stands there of later steps is removed.
+
+        Args:
+          folder: of the run; made where it is missing.
+          last_step: step of the checkpoint that the run goes on from; 0 for a run that starts, whose record is emptied.
+
+        Raises:
+          InputError: metrics.jsonl holds a line that is not a step's.
+        """
+        from tensorboardX import SummaryWriter
+
+        self.metrics, self.curve = folder / METRICS, folder / CURVE
+        folder.mkdir(parents=True, exist_ok=True)
+        first = last_step + 1 if last_step > 0 else 0  # a run that starts measures step 0, the untrained model, again
+        self.last_step = keep_steps(self.metrics, first)
+        self.file = self.metrics.open("ab", buffering=0)
+        # Event files are named by the second and would overwrite each other when a run is resumed within one.
+        suffix = f".{time.time_ns()}"
+        self.tensorboard: Any = SummaryWriter(
+            str(folder / TENSORBOARD), purge_step=first, flush_secs=TENSORBOARD_DELAY, filename_suffix=suffix
+        )
+
+    def write(self, step: int, values: Mapping[str, float | int | None]) -> None:
+        """Writes one step's line; a killed process loses none that was written.
+
+        Args:
+          step: larger than that of the line before.
+          values: by a name of `KEYS`. What is missing or not finite is null in the file and left out of TensorBoard.
+
+        Raises:
+          ValueError: a step out of order, or a name that is not of `KEYS`.
+        """
+        if step <= self.last_step:
+            raise ValueError(f"step {step} after step {self.last_step}")
+        if unknown := values.keys() - set(KEYS):
+            raise ValueError(f"not metrics: {sorted(unknown)}")
+        row = {key: finite(values.get(key)) for key in KEYS}
+        line = memoryview(json.dumps({"step": step, **row}, allow_nan=False).encode() + b"\n")
+        while line:  # an unbuffered write may be short
+            line = line[self.file.write(line) :]
+        self.last_step = step
+        for key, value in row.items():
+            if value is not None:
+                self.tensorboard.add_scalar(key, value, step)
+
+    def close(self) -> None:
+        """Waits until everything is on the disk and draws the curve; a second call does nothing."""
+        if self.file.closed:
+            return
+        self.tensorboard.close()
+        os.fsync(self.file.fileno())
+        self.file.close()
+        draw_curve(read_metrics(self.metrics), self.curve)
+
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics.jsonl; a last line that was cut off while it was written is ignored.
+
+    Raises InputError, with the line's number, for any other line that is not a step's, and for a file that cannot be
+    read.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    lines = data.split(b"\n")
+    rows = []
+    for number, line in enumerate(lines, 1):
+        row = parse_line(line)
+        if row is not None:
+            rows.append(row)
+        elif number < len(lines):  # what follows the last newline is empty, or torn
+            raise InputError(f"{path}, line {number}: not a JSON object of a step and its numbers; remove the line")
+    return rows
+
+
+def parse_line(line: bytes) -> dict[str, Any] | None:
+    """A step's line of metrics.jsonl; None for anything else."""
+    try:
+        row = json.loads(line)
+    except ValueError:  # not JSON, or not UTF-8
+        return None
+    if not isinstance(row, dict) or type(row.get("step")) is not int:
+        return None
+    values = (row.get(key) for key in KEYS)
+    sound = all(value is None or (type(value) in (int, float) and abs(value) < math.inf) for value in values)
+    return row if sound else None
+
+
+def keep_steps(path: Path, end: int) -> int:
+    """Removes the steps from `end` on, and a torn last line, from a metrics.jsonl if there is one.
+
+    Returns:
+      The last step that stays; -1 if none does.
+    """
+    if not path.exists():
+        return -1
+    rows = [row for row in read_metrics(path) if row["step"] < end]
+    data = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+    if data != path.read_bytes():
+        replace_file(path, lambda beside: beside.write_bytes(data))
+    return max((row["step"] for row in rows), default=-1)

@@ -1,0 +1,119 @@
+"""What a training step costs: floating-point operations and bytes, with frozen layers counted as what they are.
+
+XLA's own count takes a scan's body once, however often it runs, so the count here is by formula. A matrix product with
+a weight of P numbers is 2 P operations a token forward, 2 P for its input's gradient and 2 P for its weight's. Frozen
+weights have no third term; what lies below the first trained tensor has neither gradient.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding
+from jax.typing import DTypeLike
+
+from lesa_jax.models.config import ModelConfig
+from lesa_jax.training.parameters import LAYERS, Leaf
+
+# Dense bfloat16 operations a second of one device, from the vendors' data sheets.
+PEAKS = {
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5e": 197e12,
+    "TPU v5p": 459e12,
+    "TPU v5": 459e12,
+    "TPU v6 lite": 918e12,
+    "TPU v6e": 918e12,
+    "NVIDIA A100": 312e12,
+    "NVIDIA H100": 989e12,
+    "NVIDIA H200": 989e12,
+    "NVIDIA B200": 2250e12,
+    "NVIDIA L4": 121e12,
+}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Operations of one token: forward, and gradients. Additions and multiplications count one each.
+
+    `backward_depth` is the number of layers that have a backward pass: all above the first trained tensor.
+    """
+
+    forward: float
+    backward: float
+    backward_depth: int
+
+    @property
+    def total(self) -> float:
+        return self.forward + self.backward
+
+
+def token_cost(config: ModelConfig, leaves: Sequence[Leaf], sequence_length: int) -> Cost:
+    """Operations of one token in training, as a mean over a sequence that is one document.
+
+    Recomputation (`--remat`) is not counted: it is no use of the model, so that MFU compares.
+    """
+    weights: dict[int, float] = {}
+    trained: dict[int, float] = {}
+    touched = []  # layers with any trained tensor, norms included
+    for leaf in leaves:
+        for name in leaf.names if leaf.stacked else ():
+            layer = int(name.removeprefix(LAYERS).split(".")[0])
+            size = math.prod(leaf.shape[1:]) if len(leaf.shape) == 3 else 0
+            weights[layer] = weights.get(layer, 0) + size
+            trained[layer] = trained.get(layer, 0) + size * leaf.trained
+            touched += [layer] * leaf.trained
+    free = {leaf.names[0] for leaf in leaves if leaf.trained and not leaf.stacked}
+    # The embedding lies below all layers; a tied one is above them too.
+    first = 0 if "model.embed_tokens.weight" in free else min(touched, default=config.num_layers)
+    head = config.vocab_size * config.hidden_size
+    train_head = ("model.embed_tokens.weight" if config.tied else "lm_head.weight") in free
+    below_head = first < config.num_layers or "model.norm.weight" in free
+
+    forward = 2.0 * head
+    backward = 2.0 * head * below_head + 2.0 * head * train_head
+    for layer in range(config.num_layers):
+        reach = min(sequence_length, config.windows[layer] or sequence_length)
+        seen = reach - reach * (reach - 1) / (2 * sequence_length)  # the mean over a sequence that fills up
+        attention = 4 * seen * config.num_heads * config.head_dim
+        forward += 2 * weights[layer] + attention
+        if layer >= first:
+            backward += 2 * weights[layer] + 2 * attention + 2 * trained[layer]
+    return Cost(forward, backward, config.num_layers - first)
+
+
+def device_peak() -> float | None:
+    """Operations a second of one device by its data sheet; None where there is none, as for a CPU."""
+    kind = jax.devices()[0].device_kind
+    matches = [name for name in PEAKS if kind.startswith(name)]
+    return PEAKS[max(matches, key=len)] if matches else None
+
+
+@dataclass(frozen=True)
+class StateBytes:
+    """Bytes on the fullest device."""
+
+    frozen: int
+    trained: int
+    moments: int
+    gradient: int
+
+    @property
+    def total(self) -> int:
+        return self.frozen + self.trained + self.moments + self.gradient
+
+
+def state_bytes(
+    leaves: Sequence[Leaf], shardings: dict[tuple[str, ...], NamedSharding], frozen_dtype: DTypeLike
+) -> StateBytes:
+    """Parameters, Adam's moments and the gradient of one device; activations come on top."""
+    trained = frozen = 0
+    for leaf in leaves:
+        share = math.prod(shardings[leaf.path].shard_shape(leaf.shape))
+        if leaf.trained:
+            trained += 4 * share
+        else:
+            frozen += jnp.dtype(frozen_dtype).itemsize * share
+    return StateBytes(frozen, trained, 2 * trained, trained)

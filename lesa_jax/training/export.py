@@ -1,0 +1,84 @@
+"""A trained model as a Hugging Face checkpoint: trained tensors from the devices, frozen ones from their files."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax.traverse_util import flatten_dict
+from jax.experimental import multihost_utils
+
+from lesa_jax.base.files import publish, write_json, write_text
+from lesa_jax.checkpoint.companions import carry, files_to_carry
+from lesa_jax.checkpoint.format import DTYPES, SHARD_SIZE, Kind
+from lesa_jax.checkpoint.names import Tree
+from lesa_jax.checkpoint.reader import Checkpoint, read_bytes, release
+from lesa_jax.checkpoint.writer import TensorWriter, lay_out, write_index
+from lesa_jax.training.parameters import Leaf
+
+
+def export(
+    output: Path,
+    trained: Tree,
+    leaves: Sequence[Leaf],
+    kinds: Mapping[str, Kind],
+    source: Checkpoint | None,
+    config: Mapping[str, Any],
+    documents: Mapping[str, Any],
+    carried_from: Path,
+) -> None:
+    """Writes the model in training as a checkpoint folder. All processes call it; the first one writes.
+
+    Args:
+      output: the folder; an earlier one is replaced when the new one is complete.
+      trained: the trained tree.
+      leaves: of the whole model.
+      kinds: shape and stored dtype of every tensor of the output, in order.
+      source: where frozen tensors are copied from, byte for byte; None when everything is trained.
+      config: config.json of the output.
+      documents: further JSON or text files by name.
+      carried_from: folder with tokenizer and other small files.
+    """
+    tensors = trained_tensors(trained, [leaf for leaf in leaves if leaf.trained])
+    if jax.process_index() != 0:
+        for _ in tensors:  # every process takes part in gathering
+            pass
+        return
+    layout = lay_out(kinds, SHARD_SIZE)
+    with publish(output) as folder:
+        writer = TensorWriter(folder, layout)
+        try:
+            for name, tensor in tensors:
+                writer.write(name, tensor.astype(DTYPES[kinds[name].dtype]).tobytes())
+                if (
+                    name == "model.embed_tokens.weight"
+                    and "lm_head.weight" in kinds
+                    and config.get("tie_word_embeddings")
+                ):
+                    # Some checkpoints store a tied head a second time; it must not stay behind.
+                    writer.write("lm_head.weight", tensor.astype(DTYPES[kinds["lm_head.weight"].dtype]).tobytes())
+            for name in list(kinds):
+                if name in writer.missing:
+                    assert source is not None, name
+                    writer.write(name, read_bytes(source, source.entries[name]))
+                    release(source)
+            writer.close()
+        finally:
+            writer.abandon()
+        write_index(folder, layout)
+        carry(files_to_carry(carried_from), folder)
+        write_json(folder / "config.json", config)
+        for name, content in documents.items():
+            (write_text if isinstance(content, str) else write_json)(folder / name, content)
+
+
+def trained_tensors(trained: Tree, leaves: Sequence[Leaf]) -> Iterator[tuple[str, np.ndarray]]:
+    """Trained tensors under their names, gathered from all devices leaf by leaf."""
+    arrays: dict[tuple[str, ...], Any] = dict(flatten_dict(trained))
+    for leaf in leaves:
+        array = arrays[leaf.path]
+        if not array.is_fully_addressable:
+            array = multihost_utils.process_allgather(array, tiled=True)
+        rows = np.asarray(array)
+        yield from zip(leaf.names, rows if leaf.stacked else [rows], strict=True)

@@ -1,0 +1,53 @@
+"""The loss on a held-out text while a model trains."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float, Int
+
+from lesa_jax.checkpoint.names import Tree
+from lesa_jax.evaluation.perplexity import perplexity_of
+from lesa_jax.evaluation.protocol import token_rows
+from lesa_jax.models.decoder import head_weight, make_context
+from lesa_jax.models.losses import token_nll
+from lesa_jax.training.job import Job
+from lesa_jax.training.segments import merge
+from lesa_jax.training.step import Program, hidden_states
+
+Evaluation = Callable[[Tree, Tree, int], float]  # trained and frozen tree, steps done -> mean loss in nats
+
+
+def make_evaluation(job: Job) -> Evaluation | None:
+    """The mean loss of a predicted token of `--eval-text`, in nats, in the training's own dtype."""
+    if job.eval_text is None:
+        return None
+    protocol = job.settings.ppl_protocol
+    rows = token_rows(job.tokenizer, job.eval_text, protocol, job.config, job.sequence_length)
+    # Several processes give the same rows, and every one of them needs all of the result.
+    program = jax.jit(segment_nll, static_argnums=4, out_shardings=NamedSharding(job.mesh, P()))
+
+    def evaluate(trained: Tree, frozen: Tree, step: int) -> float:
+        def nll_of(tokens_BxT: np.ndarray) -> Array:
+            return program(trained, frozen, tokens_BxT, np.int32(step), job.program)
+
+        return perplexity_of(nll_of, rows, protocol, min(len(rows), job.settings.batch_size)).nll
+
+    return evaluate
+
+
+def segment_nll(
+    trained: Tree,
+    frozen: Tree,
+    tokens_BxT: Int[Array, "batch tokens"],
+    step: Int[Array, ""],
+    program: Program,
+) -> Float[Array, "batch predicted"]:
+    """Loss of every token but the first of each row."""
+    params = merge(trained, frozen)
+    context = make_context(jnp.arange(tokens_BxT.shape[1])[None], program.config)
+    x_BxTxE = hidden_states(params, tokens_BxT, context, program, step)
+    return token_nll(x_BxTxE[:, :-1], head_weight(params, program.config), tokens_BxT[:, 1:])

@@ -1,0 +1,58 @@
+"""AdamW and its learning rate."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import optax
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from lesa_jax.checkpoint.names import Tree
+from lesa_jax.families.roles import NORM
+
+Schedule = Literal["cosine", "linear", "wsd"]
+WSD_DECAY = 0.2  # the share of a warm-up-stable-decay run that decays (arXiv 2405.18392)
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """AdamW and its learning rate over `steps` steps."""
+
+    learning_rate: float
+    schedule: Schedule
+    warmup: int
+    steps: int
+    betas: tuple[float, float]
+    weight_decay: float
+    clip: float
+
+
+def learning_rate(settings: OptimizerSettings) -> optax.Schedule:
+    """Step number to learning rate: linear warm-up from 0, then cosine or linear to 0, or constant and linear to 0."""
+    peak, warmup = settings.learning_rate, settings.warmup
+    rest = max(1, settings.steps - warmup)
+    match settings.schedule:
+        case "cosine":
+            after = optax.cosine_decay_schedule(peak, rest)
+        case "linear":
+            after = optax.linear_schedule(peak, 0.0, rest)
+        case "wsd":
+            decay = max(1, round(rest * WSD_DECAY))
+            after = optax.linear_schedule(peak, 0.0, decay, transition_begin=rest - decay)
+    # The first step has a rate above 0, the last one too.
+    return optax.join_schedules([optax.linear_schedule(peak / (warmup + 1), peak, max(1, warmup)), after], [warmup])
+
+
+def make_optimizer(settings: OptimizerSettings) -> optax.GradientTransformation:
+    """Clip by the trained leaves' global norm, AdamW, no decay for norms and biases."""
+    return optax.chain(
+        optax.clip_by_global_norm(settings.clip),
+        optax.scale_by_adam(*settings.betas, eps=1e-8),
+        optax.add_decayed_weights(settings.weight_decay, mask=decayed),
+        optax.scale_by_learning_rate(learning_rate(settings)),
+    )
+
+
+def decayed(params: Tree) -> Tree:
+    """Which leaves decay: matrices and embeddings; the last keys of a path are the tensor's name."""
+    flat = flatten_dict(params)
+    return unflatten_dict({path: path[-1] != "bias" and not NORM.search(".".join(path[-2:])) for path in flat})

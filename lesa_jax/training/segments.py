@@ -1,0 +1,123 @@
+"""A deep model as a few scans: runs of layers that repeat a short pattern of trained and frozen weights.
+
+Training the new layers of a grown model means a frozen prefix, then frozen and new layers in turn. `lax.scan` needs
+equal trees in every iteration, so the layers are grouped by what is trained in them and cut into segments, each a
+pattern of such groups repeated: `0-7 +7 8 +8 9 ... +14 15` is (old) x 8 and then (new, old) x 8. Weights are stored by
+segment from the start: a stack that is cut up in every step would be copied in every step.
+
+Two trees of the same skeleton hold a model in training, `trained` and `frozen`; each leaf is in one of them. Layers lie
+under `tree["segments"][segment][place]`, numbers as strings, stacked; the rest as in the checkpoint.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jaxtyping import Array, Float
+
+from lesa_jax.checkpoint.names import Tree
+from lesa_jax.models.attention import layer_windows
+from lesa_jax.models.config import ModelConfig
+from lesa_jax.models.decoder import Context, block
+
+Remat = Literal["none", "block", "full"]
+LONGEST_PATTERN = 8
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Layers `start` to `start + repeats * width - 1`: `width` layers, `repeats` times."""
+
+    start: int
+    width: int
+    repeats: int
+
+    def layers(self, place: int) -> tuple[int, ...]:
+        """The layers at one place of the pattern, in order."""
+        return tuple(range(self.start + place, self.start + self.width * self.repeats, self.width))
+
+
+def find_segments(groups: Sequence[object]) -> tuple[Segment, ...]:
+    """Cuts a sequence of layers into repeated patterns, taking the pattern that reaches furthest at each point.
+
+    Args:
+      groups: for every layer, what it has in common with layers that may share its stack.
+    """
+    segments = []
+    start = 0
+    while start < len(groups):
+        best = Segment(start, 1, 1)
+        for width in range(1, min(LONGEST_PATTERN, len(groups) - start) + 1):
+            pattern = groups[start : start + width]
+            repeats = 1
+            while groups[start + repeats * width : start + (repeats + 1) * width] == pattern:
+                repeats += 1
+            # A pattern that does not repeat is no pattern: its layers would be compiled one by one.
+            if (repeats > 1 or width == 1) and repeats * width > best.repeats * best.width:
+                best = Segment(start, width, repeats)
+        segments.append(best)
+        start += best.repeats * best.width
+    return tuple(segments)
+
+
+def merge(trained: Tree, frozen: Tree) -> Tree:
+    """One tree of both trees' leaves."""
+    return unflatten_dict(flatten_dict(trained) | flatten_dict(frozen))
+
+
+def run_segments(
+    params: Tree,
+    x_BxTxE: Float[Array, "batch tokens hidden"],
+    segments: tuple[Segment, ...],
+    context: Context,
+    config: ModelConfig,
+    remat: Remat = "none",
+    shares: Float[Array, " layers"] | None = None,
+) -> Float[Array, "batch tokens hidden"]:
+    """All layers, one scan for each segment.
+
+    Args:
+      params: merged trees; layers under `params["segments"][str(number)][str(place)]`.
+      x_BxTxE: embeddings.
+      segments: which layers those are.
+      context: what every layer sees beside the residual stream.
+      config: of the model; its windows are looked up by layer.
+      remat: what the backward pass computes again: nothing, a block but for its matrix products, or the whole block.
+      shares: how much of what each layer does to the stream counts (`step.Mask`): x + share (layer(x) - x).
+    """
+    run = rematerialised(block, remat)
+    for number, segment in enumerate(segments):
+        windows = [layer_windows(tuple(config.windows[i] for i in segment.layers(p))) for p in range(segment.width)]
+
+        counted = [None if shares is None else shares[np.array(segment.layers(p))] for p in range(segment.width)]
+
+        def step(carry: Array, scanned: tuple[Tree, list[Array | None], list[Array | None]], windows=windows) -> Any:
+            layers, arrays, counted = scanned
+            for place, ((shared, _), window, share) in enumerate(zip(windows, arrays, counted, strict=True)):
+                after = run(layers[str(place)], carry, context, shared if window is None else window, config)
+                carry = after if share is None else carry + share.astype(carry.dtype) * (after - carry)
+            return carry, None
+
+        stacks = params["segments"][str(number)]
+        x_BxTxE = jax.lax.scan(step, x_BxTxE, (stacks, [array for _, array in windows], counted))[0]
+    return x_BxTxE
+
+
+def rematerialised(function: Callable[..., Any], remat: Remat) -> Callable[..., Any]:
+    """`block` under a rule for what its backward pass keeps; see `run_segments`."""
+    match remat:
+        case "none":
+            return function
+        case "block":
+            policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+        case "full":
+            policy = None
+    # An int window and the config are properties of the program.
+    return lambda layer, x, context, window, config: jax.checkpoint(
+        lambda layer, x, context, array: function(layer, x, context, window if array is None else array, config),
+        policy=policy,
+        prevent_cse=False,  # the scan prevents it
+    )(layer, x, context, window if isinstance(window, jax.Array) else None)

@@ -1,0 +1,46 @@
+"""Model names: folders, hub ids in the cache, and nothing else."""
+
+import pytest
+
+from lesa_jax.base.errors import InputError
+from lesa_jax.checkpoint.hub import resolve_model
+from tests.support.tiny import tiny
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def hub_cache(tmp_path, monkeypatch):
+    """A cache with one model, laid out as the hub's client does it; conftest has switched the network off."""
+    repository = tmp_path / "models--org--name"
+    snapshot = repository / "snapshots" / COMMIT
+    snapshot.mkdir(parents=True)
+    (repository / "blobs").mkdir()
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(COMMIT)
+    for number, file in enumerate(tiny("llama").iterdir()):
+        (repository / "blobs" / f"b{number}").write_bytes(file.read_bytes())
+        (snapshot / file.name).symlink_to(f"../../blobs/b{number}")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    return snapshot
+
+
+@pytest.mark.parametrize("revision", [None, "main", COMMIT])
+def test_a_cached_model_is_found_offline(hub_cache, revision):
+    assert resolve_model("org/name", revision) == hub_cache
+
+
+@pytest.mark.parametrize(
+    ("model", "revision", "message"),
+    [
+        ("org/other", None, "not in its cache"),
+        ("org/name", "v2", "not in its cache"),
+        ("./name", None, "no such folder"),
+        ("a/b/c", None, "no such folder"),
+        ("org/na me", None, "not a hub id"),
+    ],
+)
+def test_what_is_nowhere_is_said_in_one_line(hub_cache, model, revision, message):
+    with pytest.raises(InputError, match=message) as caught:
+        resolve_model(model, revision)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,128 @@
+"""Writing: files that others can read, and nothing half-written under the final name."""
+
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from lesa_jax.base.errors import InputError
+from lesa_jax.base.files import publish
+from lesa_jax.checkpoint.format import Kind
+from lesa_jax.checkpoint.reader import open_checkpoint, read
+from lesa_jax.checkpoint.writer import TensorWriter, lay_out, write_index
+from lesa_jax.growth.job import check_output
+
+KINDS = {f"t.{i}": Kind((i + 1, 5), "F32") for i in range(7)} | {
+    "scalar": Kind((), "F32"),
+    "empty": Kind((0, 4), "F32"),
+}
+ARRAYS = {name: np.random.default_rng(i).random(kind.shape, np.float32) for i, (name, kind) in enumerate(KINDS.items())}
+
+
+def write_all(folder, layout, names):
+    writer = TensorWriter(folder, layout)
+    for name in names:
+        writer.write(name, ARRAYS[name].tobytes())
+    writer.close()
+    write_index(folder, layout)
+
+
+@pytest.mark.parametrize("shard_size", [1, 200, 10_000])
+def test_any_order_of_writing_gives_the_same_readable_files(tmp_path, shard_size):
+    layout = lay_out(KINDS, shard_size)
+    contents = []
+    for run, names in enumerate((list(KINDS), list(KINDS)[::-1])):
+        folder = tmp_path / str(run)
+        folder.mkdir()
+        write_all(folder, layout, names)
+        contents.append({file.name: file.read_bytes() for file in folder.iterdir()})
+        loaded = {k: v for file in folder.glob("*.safetensors") for k, v in load_file(file).items()}
+        assert loaded.keys() == KINDS.keys()
+        for name, array in loaded.items():
+            np.testing.assert_array_equal(array, ARRAYS[name])
+    assert contents[0] == contents[1]
+
+
+def test_shards_stay_below_the_limit_and_the_index_adds_up(tmp_path):
+    layout = lay_out(KINDS, 200)
+    write_all(tmp_path, layout, KINDS)
+    index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
+    assert index["metadata"]["total_size"] == sum(array.nbytes for array in ARRAYS.values())
+    assert set(index["weight_map"]) == set(KINDS)
+    for file in set(index["weight_map"].values()):
+        assert sum(array.nbytes for array in load_file(tmp_path / file).values()) <= 200
+    (tmp_path / "config.json").write_text("{}")
+    np.testing.assert_array_equal(read(open_checkpoint(tmp_path), "t.3"), ARRAYS["t.3"])
+
+
+def test_a_forgotten_tensor_is_an_error(tmp_path):
+    writer = TensorWriter(tmp_path, lay_out(KINDS, 10_000))
+    writer.write("t.0", ARRAYS["t.0"].tobytes())
+    with pytest.raises(ValueError, match="written twice"):
+        writer.write("t.0", ARRAYS["t.0"].tobytes())
+    with pytest.raises(ValueError, match="never written"):
+        writer.close()
+    writer.abandon()
+
+
+def test_publish_names_the_folder_only_at_the_end(tmp_path):
+    output = tmp_path / "deep" / "out"
+    with publish(output) as folder:
+        (folder / "x").write_text("1")
+        assert not output.exists()
+    assert (output / "x").read_text() == "1"
+    assert [path.name for path in output.parent.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_an_interrupted_publish_leaves_nothing_and_keeps_what_was_there(tmp_path, error):
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / "growth.json").write_text("old")
+
+    def interrupted():
+        with publish(output) as folder:
+            (folder / "growth.json").write_text("new")
+            raise error
+
+    with pytest.raises(error):
+        interrupted()
+    assert (output / "growth.json").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_publish_replaces_an_older_output(tmp_path):
+    for text in ("old", "new"):
+        with publish(tmp_path / "out") as folder:
+            (folder / "growth.json").write_text(text)
+    assert (tmp_path / "out" / "growth.json").read_text() == "new"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_output_in_the_way(tmp_path):
+    source, output = tmp_path / "model", tmp_path / "out"
+    source.mkdir()
+    check_output(output, source, False, 10)
+    output.mkdir()
+    check_output(output, source, False, 10)
+    (output / "thesis.tex").write_text("years of work")
+    with pytest.raises(InputError, match="not empty"):
+        check_output(output, source, False, 10)
+    with pytest.raises(InputError, match="not written by lesa_jax"):
+        check_output(output, source, True, 10)
+    (output / "growth.json").write_text("{}")
+    check_output(output, source, True, 10)
+    with pytest.raises(InputError, match="is a file"):
+        check_output(output / "thesis.tex", source, True, 10)
+    for overlapping in (source, source / "inside", tmp_path):
+        with pytest.raises(InputError, match="overlap"):
+            check_output(overlapping, source, True, 10)
+    with pytest.raises(InputError, match="free some space"):
+        check_output(output, source, True, 1 << 60)
+
+
+def test_output_where_nobody_may_write(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write anywhere, so ask in its place
+    with pytest.raises(InputError, match="no permission to write"):
+        check_output(tmp_path / "out", tmp_path / "model", False, 10)

@@ -1,0 +1,272 @@
+"""The comparison as a whole: shared work, failing rows, going on, equal batches."""
+
+import json
+import math
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from filelock import FileLock
+
+from lesa_jax.base.errors import InputError
+from lesa_jax.comparison import folder as folders
+from lesa_jax.comparison import measure, run
+from lesa_jax.comparison.result import Comparison, Outcome
+from lesa_jax.comparison.run import compare
+from lesa_jax.comparison.settings import CompareSettings
+from lesa_jax.comparison.variants import Variant, variants
+from lesa_jax.evaluation.run import EvaluateSettings, evaluate
+from lesa_jax.growth.run import expand
+from lesa_jax.growth.settings import ExpandSettings
+from lesa_jax.planning import methods
+from tests.support.training import rows
+
+
+def settings(place: Path, output: str, **options) -> CompareSettings:
+    return CompareSettings(
+        model=str(place / "base"),
+        text=place / "eval.txt",
+        output=place / output,
+        sequence_length=32,
+        **{"methods": "llama_pro,duplicate,random"} | options,
+    )
+
+
+def by_name(comparison: Comparison) -> dict[str, Outcome]:
+    return {outcome.method: outcome for outcome in comparison.outcomes}
+
+
+@pytest.fixture(scope="module")
+def untrained(place: Path) -> Comparison:
+    return compare(settings(place, "untrained", seeds=2, keep_models=True))
+
+
+def test_rows_are_what_expand_and_evaluate_say(place, untrained):
+    found = by_name(untrained)
+    assert list(found) == ["base", "llama_pro", "duplicate", "random"]
+    expand(ExpandSettings(str(place / "base"), place / "alone", method="duplicate"))
+    alone = evaluate(EvaluateSettings(str(place / "alone"), text=place / "eval.txt", sequence_length=32))
+    assert found["duplicate"].initial == (alone["perplexity"],)
+    assert found["llama_pro"].initial == pytest.approx(found["base"].initial, rel=1e-6)
+    assert found["base"].layers == 4
+    assert {found[name].layers for name in ("llama_pro", "duplicate", "random")} == {6}
+    assert found["duplicate"].new_parameters == found["duplicate"].parameters - found["base"].parameters > 0
+
+
+def test_random_starts_are_grown_for_every_seed(untrained):
+    first, second = by_name(untrained)["random"].initial
+    assert first != second
+    assert len(by_name(untrained)["duplicate"].initial) == 1
+
+
+def test_the_report_is_there(place, untrained):
+    folder = place / "untrained"
+    table = json.loads((folder / "table.json").read_text())
+    assert [row["method"] for row in table] == ["base", "llama_pro", "duplicate", "random"]
+    assert table[3]["initial_perplexity"] == pytest.approx(np.mean(by_name(untrained)["random"].initial))
+    for name in ("table.md", "initial.png", "report.html"):
+        assert (folder / name).stat().st_size > 0
+    assert not (folder / "curves.png").exists()
+    assert sorted(path.name for path in (folder / "models").iterdir()) == [
+        "duplicate-0", "llama_pro-0", "random-0", "random-1",
+    ]  # fmt: skip
+
+
+def test_a_second_call_measures_what_is_missing_only(place, untrained, monkeypatch):
+    grown, measured = [], []
+    original = run.grow, measure.evaluate
+
+    def grow(ways):
+        grown.extend(way.output.name for way in ways)
+        return original[0](ways)
+
+    def evaluate(job):
+        measured.append(Path(job.model).name)
+        return original[1](job)
+
+    monkeypatch.setattr(run, "grow", grow)
+    monkeypatch.setattr(measure, "evaluate", evaluate)
+    (place / "untrained" / "rows" / "duplicate-0.json").unlink()
+    more = settings(place, "untrained", seeds=2, keep_models=True, methods="llama_pro,duplicate,random,g_stack")
+    again = by_name(compare(more))
+    assert grown == ["g_stack-0"]
+    assert measured == ["duplicate-0", "g_stack-0"]
+    for name, outcome in by_name(untrained).items():
+        assert again[name].initial == outcome.initial
+
+
+def test_a_row_that_fails_says_why_and_the_others_go_on(place, registry):
+    methods.register("broken", methods.Method("", "", "top", lambda weights, gaps, key: weights[[*gaps]] * np.nan))
+    found = by_name(compare(settings(place, "failing", methods="solar,broken,duplicate", layers=9)))
+    assert "at most 8" in str(found["solar"].error)
+    assert "not finite" in str(found["broken"].error)
+    assert found["duplicate"].error is None
+    assert math.isfinite(found["duplicate"].initial[0])
+    table = json.loads((place / "failing" / "table.json").read_text())
+    assert "at most 8" in next(row for row in table if row["method"] == "solar")["error"]
+
+
+@pytest.fixture(scope="module")
+def trained(place: Path) -> Comparison:
+    options = {"train_data": str(place / "data.jsonl"), "train_tokens": "2K", "eval_every": "1K", "learning_rate": 1e-2}
+    return compare(settings(place, "trained", methods="llama_pro,duplicate", batch_size=8, seeds=2, **options))
+
+
+def test_all_variants_train_on_the_same_batches(place, trained):
+    """A silenced layer changes nothing, so the first step's loss tells whether its batch is base's."""
+    first = {
+        (name, seed): rows(place / "trained" / "runs" / f"{name}-{seed}")[1]["loss"]
+        for name in ("base", "llama_pro")
+        for seed in (0, 1)
+    }
+    assert first["llama_pro", 0] == pytest.approx(first["base", 0], rel=1e-5)
+    assert first["llama_pro", 1] == pytest.approx(first["base", 1], rel=1e-5)
+    assert first["base", 0] != pytest.approx(first["base", 1], rel=1e-5)
+
+
+def test_curves_know_tokens_operations_and_seconds(trained):
+    found = by_name(trained)
+    for outcome in found.values():
+        assert len(outcome.curves) == 2
+        for curve in outcome.curves:
+            assert [point.tokens for point in curve] == [0, 768, 1536, 1792]
+            assert [point.flops for point in curve] == pytest.approx(
+                [n * outcome.step_flops for n in (0, 768, 1536, 1792)]
+            )
+            seconds = [point.seconds for point in curve]
+            assert seconds == sorted(seconds)
+            assert seconds[-1] > 0
+            assert curve[-1].loss < curve[0].loss
+    assert found["base"].backward_depth == 4
+    assert found["llama_pro"].backward_depth == found["llama_pro"].layers - found["llama_pro"].new_layers[0]
+    assert np.log(found["duplicate"].initial[0]) == pytest.approx(found["duplicate"].curves[0][0].loss, rel=1e-5)
+
+
+def test_the_report_of_training_is_there(place, trained):
+    assert (place / "trained" / "curves.png").stat().st_size > 0
+    assert not (place / "trained" / "models").exists()
+    row = json.loads((place / "trained" / "table.json").read_text())[1]
+    assert row["perplexity"] == pytest.approx(
+        np.mean([math.exp(c[-1].loss) for c in by_name(trained)["llama_pro"].curves])
+    )
+
+
+def test_a_finished_comparison_trains_nothing_again(place, trained, monkeypatch):
+    monkeypatch.setattr(measure, "train", None)
+    monkeypatch.setattr(run, "grow", None)
+    options = {"train_data": str(place / "data.jsonl"), "train_tokens": "2K", "eval_every": "1K", "learning_rate": 1e-2}
+    again = compare(settings(place, "trained", methods="llama_pro,duplicate", batch_size=8, seeds=2, **options))
+    assert again.outcomes == trained.outcomes
+
+
+@pytest.mark.slow
+def test_what_another_process_trains_is_left_to_it_and_looked_at_last(place, trained, capsys, monkeypatch):
+    """The other process trains base, and dies when this one waits for it."""
+    folder = place / "shared-work"
+    options = {"train_data": str(place / "data.jsonl"), "train_tokens": "2K", "eval_every": "1K", "learning_rate": 1e-2}
+    (folder / "rows").mkdir(parents=True)
+    (folder / "start.lock").touch()
+    other_process = FileLock(folder / "rows" / "base-0.lock")
+    other_process.acquire()
+
+    def says(text, **where):
+        print(text, **where)
+        other_process.release()
+
+    monkeypatch.setattr(folders, "print", says, raising=False)
+    found = compare(settings(place, "shared-work", methods="llama_pro,duplicate", batch_size=8, **options))
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith(("training ", "waiting "))]
+    assert said == [
+        "training llama_pro, seed 0 (2 of 3)",
+        "training duplicate, seed 0 (3 of 3)",
+        "waiting for another process, which trains base, seed 0",
+    ]
+    for outcome, alone in zip(found.outcomes, trained.outcomes, strict=True):
+        assert [point.loss for point in outcome.curves[0]] == [point.loss for point in alone.curves[0]]
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_comparison(place, trained):
+    """Each run is made by one of them; both print the same table."""
+    job = settings(place, "two", methods="llama_pro,duplicate", batch_size=8, seeds=2)
+    command = [
+        *(sys.executable, "-m", "lesa_jax.compare", "--model", str(job.model), "--text", str(job.text)),
+        *("--output", str(job.output), "--methods", job.methods, "--batch-size", "8", "--seeds", "2"),
+        *("--sequence-length", "32", "--train-data", str(place / "data.jsonl"), "--train-tokens", "2K"),
+        *("--eval-every", "1K", "--learning-rate", "1e-2"),
+    ]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    (table, first), (other_table, second) = [process.communicate() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], first + second
+    trained_by = [re.findall(r"training (\w+, seed \d)", log) for log in (first, second)]
+    assert all(trained_by)
+    assert sorted(trained_by[0] + trained_by[1]) == [
+        f"{name}, seed {seed}" for name in ("base", "duplicate", "llama_pro") for seed in (0, 1)
+    ]
+    assert table == other_table
+    rows = [json.loads((place / name / "table.json").read_text()) for name in ("two", "trained")]
+    for ours, alone in zip(*rows, strict=True):
+        assert ours["perplexity"] == pytest.approx(alone["perplexity"], rel=1e-5)
+
+
+@pytest.mark.slow
+def test_runs_of_one_shape_share_a_compiled_step(place, trained, caplog):
+    """Both methods grow 4 to 6 layers, evenly."""
+    options = {"train_data": str(place / "data.jsonl"), "train_tokens": "2K", "eval_every": "1K", "learning_rate": 1e-2}
+    with jax.log_compiles():
+        compare(settings(place, "shared", methods="llama_pro,tli,duplicate", batch_size=8, **options))
+    steps = [r for r in caplog.records if "Finished XLA compilation of jit(train_step)" in r.getMessage()]
+    assert len(steps) <= 2  # base and grown; fewer where another test has compiled them
+
+
+def test_a_method_of_ones_own(place, registry):
+
+    def noisy_copy(weights, gaps, key):
+        copies = weights[np.array(gaps)]
+        return copies + 0.01 * copies.std() * jax.random.normal(key, copies.shape)
+
+    methods.register("noisy_copy", methods.Method("copies with noise", "me", "top", noisy_copy, seeded=True))
+    found = by_name(compare(settings(place, "own", methods="noisy_copy", seeds=2)))
+    assert len(set(found["noisy_copy"].initial)) == 2
+
+
+def test_variants():
+    job = CompareSettings(methods="lesa,solar", placements="top, even")
+    assert variants(job) == [Variant("lesa", "top"), Variant("lesa", "even"), Variant("solar", None)]
+    assert len(variants(CompareSettings())) == len(methods.METHODS)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"methods": "lesa,lessa"}, "no method lessa: did you mean lesa.*Known are"),
+        ({"methods": ","}, "--methods is empty"),
+        ({"placements": "left"}, "--placements left: known are top, even"),
+        ({"seeds": 0}, "--seeds 0"),
+        ({"train_tokens": "1M"}, "belong together"),
+        ({"train_data": "x.txt"}, "belong together"),
+        ({"train_data": "x.txt", "train_tokens": "many"}, "--train-tokens many"),
+        ({"text": None}, "name a held-out text"),
+        ({"text": Path("no.txt")}, "cannot be read"),
+        ({"sequence_length": 4096}, "expected 2 to 128"),
+    ],
+)
+def test_bad_options_end_in_one_line_and_grow_nothing(place, tmp_path, options, message):
+    with pytest.raises(InputError, match=message) as caught:
+        compare(replace(settings(place, "bad"), output=tmp_path / "out", **options))
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out" / "models").exists()
+
+
+def test_an_output_of_something_else_is_left_alone(place, untrained, tmp_path):
+    with pytest.raises(InputError, match="--layers None, now it is 7"):
+        compare(settings(place, "untrained", layers=7))
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InputError, match="exists and is no comparison"):
+        compare(replace(settings(place, "x"), output=tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -1,0 +1,178 @@
+"""What attention may see."""
+
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax._src.cudnn import fused_attention_stablehlo as cudnn
+from jax.sharding import PartitionSpec as P
+
+from lesa_jax.models.attention import (
+    BATCH,
+    HEADS,
+    UNLIMITED,
+    causal_attention,
+    choose_implementation,
+    layer_windows,
+    shard_spec,
+    square_attention,
+)
+from lesa_jax.training import sharding
+
+TOKENS = 12
+
+
+def random_qkv() -> tuple[jax.Array, jax.Array, jax.Array]:
+    rng = np.random.default_rng(0)
+    shapes = ((1, TOKENS, 4, 8), (1, TOKENS, 2, 8), (1, TOKENS, 2, 8))
+    q, k, v = (jnp.asarray(rng.standard_normal(shape), jnp.float32) for shape in shapes)
+    return q, k, v
+
+
+def seen(window: jax.Array | int | None) -> np.ndarray:
+    """[T, T]: whether token t's output depends on token s's value."""
+    q, k, v = random_qkv()
+    outputs = jax.jacrev(lambda values: causal_attention(q, k, values, window).sum(axis=(0, 2, 3)))(v)
+    return np.abs(np.asarray(outputs)).sum(axis=(1, 3, 4)) > 0
+
+
+@pytest.mark.parametrize("window", [None, 1, 3, TOKENS, 100])
+def test_reach_is_the_window_and_never_the_future(window: int | None):
+    age = np.arange(TOKENS)[:, None] - np.arange(TOKENS)[None, :]
+    expected = (age >= 0) & (age < (window or TOKENS))
+    np.testing.assert_array_equal(seen(window), expected)
+    np.testing.assert_array_equal(seen(jnp.asarray(UNLIMITED if window is None else window)), expected)
+
+
+@pytest.mark.parametrize("window", [None, 5, 130, 200])
+@pytest.mark.parametrize("tokens", [128, 129, 400])
+def test_blocks_of_queries_compute_what_the_whole_square_does(tokens: int, window: int | None):
+    rng = np.random.default_rng(1)
+    q, k, v = (jnp.asarray(rng.standard_normal((2, tokens, heads, 8)), jnp.float32) for heads in (4, 2, 2))
+    reach = None if window is None else (window - 1, 0)
+    whole = jax.nn.dot_product_attention(q, k, v, is_causal=True, local_window_size=reach)
+    np.testing.assert_allclose(causal_attention(q, k, v, window), whole, atol=2e-6)
+    traced = jnp.asarray(UNLIMITED if window is None else window)
+    np.testing.assert_allclose(causal_attention(q, k, v, traced), whole, atol=2e-6)
+
+
+@pytest.mark.parametrize("window", [None, 5, 130])
+@pytest.mark.parametrize("tokens", [40, 200])
+def test_gradients_through_documents_are_those_of_the_whole_square(tokens: int, window: int | None):
+    rng = np.random.default_rng(2)
+    q, k, v = (jnp.asarray(rng.standard_normal((2, tokens, heads, 8)), jnp.float32) for heads in (4, 2, 2))
+    documents = jnp.asarray(np.sort(rng.integers(0, 4, (2, tokens)), axis=1), jnp.int32)
+    reach = None if window is None else (window - 1, 0)
+    mask = (documents[:, :, None] == documents[:, None, :])[:, None]
+
+    def by_blocks(q, k, v, window):
+        return jnp.sum(jnp.sin(causal_attention(q, k, v, window, documents)))
+
+    def whole(q, k, v):
+        return jnp.sum(
+            jnp.sin(jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=True, local_window_size=reach))
+        )
+
+    truth = jax.jit(jax.grad(whole, (0, 1, 2)))(q, k, v)
+    traced = jnp.asarray(UNLIMITED if window is None else window)
+    for given in (window, traced):
+        ours = jax.grad(by_blocks, (0, 1, 2))(q, k, v, given)
+        for a, b in zip(ours, truth, strict=True):
+            np.testing.assert_allclose(a, b, atol=2e-5)
+
+
+def test_documents_do_not_see_each_other():
+    q, k, v = random_qkv()
+    documents = jnp.asarray([[1] * 5 + [2] * 7], jnp.int32)
+    outputs = jax.jacrev(lambda values: causal_attention(q, k, values, None, documents).sum(axis=(0, 2, 3)))(v)
+    seen = np.abs(np.asarray(outputs)).sum(axis=(1, 3, 4)) > 0
+    age = np.arange(TOKENS)[:, None] - np.arange(TOKENS)[None, :]
+    same = np.asarray(documents[0])[:, None] == np.asarray(documents[0])[None, :]
+    np.testing.assert_array_equal(seen, (age >= 0) & same)
+
+
+def test_a_traced_window_computes_what_a_static_one_does():
+    q, k, v = random_qkv()
+    for static, traced in ((3, 3), (None, UNLIMITED)):
+        np.testing.assert_allclose(
+            causal_attention(q, k, v, static), causal_attention(q, k, v, jnp.asarray(traced)), atol=1e-6
+        )
+
+
+def test_a_window_of_one_returns_the_value_itself():
+    q, k, v = random_qkv()
+    np.testing.assert_allclose(causal_attention(q, k, v, 1), jnp.repeat(v, 2, axis=2), atol=1e-6)
+
+
+def test_windows_that_agree_are_no_array():
+    assert layer_windows((None, None)) == (None, None)
+    assert layer_windows((8, 8, 8)) == (8, None)
+    shared, per_layer = layer_windows((None, 8))
+    assert shared is None
+    np.testing.assert_array_equal(per_layer, [UNLIMITED, 8])
+
+
+@pytest.mark.parametrize("window", [None, 1, 7, 40])
+def test_the_whole_square_masks_documents_and_window_as_blocks_do(window: int | None):
+    rng = np.random.default_rng(3)
+    q, k, v = (jnp.asarray(rng.standard_normal((2, 40, heads, 8)), jnp.float32) for heads in (4, 2, 2))
+    documents = jnp.asarray(np.sort(rng.integers(0, 3, (2, 40)), axis=1), jnp.int32)
+    found = square_attention(q, k, v, window, documents)
+    np.testing.assert_allclose(found, causal_attention(q, k, v, window, documents), atol=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("backend", "dtype", "tokens", "head_dim", "chosen"),
+    [
+        ("cpu", jnp.bfloat16, 4096, 128, "blocks"),
+        ("tpu", jnp.bfloat16, 4096, 128, "splash"),
+        ("tpu", jnp.float32, 256, 64, "splash"),
+        ("tpu", jnp.bfloat16, 4000, 128, "xla"),
+        ("tpu", jnp.bfloat16, 4096, 48, "xla"),
+        ("gpu", jnp.bfloat16, 4096, 128, "cudnn"),
+        ("gpu", jnp.float16, 4000, 48, "cudnn"),
+        ("gpu", jnp.float32, 4096, 128, "xla"),
+        ("gpu", jnp.bfloat16, 4095, 128, "xla"),
+        ("gpu", jnp.bfloat16, 4096, 256, "xla"),
+        ("gpu", jnp.bfloat16, 4096, 100, "xla"),
+    ],
+)
+def test_what_computes_it_depends_on_backend_and_shapes(backend, dtype, tokens, head_dim, chosen):
+    assert choose_implementation(backend, dtype, tokens, head_dim) == chosen
+
+
+def test_kernels_are_sharded_as_batch_and_heads_are():
+    assert (*BATCH, HEADS) == sharding.AXES
+    assert sharding.BATCH == BATCH
+    axes = {"data": 2, "fsdp": 2, "tensor": 2}
+    assert shard_spec(axes, 8, 2) == P(("data", "fsdp"), None, "tensor", None)
+    assert shard_spec(axes, 6, 2) == P(None, None, "tensor", None)
+    assert shard_spec(axes, 8, 1) == P(("data", "fsdp"), None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("window", "documents", "call", "length"),
+    [
+        (None, False, "fmhaSoftmax", 0),
+        (100, False, "fmhaSoftmax", 100),
+        (None, True, "fmhaScaleBiasSoftmax", 0),
+        (100, True, "fmhaScaleBiasSoftmax", 0),
+    ],
+)
+def test_cudnn_is_asked_for_what_it_can_do(monkeypatch, window, documents, call, length):
+    """JAX's half of the compilation for a GPU, forward and backward: a window is never given beside a bias."""
+    monkeypatch.setattr(cudnn, "check_cudnn_version", lambda: 91000)
+    q, k, v = (jax.ShapeDtypeStruct((2, 256, heads, 64), jnp.bfloat16) for heads in (6, 2, 2))
+    given = jax.ShapeDtypeStruct((2, 256), jnp.int32) if documents else None
+    attend = functools.partial(square_attention, window=window, kernel="cudnn")
+
+    def loss(q, k, v, given):
+        return jnp.sum(attend(q, k, v, documents_BxT=given).astype(jnp.float32))
+
+    text = jax.jit(jax.grad(loss, (0, 1, 2))).trace(q, k, v, given).lower(lowering_platforms=("cuda",)).as_text()
+    assert re.findall(r"custom_call @__cudnn\$(\w+)", text) == [call, f"{call}Backward"]
+    for name, value in (("sliding_window_length", length), ("mask_type", "CAUSAL")):
+        assert re.findall(rf"{name}\W+22: (?:\W+22)?(\w+?)(?:\W+22)?[,}}]", text) == [str(value)] * 2

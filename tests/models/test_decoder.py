@@ -1,0 +1,210 @@
+"""The forward pass against transformers/torch, and its refusals."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+import transformers as hf
+
+from lesa_jax import demo
+from lesa_jax.base.errors import InputError
+from lesa_jax.models.config import ModelConfig, RopeConfig
+from lesa_jax.models.decoder import embed, forward, logits, make_context, run_layers
+from lesa_jax.models.layers import rms_norm
+from lesa_jax.models.load import checked_params, load_model
+from tests.support.tiny import COMMON, LLAMA_LIKE, torch_logits
+
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 500000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
+# Typed Any, because transformers annotates each option of its constructors.
+LIKE: dict[str, Any] = LLAMA_LIKE
+MULTI_HEAD: dict[str, Any] = COMMON | {"intermediate_size": 48}
+MIXED = ["full_attention", "sliding_attention"] * 3
+
+CONFIGS: dict[str, Any] = {
+    "llama": lambda: hf.LlamaConfig(**LIKE),
+    "llama_tied": lambda: hf.LlamaConfig(**LIKE, tie_word_embeddings=True),
+    "llama_multi_head": lambda: hf.LlamaConfig(**MULTI_HEAD),
+    "llama_wide_heads": lambda: hf.LlamaConfig(**LIKE, head_dim=16),
+    "llama_biases": lambda: hf.LlamaConfig(**LIKE, attention_bias=True, mlp_bias=True),
+    "llama_3.1": lambda: hf.LlamaConfig(**LIKE, rope_parameters=LLAMA3),
+    "llama_linear": lambda: hf.LlamaConfig(
+        **LIKE, rope_parameters={"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}
+    ),
+    "qwen2": lambda: hf.Qwen2Config(**LIKE, rms_norm_eps=1e-4),
+    "qwen2_top_window": lambda: hf.Qwen2Config(**LIKE, use_sliding_window=True, sliding_window=8, max_window_layers=4),
+    "qwen2_mixed_windows": lambda: hf.Qwen2Config(**LIKE, use_sliding_window=True, sliding_window=8, layer_types=MIXED),
+    "mistral_window": lambda: hf.MistralConfig(**LIKE, sliding_window=8),
+    "mistral_full": lambda: hf.MistralConfig(**LIKE, sliding_window=None),
+}
+
+
+def save(folder: Path, config: Any) -> Path:
+    """A random checkpoint whose biases and norms are random too, and whose logits are of order one."""
+    torch.manual_seed(0)
+    model = hf.AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.2)
+    model.save_pretrained(folder)
+    return folder
+
+
+def random_tokens(vocab: int, batch: int = 2, length: int = 48) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, vocab, (batch, length)).astype(np.int32)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_logits_equal_those_of_transformers(name: str, tmp_path: Path):
+    folder = save(tmp_path / "model", CONFIGS[name]())
+    params, config = load_model(folder)
+    tokens = random_tokens(config.vocab_size)
+    expected = torch_logits(folder, tokens.tolist()).numpy()
+    assert np.abs(expected).max() > 0.5
+    np.testing.assert_allclose(logits(params, jnp.asarray(tokens), config), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["demo", "books16"])
+def test_logits_of_a_trained_model_equal_those_of_transformers(name: str, request: pytest.FixtureRequest):
+    folder = demo.MODEL_DIRECTORY if name == "demo" else request.getfixturevalue("books16")
+    params, config = load_model(folder)
+    tokens = random_tokens(config.vocab_size, batch=1, length=200)
+    expected = torch_logits(folder, tokens.tolist()).numpy()
+    np.testing.assert_allclose(logits(params, jnp.asarray(tokens), config), expected, atol=2e-4)
+
+
+def small_model(**changes: Any) -> tuple[dict[str, Any], ModelConfig]:
+    """A random float32 model of 4 layers, made without torch."""
+    hidden, inner, layers, vocab = 16, 24, 4, 32
+    config = ModelConfig.from_hf(
+        {
+            "model_type": "llama",
+            "vocab_size": vocab,
+            "hidden_size": hidden,
+            "intermediate_size": inner,
+            "num_hidden_layers": layers,
+            "num_attention_heads": 2,
+            "max_position_embeddings": 64,
+            "tie_word_embeddings": True,
+        }
+        | changes
+    )
+    rng = np.random.default_rng(0)
+
+    def weight(*shape: int) -> dict[str, jax.Array]:
+        return {"weight": jnp.asarray(rng.standard_normal(shape) * 0.3, jnp.float32)}
+
+    attention = {name: weight(layers, hidden, hidden) for name in ("q_proj", "k_proj", "v_proj", "o_proj")}
+    mlp = {
+        "gate_proj": weight(layers, inner, hidden),
+        "up_proj": weight(layers, inner, hidden),
+        "down_proj": weight(layers, hidden, inner),
+    }
+    norms = {"input_layernorm": weight(layers, hidden), "post_attention_layernorm": weight(layers, hidden)}
+    stack = {"self_attn": attention, "mlp": mlp, **norms}
+    return {"model": {"embed_tokens": weight(vocab, hidden), "layers": stack, "norm": weight(hidden)}}, config
+
+
+def test_a_token_changes_nothing_before_itself():
+    params, config = small_model()
+    tokens = random_tokens(config.vocab_size)
+    changed = tokens.copy()
+    changed[:, 20] = (changed[:, 20] + 1) % config.vocab_size
+    before, after = (np.asarray(logits(params, jnp.asarray(t), config)) for t in (tokens, changed))
+    np.testing.assert_array_equal(before[:, :20], after[:, :20])
+    assert np.abs(before[:, 20:] - after[:, 20:]).max(axis=(0, 2)).min() > 0
+
+
+def test_two_runs_of_layers_are_one_run():
+    params, config = small_model()
+    tokens = jnp.asarray(random_tokens(config.vocab_size))
+    turn = make_context(jnp.arange(tokens.shape[1])[None], config)
+    x = embed(params, tokens)
+    for rows in (slice(0, 1), slice(1, 4)):
+        run = jax.tree.map(lambda leaf, rows=rows: leaf[rows], params["model"]["layers"])
+        x = run_layers(run, x, turn, config.windows[rows], config)
+    split = rms_norm(params["model"]["norm"], x, config.norm_eps)
+    np.testing.assert_allclose(split, forward(params, tokens, config), atol=1e-6)
+
+
+def test_bfloat16_storage_gives_what_its_float32_copy_gives():
+    params, config = small_model()
+    stored = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
+    upfront = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), stored)
+    tokens = jnp.asarray(random_tokens(config.vocab_size))
+    np.testing.assert_array_equal(logits(stored, tokens, config), logits(upfront, tokens, config))
+
+
+def test_bfloat16_computation_stays_near_float32():
+    params, config = small_model()
+    tokens = jnp.asarray(random_tokens(config.vocab_size))
+    exact, rough = logits(params, tokens, config), logits(params, tokens, config, jnp.bfloat16)
+    assert rough.dtype == jnp.bfloat16
+    assert jnp.abs(exact - rough.astype(jnp.float32)).max() < 0.05 * jnp.abs(exact).max()
+
+
+def test_old_and_new_rotary_entries_mean_the_same():
+    _, new = small_model(rope_parameters=LLAMA3)
+    scaling = {key: value for key, value in LLAMA3.items() if key != "rope_theta"}
+    _, old = small_model(rope_theta=500000.0, rope_scaling=scaling)
+    assert old == new
+    _, linear = small_model(rope_scaling={"type": "linear", "factor": 2.0})
+    assert linear.rope == RopeConfig(10000.0, factor=2.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"model_type": "gpt2"}, "gpt2"),
+        ({"hidden_act": "gelu"}, "gelu"),
+        ({"rope_parameters": {"rope_type": "yarn", "factor": 4.0}}, "yarn"),
+        ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "dynamic"),
+        ({"rope_scaling": {"type": "linear"}}, "factor"),
+        ({"rope_parameters": {"full_attention": {"rope_type": "default"}}}, "per layer type"),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
+        ({"num_key_value_heads": 3}, "num_key_value_heads"),
+        ({"num_hidden_layers": None}, "num_hidden_layers"),
+        ({"quantization_config": {"quant_method": "awq"}}, "quantization_config"),
+        ({"model_type": "qwen2", "num_key_value_heads": 2, "layer_types": ["full_attention"]}, "layer_types"),
+        (
+            {"model_type": "qwen2", "num_key_value_heads": 2, "layer_types": ["sliding_attention"] * 4},
+            "use_sliding_window",
+        ),
+        ({"model_type": "qwen2", "num_key_value_heads": 2, "layer_types": ["chunked_attention"] * 4}, "chunked"),
+    ],
+)
+def test_what_cannot_be_computed_exactly_is_refused(changes: dict[str, Any], named: str):
+    with pytest.raises(InputError, match=named) as caught:
+        small_model(**changes)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_an_unknown_and_a_misshapen_tensor_are_named():
+    params, config = small_model()
+    for change, named in (
+        (lambda attn: attn.pop("k_proj"), r"model.layers.\*.self_attn.k_proj.weight"),
+        (lambda attn: attn.update(q_norm={"weight": jnp.ones((4, 8))}), r"model.layers.\*.self_attn.q_norm.weight"),
+        (lambda attn: attn.update(v_proj={"weight": jnp.ones((4, 8, 16))}), r"model.layers.\*.self_attn.v_proj.weight"),
+    ):
+        broken = jax.tree.map(lambda leaf: leaf, params)
+        change(broken["model"]["layers"]["self_attn"])
+        with pytest.raises(InputError, match=named):
+            checked_params(broken, config)
+
+
+def test_a_stored_head_that_contradicts_tying_is_refused():
+    params, config = small_model()
+    same = params | {"lm_head": dict(params["model"]["embed_tokens"])}
+    assert "lm_head" not in checked_params(same, config)
+    with pytest.raises(InputError, match="tie_word_embeddings"):
+        checked_params(params | {"lm_head": {"weight": jnp.zeros((32, 16))}}, config)

@@ -1,0 +1,97 @@
+"""Masked growth: x + share (layer(x) - x), from the original model to the grown one."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+
+from lesa_jax.base.errors import InputError
+from lesa_jax.evaluation.run import EvaluateSettings, evaluate
+from lesa_jax.models.decoder import block, embed, head_weight, make_context
+from lesa_jax.models.layers import rms_norm
+from lesa_jax.models.load import load_model
+from lesa_jax.models.losses import token_nll
+from lesa_jax.training.mask import Mask
+from lesa_jax.training.run import train
+from lesa_jax.training.step import Program, mean_gradient
+from tests.support.tiny import tiny
+from tests.support.training import rows
+from tests.training.test_frozen_training import PLANS, by_name, full_by_name, packed, pieces
+from tests.training.test_train import settings
+
+SLOW = pytest.mark.slow
+
+
+def test_shares_rise_in_linear_steps():
+    mask = Mask((1, 3), 4)
+    np.testing.assert_array_equal(mask.shares(0, 5), [1, 0, 1, 0, 1])
+    np.testing.assert_array_equal(mask.shares(2, 5), [1, 0.5, 1, 0.5, 1])
+    np.testing.assert_array_equal(mask.shares(9, 5), np.ones(5))
+
+
+def loss_by_layers(params, batch, config, shares):
+    """All layers in one scan, documents one at a time, the mask written out."""
+    total = jnp.zeros(())
+    for start, stop in ((0, 10), (10, 21)):
+        context = make_context(jnp.arange(stop - start)[None], config)
+
+        def step(x, layer_and_share, context=context):
+            layer, share = layer_and_share
+            return x + share * (block(layer, x, context, None, config) - x), None
+
+        x, _ = jax.lax.scan(step, embed(params, batch.tokens[0, :, start:stop]), (params["model"]["layers"], shares))
+        x = rms_norm(params["model"]["norm"], x, config.norm_eps)
+        nll = token_nll(x, head_weight(params, config), batch.targets[0, :, start:stop])
+        total = total + jnp.sum(nll * batch.weights[0, :, start:stop])
+    return total / jnp.sum(batch.weights)
+
+
+@pytest.mark.parametrize(
+    ("train", "plan", "step"),
+    [("new", "irregular", 3), pytest.param("new", "top", 0, marks=SLOW), pytest.param("all", "top", 1, marks=SLOW)],
+)
+def test_loss_and_gradient_are_those_of_the_mask_written_out(train, plan, step):
+    (trained, frozen), program, leaves, _, chosen = pieces("llama", train, PLANS[plan], "block")
+    config = program.config
+    masked = Program(config, program.segments, "float32", "block", program.train_head, Mask(PLANS[plan].new_layers, 4))
+    batch = packed(config.vocab_size)
+    step_gradient = jax.jit(functools.partial(mean_gradient, program=masked))
+    loss, _, gradient = step_gradient(trained, frozen, batch, step=step)
+    shares = jnp.array([step / 4 if i in PLANS[plan].new_layers else 1.0 for i in range(config.num_layers)])
+    params, _ = load_model(tiny("llama"))
+    params = jax.tree.map(lambda x: x.astype(jnp.float32), params)
+    reference = jax.jit(jax.value_and_grad(loss_by_layers), static_argnums=2)
+    truth, full_gradient = reference(params, batch, config, shares)
+    np.testing.assert_allclose(loss, truth, rtol=1e-5)
+    ours, theirs = by_name(gradient, leaves), full_by_name(full_gradient, config)
+    scale = max(np.abs(value).max() for value in theirs.values())
+    assert len(ours) == len(chosen) == len(flatten_dict(ours))
+    for name, value in ours.items():
+        np.testing.assert_allclose(value, theirs[name], rtol=1e-5, atol=1e-5 * scale, err_msg=name)
+
+
+def test_a_run_begins_as_the_original_and_ends_as_a_plain_model(place):
+    train(settings(place, "masked", mask_steps=4))
+    measured = [row["eval_loss"] for row in rows(place / "masked") if row["eval_loss"] is not None]
+    options = {"text": place / "eval.txt", "sequence_length": 32}
+    assert measured[0] == pytest.approx(evaluate(EvaluateSettings(str(place / "base"), **options))["nll"], rel=1e-5)
+    final = evaluate(EvaluateSettings(str(place / "masked" / "final"), **options))
+    assert measured[-1] == pytest.approx(final["nll"], rel=1e-5)
+    assert measured[-1] < measured[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mask_steps": 7}, "--mask-steps 7: must end within the run's 6 steps"),
+        ({"mask_steps": -1}, "--mask-steps -1: must not be negative"),
+        ({"mask_steps": 2, "model": "base", "train": "all"}, "no growth.json"),
+    ],
+)
+def test_masks_that_cannot_be(place, changes, message):
+    changes = changes | ({"model": str(place / "base")} if "model" in changes else {})
+    with pytest.raises(InputError, match=message):
+        train(settings(place, "refused", **changes))
