@@ -29,7 +29,8 @@ from bench_report import write_report
 from random_llama import matrix_shapes, write_llama
 
 from lesa_jax.checkpoint.reader import open_checkpoint
-from lesa_jax.growth.compute import named_kinds
+from lesa_jax.growth.compute import old_matrices
+from lesa_jax.growth.weights import WeightKind
 from lesa_jax.initializers.lesa.predictor import PredictorSettings, fit
 from lesa_jax.initializers.lesa.svd import layer_svd
 
@@ -114,7 +115,7 @@ def stage_times(folder: Path) -> dict[str, tuple[float, float]]:
     times = {"svd": 0.0, "training": 0.0}
     for stack in checkpoint.stacks:
         if stack.sizes and len(stack.kind.shape) == 2:
-            (kind,) = named_kinds(checkpoint, (stack, ()), [])
+            (kind,) = old_matrices(checkpoint, WeightKind(stack))
             basis = None
 
             def decompose(w: np.ndarray | jax.Array = kind.weights) -> None:

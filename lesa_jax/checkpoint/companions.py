@@ -1,6 +1,7 @@
 """Files that go along with the weights: tokenizer, generation config, chat template, licence, custom code, notes."""
 
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from lesa_jax.base.files import inside, sync
@@ -25,7 +26,7 @@ def files_to_carry(folder: Path) -> list[Path]:
     ]
 
 
-def carry(files: list[Path], output: Path) -> None:
+def carry(files: Iterable[Path], output: Path) -> None:
     for file in files:
         shutil.copyfile(file, output / file.name)
         sync(output / file.name)

@@ -1,10 +1,10 @@
 """The model card of a grown checkpoint."""
 
-from lesa_jax.growth.result import ExpandReport
+from lesa_jax.growth.result import ExpandResult
 from lesa_jax.planning.methods import METHODS
 
 
-def model_card(report: ExpandReport, model: str) -> str:
+def model_card(report: ExpandResult, model: str) -> str:
     """README.md of the output: what was done, what was measured, what to do next. The same run gives the same text."""
     new = ", ".join(map(str, report.plan.new_layers))
     base = f"base_model: {model}\n" if model.count("/") == 1 and not model.startswith((".", "/")) else ""

@@ -1,8 +1,9 @@
 """Everything about an expansion that can be known, and refused, before a weight is read."""
 
+import functools
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,11 +16,13 @@ from lesa_jax.checkpoint.hub import resolve_model
 from lesa_jax.checkpoint.reader import Checkpoint, open_checkpoint
 from lesa_jax.checkpoint.writer import Layout, lay_out
 from lesa_jax.families.fields import find_layers
-from lesa_jax.families.roles import check_silenceable
+from lesa_jax.families.roles import check_silenceable, is_transposed
 from lesa_jax.growth.recipe import Part, write_recipe
 from lesa_jax.growth.settings import ExpandSettings, check_settings, norm_source, output_scale, parse_gaps
+from lesa_jax.growth.weights import WeightKind
+from lesa_jax.models.config import ModelConfig
 from lesa_jax.planning.config_process import grow_configs_apart
-from lesa_jax.planning.methods import find_method
+from lesa_jax.planning.methods import Method, find_method
 from lesa_jax.planning.placement import make_plan
 from lesa_jax.planning.plan import Plan
 
@@ -27,22 +30,39 @@ Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
-class Job:
-    """Everything that is known of one way to grow, and was found good, before any weight is read."""
+class ExpandJob:
+    """One way to grow a checkpoint: all that is known of it, and was found good, before any weight is read.
+
+    Attributes:
+      settings: as given.
+      method: that they name.
+      checkpoint: the original.
+      plan, config, parts, layout: layers, config.json, tensors and files of the output.
+      companions: files of the original that go along.
+      text: to measure perplexity on, if that is wanted.
+      calibration_text: to find the scales of new layers on, if that is wanted.
+    """
 
     settings: ExpandSettings
+    method: Method
     checkpoint: Checkpoint
     plan: Plan
     config: Mapping[str, Any]
-    parts: list[Part]
+    parts: Sequence[Part]
     layout: Layout
-    carried: list[Path]
+    companions: Sequence[Path]
     text: str | None
     calibration_text: str | None
 
-    @property
-    def computed(self) -> list[Part]:
-        return [part for part in self.parts if part.made == "computed"]
+    @functools.cached_property
+    def computed(self) -> Mapping[WeightKind, Sequence[Part]]:
+        """The tensors that the method computes, by kind, in ascending order of their gaps."""
+        found: dict[WeightKind, list[Part]] = {}
+        for part in self.parts:
+            if part.made == "computed":
+                kind = WeightKind(part.stack, part.numbers[1:], is_transposed(self.checkpoint, part.stack))
+                found.setdefault(kind, []).append(part)
+        return {kind: sorted(parts, key=lambda part: part.numbers) for kind, parts in found.items()}
 
 
 def open_source(settings: ExpandSettings) -> Checkpoint:
@@ -59,27 +79,35 @@ def source_name(settings: ExpandSettings) -> str:
     return folder.resolve().name if folder.exists() else settings.model
 
 
-def prepare(ways: Sequence[ExpandSettings], checkpoint: Checkpoint) -> list[Job | InputError]:
-    """Makes the plans, and refuses whatever can be refused without reading weights."""
+def prepare_jobs(wanted: Sequence[ExpandSettings], checkpoint: Checkpoint) -> list[ExpandJob | InputError]:
+    """A job for each settings, or why there is none: whatever can be refused without reading weights."""
     prefix = find_layers(checkpoint.config, checkpoint.stacks)
     depth = max(s.starts[0] + s.sizes[0] for s in checkpoint.stacks if s.prefix == prefix)
-    plans: list[Plan | InputError] = []
-    for settings in ways:
-        try:
-            check_settings(settings)
-            options = settings.layers, parse_gaps(settings.gaps), settings.placement, settings.every
-            plans.append(make_plan(depth, settings.method, *options))
-        except InputError as error:
-            plans.append(error)
-    distinct = list(dict.fromkeys(plan for plan in plans if isinstance(plan, Plan)))
-    configs = dict(zip(distinct, grow_configs_apart(checkpoint.config, distinct), strict=True)) if distinct else {}
-    jobs: list[Job | InputError] = []
-    for settings, plan in zip(ways, plans, strict=True):
-        try:
-            jobs.append(make_job(settings, checkpoint, prefix, sound(plan), sound(configs[sound(plan)])))
-        except InputError as error:
-            jobs.append(error)
-    return jobs
+    planned = [or_error(lambda s=settings: plan_growth(s, depth)) for settings in wanted]
+    plans = list(dict.fromkeys(both[1] for both in planned if not isinstance(both, InputError)))
+    configs = dict(zip(plans, grow_configs_apart(checkpoint.config, plans), strict=True)) if plans else {}
+
+    def job(settings: ExpandSettings, both: tuple[Method, Plan] | InputError) -> ExpandJob:
+        method, plan = sound(both)
+        return make_job(settings, method, checkpoint, prefix, plan, sound(configs[plan]))
+
+    return [or_error(lambda s=s, b=b: job(s, b)) for s, b in zip(wanted, planned, strict=True)]
+
+
+def plan_growth(settings: ExpandSettings, depth: int) -> tuple[Method, Plan]:
+    """The method that the settings name, and what it makes of a model of so many layers."""
+    method = find_method(settings.method)
+    check_settings(settings, method)
+    gaps = parse_gaps(settings.gaps)
+    return method, make_plan(depth, method, settings.layers, gaps, settings.placement, settings.every)
+
+
+def or_error(make: Callable[[], Value]) -> Value | InputError:
+    """What `make` gives, or the error that it raises."""
+    try:
+        return make()
+    except InputError as error:
+        return error
 
 
 def sound(value: Value | InputError) -> Value:
@@ -90,27 +118,36 @@ def sound(value: Value | InputError) -> Value:
 
 
 def make_job(
-    settings: ExpandSettings, checkpoint: Checkpoint, prefix: str, plan: Plan, config: Mapping[str, Any]
-) -> Job:
-    scale = output_scale(settings)
+    settings: ExpandSettings,
+    method: Method,
+    checkpoint: Checkpoint,
+    prefix: str,
+    plan: Plan,
+    config: Mapping[str, Any],
+) -> ExpandJob:
+    scale = output_scale(settings, method)
     if scale != 1 or settings.calibrate is not None:
         check_silenceable(checkpoint.config, checkpoint.stacks, prefix)
-    method = find_method(settings.method)
-    parts = write_recipe(checkpoint, prefix, plan, method, norm_source(settings), scale)
+    parts = write_recipe(checkpoint, prefix, plan, method, norm_source(settings, method), scale)
     layout = lay_out({part.name: part.stack.kind for part in parts}, round(settings.shard_size * 1e9))
-    carried = files_to_carry(checkpoint.folder)
-    text = evaluation_text(settings)
+    companions = files_to_carry(checkpoint.folder)
+    text = text_to_measure(settings)
     calibration = None if settings.calibrate is None else read_text("--calibrate", settings.calibrate)
     if text is not None or calibration is not None:
-        from lesa_jax.models.config import ModelConfig
-
         ModelConfig.from_hf(checkpoint.config)  # raises where there is no forward pass
-    nbytes = layout.nbytes + sum(file.stat().st_size for file in carried)
+    nbytes = layout.nbytes + sum(file.stat().st_size for file in companions)
     check_output(settings.output, checkpoint.folder, settings.overwrite, nbytes)
-    return Job(settings, checkpoint, plan, config, parts, layout, carried, text, calibration)
+    return ExpandJob(settings, method, checkpoint, plan, config, parts, layout, companions, text, calibration)
 
 
-def check_room(jobs: Sequence[Job]) -> None:
+def text_to_measure(settings: ExpandSettings) -> str | None:
+    """The user's, or for the demo model its own."""
+    if settings.eval_text is not None:
+        return read_text("--eval-text", settings.eval_text)
+    return demo.evaluation_text() if settings.model is None else None
+
+
+def check_room(jobs: Sequence[ExpandJob]) -> None:
     """Refuses outputs that fit on the disk one by one, but not together."""
     needed = sum(job.layout.nbytes for job in jobs)
     folder = next(parent for parent in jobs[0].settings.output.resolve().parents if parent.exists())
@@ -120,13 +157,6 @@ def check_room(jobs: Sequence[Job]) -> None:
             f"{folder}: {len(jobs)} grown models need {needed / 1e9:.2f} GB, but {free / 1e9:.2f} GB are free; "
             "grow fewer at a time, or choose another disk"
         )
-
-
-def evaluation_text(settings: ExpandSettings) -> str | None:
-    """The user's, or the demo model's own."""
-    if settings.eval_text is not None:
-        return read_text("--eval-text", settings.eval_text)
-    return demo.evaluation_text() if settings.model is None else None
 
 
 def check_output(output: Path, source: Path, overwrite: bool, nbytes: int) -> None:

@@ -9,7 +9,7 @@ from lesa_jax.checkpoint.format import FLOATS
 from lesa_jax.checkpoint.names import Stack
 from lesa_jax.checkpoint.reader import Checkpoint
 from lesa_jax.families.roles import ROUTERS, expert_count, writes_residual
-from lesa_jax.planning.methods import Copy, Lesa, Method, NormSource
+from lesa_jax.planning.methods import Method, NormSource
 from lesa_jax.planning.plan import Plan
 
 
@@ -62,11 +62,10 @@ def write_recipe(
                 parts.append(Part(name, stack, numbers, sources=(entry.name,)))
             elif factor == 0:
                 parts.append(Part(name, stack, numbers, True, "zero"))
-            elif isinstance(method.initialiser, Copy):
+            elif not method.start.computed:
                 parts.append(Part(name, stack, numbers, True, "copy", (entry.name,), factor))
             elif is_matrix(stack, experts):
-                if isinstance(method.initialiser, Lesa):
-                    check_neighbours(stack, layer)
+                check_neighbours(stack, layer, method.start.least_layers)
                 parts.append(Part(name, stack, numbers, True, "computed", scale=factor))
             else:
                 made, sources = norm_sources(stack, numbers, norm_source)
@@ -100,10 +99,12 @@ def is_matrix(stack: Stack, experts: int | None) -> bool:
     return stack.kind.dtype in FLOATS and len(stack.kind.shape) in (2, 3) and not router
 
 
-def check_neighbours(stack: Stack, layer: int) -> None:
-    if not stack.covers(layer + 1) or stack.sizes[0] < 3:
+def check_neighbours(stack: Stack, layer: int, least_layers: int) -> None:
+    """Refuses a gap at the edge of a run of like layers, or in a short one, to a method that learns from such a run."""
+    if least_layers > 1 and (not stack.covers(layer + 1) or stack.sizes[0] < least_layers):
         last = stack.starts[0] + stack.sizes[0] - 1
         raise InputError(
-            f"gap {layer}: LESA predicts from both neighbours in a run of 3 or more like layers, but {stack.template} "
-            f"has one shape in layers {stack.starts[0]}-{last} only; choose --gaps in a longer run, or another method"
+            f"gap {layer}: LESA predicts from both neighbours in a run of {least_layers} or more like layers, but "
+            f"{stack.template} has one shape in layers {stack.starts[0]}-{last} only; choose --gaps in a longer run, "
+            "or another method"
         )

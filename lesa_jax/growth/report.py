@@ -6,10 +6,10 @@ from rich.console import Console
 from rich.table import Table
 
 from lesa_jax.base.units import format_bytes
-from lesa_jax.growth.result import ExpandReport, KindReport
+from lesa_jax.growth.result import ExpandResult, KindResult
 
 
-def print_report(report: ExpandReport, console: Console | None = None) -> None:
+def print_report(report: ExpandResult, console: Console | None = None) -> None:
     """Prints the report as tables."""
     console = console or Console()
     dry = " (dry run: nothing was written)" if report.dry_run else ""
@@ -51,7 +51,7 @@ def print_report(report: ExpandReport, console: Console | None = None) -> None:
     console.print(f"written   {format_bytes(report.nbytes)} into {report.output}", highlight=False, soft_wrap=True)
 
 
-def norm_table(kinds: Mapping[str, KindReport]) -> Table:
+def norm_table(kinds: Mapping[str, KindResult]) -> Table:
     table = Table()
     table.add_column("weight kind")
     for column in ("original", "new", "new/original", "loss"):

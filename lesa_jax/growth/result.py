@@ -8,7 +8,7 @@ from lesa_jax.planning.plan import Plan
 
 
 @dataclass(frozen=True)
-class KindReport:
+class KindResult:
     """What was measured on one predicted kind of weight.
 
     Attributes:
@@ -23,7 +23,7 @@ class KindReport:
 
 
 @dataclass(frozen=True)
-class ExpandReport:
+class ExpandResult:
     """The outcome of one expansion.
 
     Attributes:
@@ -37,7 +37,7 @@ class ExpandReport:
       kinds: what was predicted, by weight kind (`mlp.up_proj`); new layers that are copies have their source's norms.
       silenced: the weight kinds that are zero in the new layers.
       scales: of the new layers' outputs, if they were calibrated.
-      losses: then, on the calibration text: of the "base", of the model as grown ("one"), and "calibrated".
+      losses: then, on the calibration text: of the "base", as "grown", and "calibrated".
       seconds: wall-clock time by stage.
       peak_memory: largest resident size of this process so far, bytes.
       estimated_memory: what the prediction was expected to need besides the program itself, bytes.
@@ -51,7 +51,7 @@ class ExpandReport:
     new_parameters: int
     nbytes: int
     perplexity: Mapping[str, float]
-    kinds: Mapping[str, KindReport]
+    kinds: Mapping[str, KindResult]
     silenced: tuple[str, ...]
     scales: tuple[float, ...]
     losses: Mapping[str, float]

@@ -1,12 +1,13 @@
 """The options of `python -m lesa_jax.expand`."""
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from lesa_jax.base.errors import InputError
-from lesa_jax.planning.methods import Copy, Lesa, Method, NormSource, Placement, find_method
+from lesa_jax.base.settings import deciding, flatten, free, option
+from lesa_jax.planning.methods import OWNERS, PUBLISHED, Method, NormSource, Placement, PredictorSettings
 
 
 @dataclass(frozen=True)
@@ -22,11 +23,11 @@ class ExpandSettings:
       python -m lesa_jax.expand --model ./my-model --output out --method llama_pro --layers 40 --dry-run
     """
 
-    model: str | None = None
+    model: str | None = free(None)
     """Folder with config.json and safetensors, or a hub id (org/name). By default the demo model."""
-    output: Path = Path("expanded")
+    output: Path = free(Path("expanded"))
     """Folder to create."""
-    revision: str | None = None
+    revision: str | None = free(None)
     """Branch, tag or commit, for a hub id."""
 
     method: str = "lesa"
@@ -51,18 +52,9 @@ class ExpandSettings:
     layer's, as the public code does."""
     seed: int = 0
     """Of LESA's predictor and the order of its samples, and of random layers."""
-    epochs: int = 10
-    """lesa: passes over the samples. The paper's text says 5, its code 10."""
-    batch_size: int = 64
-    """lesa: samples per step."""
-    learning_rate: float = 1e-3
-    """lesa: AdamW's step size."""
-    norm_weight: float = 5e-4
-    """lesa: weight of the norm term in the loss. The paper's text says 5e-5, its code 5e-4."""
-    hidden_size: int = 256
-    """lesa: width of the predictor."""
+    predictor: PredictorSettings = PUBLISHED
 
-    eval_text: Path | None = None
+    eval_text: Path | None = free(None)
     """Measure perplexity on this text before and after."""
     ppl_protocol: Literal["corpus", "line"] = "corpus"
     """corpus: exp(loss per token of the whole text). line: mean over lines of exp(loss of a line), as in the paper."""
@@ -71,38 +63,27 @@ class ExpandSettings:
 
     shard_size: float = 5.0
     """Largest size of an output file in GB (1e9 bytes)."""
-    dry_run: bool = False
+    dry_run: bool = free(False)
     """Print plan, parameters, memory and bytes to write; touch nothing."""
-    overwrite: bool = False
+    overwrite: bool = free(False)
     """Replace an earlier output of this program."""
 
 
-# Settings that say where things lie or what is shown, not what the result is.
-NOT_RECORDED = ("model", "output", "revision", "eval_text", "dry_run", "overwrite")
-COMPUTED_ONLY = ("norm_source", "seed")
-LESA_ONLY = ("epochs", "batch_size", "learning_rate", "norm_weight", "hidden_size")
+def check_settings(settings: ExpandSettings, method: Method) -> None:
+    """Refuses options that contradict each other or the method, or cannot mean anything.
 
-
-def unused_settings(method: Method) -> tuple[str, ...]:
-    """Settings that mean nothing to this method."""
-    if isinstance(method.initialiser, Copy):
-        return COMPUTED_ONLY + LESA_ONLY
-    return () if isinstance(method.initialiser, Lesa) else LESA_ONLY
-
-
-def check_settings(settings: ExpandSettings) -> None:
-    """Refuses options that contradict each other or cannot mean anything."""
-    method = find_method(settings.method)
-    defaults = {f.name: f.default for f in fields(ExpandSettings)}
-    for name in unused_settings(method):
-        if getattr(settings, name) != defaults[name]:
-            owner = "methods that compute their layers" if name in COMPUTED_ONLY else "--method lesa"
-            raise InputError(f"--{name.replace('_', '-')} belongs to {owner}, not to {settings.method}")
+    Raises:
+      InputError: the option, and what it belongs to or must be.
+    """
+    given, defaults = flatten(settings), flatten(ExpandSettings())
+    for name, owner in OWNERS.items():
+        if name not in method.start.options and given[name] != defaults[name]:
+            raise InputError(f"{option(name)} belongs to {owner}, not to {settings.method}")
     for name in ("epochs", "batch_size", "learning_rate", "hidden_size", "shard_size"):
-        if not getattr(settings, name) > 0:
-            raise InputError(f"--{name.replace('_', '-')} {getattr(settings, name)}: must be positive")
-    if not 0 <= settings.norm_weight < 1:
-        raise InputError(f"--norm-weight {settings.norm_weight}: must lie in [0, 1)")
+        if not given[name] > 0:
+            raise InputError(f"{option(name)} {given[name]}: must be positive")
+    if not 0 <= settings.predictor.norm_weight < 1:
+        raise InputError(f"--norm-weight {settings.predictor.norm_weight}: must lie in [0, 1)")
     if settings.sequence_length is not None and settings.sequence_length < 2:
         raise InputError(f"--sequence-length {settings.sequence_length}: at least 2 tokens are needed to predict one")
     if settings.output_scale is not None and settings.calibrate is not None:
@@ -111,25 +92,26 @@ def check_settings(settings: ExpandSettings) -> None:
         raise InputError(f"--output-scale {settings.output_scale}: must be a finite number")
 
 
-def output_scale(settings: ExpandSettings) -> float:
+def output_scale(settings: ExpandSettings, method: Method) -> float:
     """The factor that new layers are written with; calibration chooses its own later."""
     if settings.calibrate is not None:
         return 1.0
-    return find_method(settings.method).scale if settings.output_scale is None else settings.output_scale
+    return method.scale if settings.output_scale is None else settings.output_scale
 
 
-def norm_source(settings: ExpandSettings) -> NormSource:
-    return settings.norm_source or find_method(settings.method).norm_source
+def norm_source(settings: ExpandSettings, method: Method) -> NormSource:
+    return settings.norm_source or method.norm_source
 
 
-def recorded_settings(settings: ExpandSettings) -> dict[str, Any]:
+def recorded_settings(settings: ExpandSettings, method: Method) -> dict[str, Any]:
     """What growth.json keeps: the settings that shaped the result, none of them a path."""
-    left_out = (*NOT_RECORDED, *unused_settings(find_method(settings.method)))
-    values = {name: value for name, value in asdict(settings).items() if name not in left_out}
-    if "norm_source" in values:
-        values["norm_source"] = norm_source(settings)
+    used = {
+        name: value for name, value in deciding(settings).items() if name not in OWNERS or name in method.start.options
+    }
+    if "norm_source" in used:
+        used["norm_source"] = norm_source(settings, method)
     calibrated = settings.calibrate is not None
-    return values | {"calibrate": calibrated, "output_scale": None if calibrated else output_scale(settings)}
+    return used | {"calibrate": calibrated, "output_scale": None if calibrated else output_scale(settings, method)}
 
 
 def parse_gaps(gaps: str | None) -> list[int] | None:

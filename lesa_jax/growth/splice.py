@@ -1,7 +1,6 @@
 """Old and new layers as one stack, and back: a plan applied to parameter trees.
 
-Training keeps frozen originals and new layers as two trees; one contiguous tree is made for export and for plain
-inference.
+Growth on the disk goes tensor by tensor (`recipe`); this is the same for a model in memory, such as an ablation's.
 """
 
 import functools

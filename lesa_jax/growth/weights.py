@@ -1,51 +1,83 @@
-"""Kinds of weight: what is read, worked out and written together."""
+"""Kinds of weight: the unit in which an expansion reads, computes and writes."""
 
 import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from lesa_jax.checkpoint.names import Stack
-from lesa_jax.growth.recipe import Part
 
-# One kind of weight: the matrices of all layers in a stack, for a stack with more axes those of one expert.
-WeightKind = tuple[Stack, tuple[int, ...]]
 # Kinds of equal shape are predicted together while their weights stay below this many bytes of float32.
 BATCH_BYTES = 1 << 28
 
 
-def weight_kinds(computed: list[Part]) -> list[list[WeightKind]]:
-    """The kinds that computed parts belong to, in batches that share shape and layers, and so a compiled program."""
-    groups: dict[tuple[object, ...], list[WeightKind]] = {}
-    for stack, inner in dict.fromkeys((part.stack, part.numbers[1:]) for part in computed):
-        groups.setdefault((stack.kind, stack.starts[0], stack.sizes[0]), []).append((stack, inner))
-    batches = []
-    for group in groups.values():
-        size = max(1, BATCH_BYTES // kind_bytes(group[0][0]))
-        batches += [group[i : i + size] for i in range(0, len(group), size)]
-    return batches
+@dataclass(frozen=True)
+class WeightKind:
+    """The matrices that go by one name in all layers of a run, such as `mlp.up_proj`, or those of one expert.
+
+    Attributes:
+      stack: the tensors; its first axis counts layers.
+      inner: the numbers after the layer's, such as the expert's.
+      transposed: whether the matrices lie as [in, out] in the file.
+    """
+
+    stack: Stack
+    inner: tuple[int, ...] = ()
+    transposed: bool = False
+
+    @property
+    def name(self) -> str:
+        """What reports call it: `model.layers.*.mlp.up_proj.weight` -> `mlp.up_proj`, experts alike."""
+        return kind_name(self.stack)
+
+    @property
+    def tensors(self) -> list[str]:
+        """The original's tensors, layer by layer."""
+        first = self.stack.starts[0]
+        return [self.stack.name(first + layer, *self.inner) for layer in range(self.stack.sizes[0])]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """[layers, out, in] of the matrices."""
+        out, fan_in = self.stack.kind.shape[-2:]
+        return (self.stack.sizes[0], fan_in, out) if self.transposed else (self.stack.sizes[0], out, fan_in)
+
+    @property
+    def pages(self) -> int:
+        """Matrices in one tensor: 1, or the number of packed experts."""
+        shape = self.stack.kind.shape
+        return shape[0] if len(shape) == 3 else 1
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the matrices of all layers as float32."""
+        return 4 * self.pages * math.prod(self.shape)
 
 
 def kind_name(stack: Stack) -> str:
-    """How a kind is called in reports: `model.layers.*.mlp.up_proj.weight` -> `mlp.up_proj`."""
+    """How reports call the tensors of a stack."""
     return stack.template.removeprefix(stack.prefix + "*.").removesuffix(".weight")
 
 
-def kind_pages(stack: Stack) -> int:
-    """Matrices in one tensor: 1, or the number of packed experts."""
-    return stack.kind.shape[0] if len(stack.kind.shape) == 3 else 1
+def batches(kinds: Iterable[WeightKind]) -> list[list[WeightKind]]:
+    """Kinds that share shape and layers, and so a compiled program, as many together as fit into `BATCH_BYTES`."""
+    groups: dict[tuple[object, ...], list[WeightKind]] = {}
+    for kind in dict.fromkeys(kinds):
+        groups.setdefault((kind.stack.kind, kind.stack.starts[0], kind.stack.sizes[0]), []).append(kind)
+    found = []
+    for group in groups.values():
+        size = max(1, BATCH_BYTES // group[0].nbytes)
+        found += [group[i : i + size] for i in range(0, len(group), size)]
+    return found
 
 
-def kind_bytes(stack: Stack) -> int:
-    """Bytes of one kind's matrices of all layers as float32."""
-    return 4 * stack.sizes[0] * math.prod(stack.kind.shape)
-
-
-def computation_memory(computed: list[Part]) -> int:
+def computation_memory(kinds: Iterable[WeightKind]) -> int:
     """Bytes that computing new matrices needs at its peak besides the program: the largest batch of kinds.
 
     Weights and V as float32 for every kind of the batch; Gram matrix, eigenvectors and their workspace for one.
     """
-    peak = 0
-    for batch in weight_kinds(computed):
-        stack = batch[0][0]
-        out = stack.kind.shape[-2]
-        peak = max(peak, len(batch) * (2 * kind_bytes(stack)) + 5 * 4 * out * out)
-    return peak
+
+    def batch_memory(batch: Sequence[WeightKind]) -> int:
+        _, out, _ = batch[0].shape
+        return len(batch) * 2 * batch[0].nbytes + 5 * 4 * out * out
+
+    return max(map(batch_memory, batches(kinds)), default=0)

@@ -4,10 +4,10 @@ The published ones, and the controls that every comparison needs, stand in the t
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from importlib import import_module
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 from lesa_jax.base.errors import InputError
 
@@ -22,18 +22,76 @@ Initialiser = Callable[[Any, Sequence[int], Any], Any]
 
 
 @dataclass(frozen=True)
-class Copy:
-    """A new layer is a copy of the layer below it, norms and all."""
+class PredictorSettings:
+    """Shape and training of LESA's predictor; the defaults are those of the public code."""
+
+    epochs: int = 10
+    """lesa: passes over the samples. The paper's text says 5, its code 10."""
+    batch_size: int = 64
+    """lesa: samples per step."""
+    learning_rate: float = 1e-3
+    """lesa: AdamW's step size."""
+    norm_weight: float = 5e-4
+    """lesa: weight of the norm term in the loss. The paper's text says 5e-5, its code 5e-4."""
+    hidden_size: int = 256
+    """lesa: width of the predictor."""
+
+
+PUBLISHED = PredictorSettings()
+
+# Settings of an expansion that mean something to some methods only, and to which.
+OWNERS = {
+    **dict.fromkeys(("norm_source", "seed"), "methods that compute their layers"),
+    **dict.fromkeys((setting.name for setting in fields(PredictorSettings)), "--method lesa"),
+}
+
+
+class Start:
+    """What a new layer starts as, and what a method that starts so answers for.
+
+    Attributes:
+      computed: whether its matrices are computed, one kind of weight at a time; if not, they are copied.
+      random: whether another seed gives other matrices, whatever the method says.
+      least_layers: that the original must have.
+      options: those of `OWNERS` that mean something to it.
+      remedy: what a user can do about matrices that are not finite.
+    """
+
+    computed: ClassVar[bool] = True
+    random: ClassVar[bool] = False
+    least_layers: ClassVar[int] = 1
+    options: ClassVar[frozenset[str]] = frozenset(("norm_source", "seed"))
+    remedy: ClassVar[str] = "look at the initialiser"
 
 
 @dataclass(frozen=True)
-class Lesa:
+class Copy(Start):
+    """A new layer is a copy of the layer below it, norms and all."""
+
+    computed: ClassVar[bool] = False
+    options: ClassVar[frozenset[str]] = frozenset()
+
+
+@dataclass(frozen=True)
+class Formula(Start):
+    """A function computes the new matrices of one kind of weight from the old ones."""
+
+    function: Initialiser
+
+
+@dataclass(frozen=True)
+class Lesa(Start):
     """Matrices predicted from both neighbours (arXiv 2502.13794).
 
     Attributes:
       space: what is predicted: "svd", rows of V in the singular basis that all layers share; "raw", the weights' rows.
       shuffled: the predictor learns from the layers in a random order, a control: it can learn no trend with depth.
     """
+
+    random: ClassVar[bool] = True
+    least_layers: ClassVar[int] = 3  # a target between two inputs
+    options: ClassVar[frozenset[str]] = frozenset(OWNERS)
+    remedy: ClassVar[str] = "lower --learning-rate"
 
     space: Literal["svd", "raw"] = "svd"
     shuffled: bool = False
@@ -50,26 +108,38 @@ class Method:
         (layer j is original j mod L), "repeat" (layer j is original floor(j L / L')).
       initialiser: what a new layer starts as; a function for its matrices, the rest being taken by `norm_source`.
       scale: factor on everything that a new layer writes into the residual stream; 0 makes it the identity.
-      norm_source: whose norm weights and biases a new layer gets, if it is not a copy; see `recipe.norm_part`.
+      norm_source: whose norm weights and biases a new layer gets, if it is not a copy; see `recipe.norm_sources`.
       after_last: whether placement "even" also uses the place above the last layer, as LLaMA Pro does.
       every: whether "even" means after every K layers, a shorter last group having none (TLI).
       seeded: whether the seed changes new layers; that of LESA always does.
+      name: that it is known by; `register` says so.
     """
 
     summary: str
     source: str
     placement: Placement | Stacking
-    initialiser: Copy | Lesa | Initialiser
+    initialiser: Start | Initialiser
     scale: float = 1.0
     norm_source: NormSource = "first"
     after_last: bool = False
     every: bool = False
     seeded: bool = False
+    name: str = ""
+
+    @property
+    def start(self) -> Start:
+        """What a new layer starts as; a function is a formula."""
+        return self.initialiser if isinstance(self.initialiser, Start) else Formula(self.initialiser)
+
+    @property
+    def stacking(self) -> Stacking | None:
+        """The rule of a whole plan; None where new layers fill gaps."""
+        return self.placement if self.placement in get_args(Stacking) else None  # pyright: ignore[reportReturnType]
 
     @property
     def random(self) -> bool:
         """Whether another seed grows another model."""
-        return self.seeded or isinstance(self.initialiser, Lesa)
+        return self.seeded or self.start.random
 
 
 METHODS: dict[str, Method] = {}
@@ -83,7 +153,7 @@ def register(name: str, method: Method) -> None:
     """
     if name in METHODS:
         raise ValueError(f"a method {name} is registered already")
-    METHODS[name] = method
+    METHODS[name] = replace(method, name=name)
 
 
 def find_method(name: str) -> Method:
@@ -143,10 +213,10 @@ for _name, _method in {
     "lemon": Method("every layer repeated, copies silenced", "arXiv 2310.07999", "repeat", Copy(), 0.0),
     "identity": Method("silenced copies where lesa puts its layers", CONTROL, "top", Copy(), 0.0),
     "random": Method(
-        "Gaussian matrices of the neighbours' norm", CONTROL, "top", imported("random", "random"), seeded=True
+        "Gaussian matrices of the neighbours' norm", CONTROL, "top", imported("controls", "random"), seeded=True
     ),
     "random_lowrank": Method(
-        "the same of the rank that lesa's have", CONTROL, "top", imported("random", "random_lowrank"), seeded=True
+        "the same of the rank that lesa's have", CONTROL, "top", imported("controls", "random_lowrank"), seeded=True
     ),
     "shuffled": Method("lesa trained on layers in a random order", CONTROL, "top", Lesa(shuffled=True)),
 }.items():  # fmt: skip

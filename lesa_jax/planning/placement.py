@@ -4,10 +4,9 @@
 """
 
 from collections.abc import Sequence
-from typing import get_args
 
 from lesa_jax.base.errors import InputError
-from lesa_jax.planning.methods import Lesa, Placement, Stacking, find_method
+from lesa_jax.planning.methods import Method, Placement, find_method
 from lesa_jax.planning.plan import Plan, Slot
 
 LARGEST = 10_000  # layers: more is a slip of the finger
@@ -15,7 +14,7 @@ LARGEST = 10_000  # layers: more is a slip of the finger
 
 def make_plan(
     source_layers: int,
-    method: str = "lesa",
+    method: Method | str = "lesa",
     layers: int | None = None,
     gaps: Sequence[int] | None = None,
     placement: Placement | None = None,
@@ -25,7 +24,7 @@ def make_plan(
 
     Args:
       source_layers: L, the layers that the model has.
-      method: a name in `methods.METHODS`.
+      method: the method, or its name in `methods.METHODS`.
       layers: target depth; by default half as many again.
       gaps: the gaps to fill, instead of `layers` and `placement`; gap g lies between layers g and g + 1, and may be
         named once for each new layer there.
@@ -35,19 +34,22 @@ def make_plan(
     Raises:
       InputError: a method, a depth or a gap that there is not.
     """
-    rule = find_method(method)
-    if isinstance(rule.initialiser, Lesa) and source_layers < 3:
-        raise InputError(f"--method {method} needs at least 3 layers to learn from, the model has {source_layers}")
-    stacking = rule.placement if rule.placement in get_args(Stacking) else None
+    if isinstance(method, str):
+        method = find_method(method)
+    least, stacking = method.start.least_layers, method.stacking
+    if source_layers < least:
+        raise InputError(
+            f"--method {method.name} needs at least {least} layers to learn from, the model has {source_layers}"
+        )
     for option, value in (("--gaps", gaps), ("--placement", placement)):
         if stacking and value is not None:
-            raise InputError(f"--method {method} repeats the model as a whole and has no {option}; use --layers")
+            raise InputError(f"--method {method.name} repeats the model as a whole and has no {option}; use --layers")
     if gaps is not None:
         if layers is not None or placement is not None:
             raise InputError("--gaps says where every new layer goes: leave out --layers and --placement")
         return insert(source_layers, check_gaps(source_layers, gaps))
     if every is not None:
-        if not rule.every or layers is not None or placement is not None:
+        if not method.every or layers is not None or placement is not None:
             raise InputError("--every belongs to --method tli and tli_zero, without --layers and --placement")
         if not 1 <= every <= source_layers:
             raise InputError(f"--every {every}: a model of {source_layers} layers has groups of 1 to {source_layers}")
@@ -62,15 +64,17 @@ def make_plan(
         return repeat_layers(source_layers, [j % source_layers for j in range(target)])
     if stacking == "repeat":
         return repeat_layers(source_layers, [j * source_layers // target for j in range(target)])
-    where = placement or rule.placement
-    after_last = rule.after_last and where == "even"
+    where = placement or method.placement
+    after_last = method.after_last and where == "even"
     count = target - source_layers
-    if rule.every and where == "even" and count <= source_layers:
+    if method.every and where == "even" and count <= source_layers:
         step = source_layers // count
         if source_layers // step == count:
             return insert(source_layers, range(step - 1, source_layers, step))
     if source_layers - 1 + after_last == 0:
-        raise InputError(f"--method {method}: a model of one layer has no gap; use --method llama_pro or duplicate")
+        raise InputError(
+            f"--method {method.name}: a model of one layer has no gap; use --method llama_pro or duplicate"
+        )
     return insert(source_layers, place(source_layers, count, where, after_last))
 
 

@@ -19,6 +19,7 @@ from lesa_jax.checkpoint.reader import open_checkpoint, read, read_bytes
 from lesa_jax.expand import main
 from lesa_jax.growth.run import expand
 from lesa_jax.growth.settings import ExpandSettings, parse_gaps
+from lesa_jax.planning.methods import PredictorSettings
 from lesa_jax.planning.placement import make_plan
 from lesa_jax.planning.record import read_growth
 from tests.support.tiny import CONFIGS, save, tiny, torch_logits
@@ -26,7 +27,7 @@ from tests.support.tiny import CONFIGS, save, tiny, torch_logits
 DECODERS = sorted(CONFIGS.keys() - {"t5"})
 METHODS = ("lesa", "llama_pro", "solar", "duplicate")
 TOKENS = np.random.default_rng(0).integers(3, 64, (2, 24)).tolist()
-QUICK = {"epochs": 1, "hidden_size": 16, "batch_size": 32}
+QUICK = {"predictor": PredictorSettings(epochs=1, hidden_size=16, batch_size=32)}
 
 
 def grow(source: Path, output: Path, method: str = "lesa", **options):
@@ -227,7 +228,7 @@ def test_growth_json_says_what_was_done(tmp_path):
     assert growth.plan == report.plan == make_plan(6, "lesa", gaps=[1, 3, 4])
     assert growth.method == "lesa"
     assert growth.settings["seed"] == 7
-    assert growth.settings["epochs"] == QUICK["epochs"]
+    assert growth.settings["epochs"] == QUICK["predictor"].epochs
     assert set(growth.source["sha256"]) == {"model.safetensors"}
     assert set(growth.measurements["kinds"]) == set(report.kinds)
     card = (tmp_path / "out" / "README.md").read_text()
@@ -275,9 +276,12 @@ BAD_OPTIONS = {
     "unknown gap": ({"gaps": "9"}, "no gap 9; a model of 6 layers has 0-4"),
     "gaps in words": ({"gaps": "top"}, "neither a number nor a range"),
     "backward range": ({"gaps": "4-2"}, "neither a number nor a range"),
-    "lesa's option": ({"method": "solar", "epochs": 3}, "--epochs belongs to --method lesa"),
-    "epochs": ({"epochs": 0}, "--epochs 0: must be positive"),
-    "norm weight": ({"norm_weight": 1.0}, "must lie in"),
+    "lesa's option": (
+        {"method": "solar", "predictor": PredictorSettings(epochs=3)},
+        "--epochs belongs to --method lesa",
+    ),
+    "epochs": ({"predictor": PredictorSettings(epochs=0)}, "--epochs 0: must be positive"),
+    "norm weight": ({"predictor": PredictorSettings(norm_weight=1.0)}, "must lie in"),
     "missing text": ({"eval_text": Path("no/such.txt")}, "cannot be read as UTF-8"),
     "missing folder": ({"model": "no/such/folder"}, "no such folder"),
     "uncached hub id": ({"model": "no-such-org/no-such-model"}, "not in its cache"),

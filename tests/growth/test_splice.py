@@ -9,7 +9,7 @@ from lesa_jax.checkpoint.reader import load_tree, open_checkpoint
 from lesa_jax.growth.run import expand
 from lesa_jax.growth.settings import ExpandSettings
 from lesa_jax.growth.splice import splice, split
-from lesa_jax.planning.methods import METHODS
+from lesa_jax.planning.methods import METHODS, PredictorSettings
 from lesa_jax.planning.placement import make_plan
 from tests.support.tiny import tiny
 
@@ -41,7 +41,8 @@ def test_split_inverts_splice(plan):
 
 
 def test_spliced_trees_equal_the_written_checkpoint(tmp_path):
-    report = expand(ExpandSettings(str(tiny("llama")), tmp_path / "out", epochs=1, hidden_size=16))
+    quick = PredictorSettings(epochs=1, hidden_size=16)
+    report = expand(ExpandSettings(str(tiny("llama")), tmp_path / "out", predictor=quick))
     before = load_tree(open_checkpoint(tiny("llama")))["model"]["layers"]
     after = load_tree(open_checkpoint(tmp_path / "out"))["model"]["layers"]
     _, new = split(after, report.plan)

@@ -123,7 +123,7 @@ def test_gradient_against_finite_differences():
 
 def test_adamw_is_optax_adamw_and_can_sit_a_step_out():
     ours = theirs = {"w": jax.random.normal(KEY, (5, 3))}
-    optimizer = adamw(PredictorSettings(weight_decay=0.1, learning_rate=0.01))
+    optimizer = adamw(0.01, weight_decay=0.1)
     reference = optax.adamw(0.01, weight_decay=0.1)
     state, reference_state = optimizer.init(ours), reference.init(theirs)
     for step in range(1, 8):

@@ -11,7 +11,6 @@ gathers its rows of V by index. Everything may be vmapped over weight kinds, see
 import functools
 import itertools
 import math
-from dataclasses import dataclass
 from typing import Any, cast
 
 import flax.linen as nn
@@ -23,6 +22,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from lesa_jax.initializers.lesa.ahead import compile_ahead
+from lesa_jax.planning.methods import PUBLISHED, PredictorSettings
 
 Params = Any  # the "params" collection of a Predictor
 
@@ -30,22 +30,7 @@ Params = Any  # the "params" collection of a Predictor
 _einsum = functools.partial(jnp.einsum, precision=lax.Precision.HIGHEST)
 
 
-@dataclass(frozen=True)
-class PredictorSettings:
-    """Shape and training of the predictor; the defaults are those of the public code.
-
-    The paper's text has epochs=5 and norm_weight=5e-5.
-    """
-
-    hidden_size: int = 256
-    epochs: int = 10
-    batch_size: int = 64
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.01
-    norm_weight: float = 5e-4
-
-
-PUBLISHED = PredictorSettings()
+WEIGHT_DECAY = 0.01  # of AdamW, torch's default, as in the public code
 
 
 def uniform_init(fan_in: int) -> nn.initializers.Initializer:
@@ -206,7 +191,7 @@ def train(
         updates, state = optimizer.update(grads, state, params, active=used[0])  # samples fill a batch from the front
         return (optax.apply_updates(params, updates), state), (loss, *sums)
 
-    optimizer = adamw(settings, learning_rate)
+    optimizer = adamw(settings.learning_rate if learning_rate is None else learning_rate)
     used = used.astype(v.dtype)
     steps = (order.reshape(-1, order.shape[-1]), used.reshape(-1, used.shape[-1]))
     (params, _), logs = lax.scan(step, (params, optimizer.init(params)), steps)
@@ -221,17 +206,16 @@ def train(
 
 
 def adamw(
-    settings: PredictorSettings, learning_rate: float | Float[Array, ""] | None = None
+    learning_rate: float | Float[Array, ""], weight_decay: float = WEIGHT_DECAY
 ) -> optax.GradientTransformationExtraArgs:
     """AdamW (betas 0.9 and 0.999, eps 1e-8) as an Optax transformation that can sit a step out.
 
     The same numbers as `optax.adamw` up to rounding, but with one division for a weight instead of three, which is what
     bounds the update on a CPU (0.36 against 0.49 ms a step at width 1024).
 
-    `update` takes `active` besides: 1, or 0 to change neither parameters nor state. `learning_rate` as in `train`.
+    `update` takes `active` besides: 1, or 0 to change neither parameters nor state. The rate may be traced.
     """
     b1, b2, eps = 0.9, 0.999, 1e-8
-    rate = settings.learning_rate if learning_rate is None else learning_rate
 
     def init(params: Params) -> optax.ScaleByAdamState:
         zeros = jax.tree.map(jnp.zeros_like, params)
@@ -242,8 +226,8 @@ def adamw(
         count = state.count + active.astype(jnp.int32)
         t = jnp.maximum(count, 1).astype(active.dtype)
         # 1 - b^t without cancellation: at b = 0.999 and t = 1 the plain form has lost four digits in float32.
-        step_size = active * rate / -jnp.expm1(t * math.log(b1))
-        decay = active * rate * settings.weight_decay
+        step_size = active * learning_rate / -jnp.expm1(t * math.log(b1))
+        decay = active * learning_rate * weight_decay
         root_correction = lax.rsqrt(-jnp.expm1(t * math.log(b2)))
         mu = jax.tree.map(lambda m, g: m + active * (1 - b1) * (g - m), state.mu, grads)
         nu = jax.tree.map(lambda v, g: v + active * (1 - b2) * (g * g - v), state.nu, grads)

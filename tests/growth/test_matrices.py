@@ -1,4 +1,4 @@
-"""Orders of several grown models, and how their results depend on what comes together: not at all."""
+"""Requests of several grown models, and how their results depend on what comes together: not at all."""
 
 from itertools import chain
 
@@ -6,9 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from lesa_jax.growth.requests import NamedKind, Order, fill_orders
-from lesa_jax.initializers.lesa.predictor import PredictorSettings
-from lesa_jax.planning.methods import Lesa
+from lesa_jax.growth.matrices import NewMatrices, OldMatrices, Request, compute_matrices
+from lesa_jax.planning.methods import Formula, Lesa, PredictorSettings
 
 SETTINGS = PredictorSettings(hidden_size=24, epochs=2, batch_size=16)
 GAPS = (1, 3)
@@ -18,31 +17,35 @@ def lower_neighbour(weights, gaps, key):
     return weights[np.array(gaps)]
 
 
-PLAIN = Order(Lesa(), GAPS, 0, SETTINGS)
-ORDERS = {
+PLAIN = Request(Lesa(), GAPS, 0, SETTINGS)
+REQUESTS = {
     "plain": PLAIN,
-    "elsewhere": Order(Lesa(), (0, 2, 2), 0, SETTINGS),
-    "raw": Order(Lesa("raw"), GAPS, 0, SETTINGS),
-    "shuffled": Order(Lesa(shuffled=True), GAPS, 0, SETTINGS),
-    "seed": Order(Lesa(), GAPS, 1, SETTINGS),
-    "function": Order(lower_neighbour, GAPS),
+    "elsewhere": Request(Lesa(), (0, 2, 2), 0, SETTINGS),
+    "raw": Request(Lesa("raw"), GAPS, 0, SETTINGS),
+    "shuffled": Request(Lesa(shuffled=True), GAPS, 0, SETTINGS),
+    "seed": Request(Lesa(), GAPS, 1, SETTINGS),
+    "function": Request(Formula(lower_neighbour), GAPS),
 }
 
 
-def kinds(count: int) -> list[NamedKind]:
+def kinds(count: int) -> list[OldMatrices]:
     w = np.random.default_rng(0).standard_normal((count, 5, 40, 24), np.float32)
-    return [NamedKind(f"kind {i}", w[i]) for i in range(count)]
+    return [OldMatrices(f"kind {i}", w[i], 0.0) for i in range(count)]
 
 
-def test_a_kind_and_an_order_do_not_depend_on_their_company():
-    together = list(fill_orders(kinds(3), list(ORDERS.values())))
-    for i, order in enumerate(ORDERS.values()):
-        [[alone]] = fill_orders(kinds(3)[1:2], [order])
+def compute(kinds, requests) -> list[list[NewMatrices]]:
+    return [new for _, new in compute_matrices(kinds, requests)]
+
+
+def test_a_kind_and_a_request_do_not_depend_on_their_company():
+    together = compute(kinds(3), list(REQUESTS.values()))
+    for i, request in enumerate(REQUESTS.values()):
+        [[alone]] = compute(kinds(3)[1:2], [request])
         np.testing.assert_array_equal(alone.weights, together[1][i].weights)
     assert not np.array_equal(together[0][0].weights, together[1][0].weights)
 
 
-def test_orders_of_one_predictor_share_its_training(monkeypatch):
+def test_requests_of_one_predictor_share_its_training(monkeypatch):
     trained = []
 
     def learn(*arguments):
@@ -51,8 +54,8 @@ def test_orders_of_one_predictor_share_its_training(monkeypatch):
         trained.append(arguments)
         return original(*arguments)
 
-    monkeypatch.setattr("lesa_jax.growth.requests.learn", learn)
-    list(fill_orders(kinds(1), list(ORDERS.values())))
+    monkeypatch.setattr("lesa_jax.growth.matrices.learn", learn)
+    compute(kinds(1), list(REQUESTS.values()))
     assert len(trained) == 4  # plain and elsewhere are one; raw, shuffled and another seed are three more
 
 
@@ -65,17 +68,17 @@ def test_the_kind_is_decomposed_once_in_each_space(monkeypatch):
         spaces.append(space)
         return original(w, space)
 
-    monkeypatch.setattr("lesa_jax.growth.requests.decompose", decompose)
-    list(fill_orders(kinds(2), list(ORDERS.values())))
+    monkeypatch.setattr("lesa_jax.growth.matrices.decompose", decompose)
+    compute(kinds(2), list(REQUESTS.values()))
     assert sorted(spaces) == ["raw", "raw", "svd", "svd"]
 
 
 def test_batched_kinds_agree_with_kinds_one_by_one(monkeypatch):
     """The path of accelerators, where all kinds train in one vmapped loop."""
-    orders = list(ORDERS.values())
-    one_by_one = list(fill_orders(kinds(2), orders))
+    requests = list(REQUESTS.values())
+    one_by_one = compute(kinds(2), requests)
     monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
-    batched = list(fill_orders(kinds(2), orders))
+    batched = compute(kinds(2), requests)
     assert len(batched) == 2
     for a, b in zip(chain(*one_by_one), chain(*batched), strict=True):
         np.testing.assert_allclose(a.weights, b.weights, rtol=1e-3, atol=1e-3)
@@ -90,19 +93,18 @@ def test_kinds_are_taken_when_they_are_due():
             taken.append(kind.name)
             yield kind
 
-    filled = fill_orders(read(), [PLAIN])
-    next(filled)
+    next(compute_matrices(read(), [PLAIN]))
     assert taken == ["kind 0"]
 
 
-def test_functions_get_weights_gaps_and_a_key_of_their_own():
+def test_formulas_get_weights_gaps_and_a_key_of_their_own():
     calls = []
 
     def record(weights, gaps, key):
         calls.append((weights.shape, gaps, jax.random.key_data(key).tolist()))
         return weights[: len(gaps)]
 
-    list(fill_orders(kinds(2), [Order(record, GAPS)]))
+    compute(kinds(2), [Request(Formula(record), GAPS)])
     assert [call[:2] for call in calls] == [((5, 40, 24), GAPS)] * 2
     assert calls[0][2] != calls[1][2]
 
@@ -110,4 +112,11 @@ def test_functions_get_weights_gaps_and_a_key_of_their_own():
 @pytest.mark.parametrize("gaps", [(4,), (-1,)])
 def test_impossible_gaps(gaps):
     with pytest.raises(Exception, match="gaps go from 0 to 3"):
-        next(fill_orders(kinds(1), [Order(Lesa(), gaps, 0, SETTINGS)]))
+        next(compute_matrices(kinds(1), [Request(Lesa(), gaps, 0, SETTINGS)]))
+
+
+def test_matrices_are_taken_once():
+    [kind] = kinds(1)
+    assert kind.take().shape == (5, 40, 24)
+    with pytest.raises(ValueError, match="kind 0: its matrices have been taken"):
+        kind.take()

@@ -1,0 +1,139 @@
+"""New matrices of one kind of weight, for all grown models at once: read once, decomposed once, learned once."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TypeAlias
+from zlib import crc32
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from lesa_jax.initializers.lesa.predict import Basis, decompose, learn, learn_together, predict_matrices
+from lesa_jax.initializers.lesa.predictor import Fit
+from lesa_jax.planning.methods import PUBLISHED, Formula, Lesa, PredictorSettings, Start
+
+
+@dataclass(frozen=True)
+class Request:
+    """The new matrices that one grown model wants of a kind.
+
+    Attributes:
+      start: what makes them; no copies, which need no kind as a whole.
+      gaps: one for each new matrix, ascending, counted from the first layer that has the kind.
+      seed: of everything random.
+      predictor: how LESA's is trained.
+    """
+
+    start: Start
+    gaps: tuple[int, ...]
+    seed: int = 0
+    predictor: PredictorSettings = PUBLISHED
+
+
+@dataclass(frozen=True)
+class NewMatrices:
+    """What one request got, float32, and how LESA's predictor was trained."""
+
+    weights: Float[Array, "new out in"]
+    fit: Fit | None = None
+
+
+class OldMatrices:
+    """The matrices of all layers of one kind, any float dtype, in memory until their last user takes them.
+
+    Attributes:
+      name: what is random about the kind depends on it, so that it does not depend on which other kinds there are.
+      norm: mean Frobenius norm over the layers.
+    """
+
+    def __init__(self, name: str, weights: Float[np.ndarray | Array, "layers out in"], norm: float):
+        self.name, self.norm = name, norm
+        self._weights: Float[np.ndarray | Array, "layers out in"] | None = weights
+
+    @property
+    def weights(self) -> Float[np.ndarray | Array, "layers out in"]:
+        """The matrices, still to be used by others.
+
+        Raises:
+          ValueError: they have been taken.
+        """
+        if self._weights is None:
+            raise ValueError(f"{self.name}: its matrices have been taken")
+        return self._weights
+
+    def take(self) -> Float[np.ndarray | Array, "layers out in"]:
+        """The matrices, for the last time: nobody but the caller keeps them, who may work in their memory."""
+        weights = self.weights
+        self._weights = None
+        return weights
+
+    def key(self, seed: int) -> PRNGKeyArray:
+        return jax.random.fold_in(jax.random.key(seed), crc32(self.name.encode()))
+
+
+# LESA's predictor depends on these: requests that share them share its training, wherever their layers go.
+Lesson: TypeAlias = tuple[Lesa, int, PredictorSettings]
+
+
+def compute_matrices(
+    kinds: Iterable[OldMatrices], requests: Sequence[Request]
+) -> Iterator[tuple[OldMatrices, list[NewMatrices]]]:
+    """Each kind, in order, and what each request gets of it; kinds of one shape. Takes the kinds' matrices.
+
+    On a CPU the kinds are read and worked out one after the other, so that an iterator of kinds keeps one in memory.
+    Elsewhere all kinds train at once, in one vmapped loop for each predictor. Which kinds and requests come together
+    changes no result beyond rounding, and on a CPU not a bit.
+
+    Raises:
+      InputError: fewer layers than LESA needs, or a gap that does not exist.
+    """
+    together = jax.default_backend() != "cpu"
+    kinds = iter(kinds)
+    while batch := list(kinds if together else islice(kinds, 1)):
+        yield from _compute_batch(batch, requests, together)
+        del batch  # before the next is read
+
+
+def _compute_batch(
+    kinds: list[OldMatrices], requests: Sequence[Request], together: bool
+) -> Iterator[tuple[OldMatrices, list[NewMatrices]]]:
+    computed: dict[tuple[int, int], NewMatrices] = {}
+    for i, request in enumerate(requests):
+        if isinstance(request.start, Formula):
+            for k, kind in enumerate(kinds):
+                new = request.start.function(kind.weights, request.gaps, kind.key(request.seed))
+                computed[k, i] = NewMatrices(jnp.asarray(new, jnp.float32))
+    # The last space may work in the weights' own memory: none is kept while its predictors train.
+    spaces = sorted({request.start.space for request in requests if isinstance(request.start, Lesa)}, reverse=True)
+    for space in spaces:
+        bases = [decompose(kind.take() if space == spaces[-1] else kind.weights, space) for kind in kinds]
+        computed |= _predict(kinds, bases, space, requests, together)
+        del bases  # before the next space's
+    for k, kind in enumerate(kinds):
+        yield kind, [computed.pop((k, i)) for i in range(len(requests))]
+
+
+def _predict(
+    kinds: Sequence[OldMatrices], bases: Sequence[Basis], space: str, requests: Sequence[Request], together: bool
+) -> dict[tuple[int, int], NewMatrices]:
+    """What requests in this space get, by kind and request."""
+    fits: dict[Lesson, list[Fit]] = {}
+    predicted = {}
+    for i, request in enumerate(requests):
+        if isinstance(request.start, Lesa) and request.start.space == space:
+            lesson = request.start, request.seed, request.predictor
+            if lesson not in fits:
+                fits[lesson] = _learn([kind.key(request.seed) for kind in kinds], bases, lesson, together)
+            for k, (basis, fit) in enumerate(zip(bases, fits[lesson], strict=True)):
+                predicted[k, i] = NewMatrices(predict_matrices(basis, fit, request.gaps).weights, fit)
+    return predicted
+
+
+def _learn(keys: Sequence[PRNGKeyArray], bases: Sequence[Basis], lesson: Lesson, together: bool) -> list[Fit]:
+    lesa, _, settings = lesson
+    if together:
+        return learn_together(bases, keys, lesa, settings)
+    return [learn(basis, key, lesa, settings) for basis, key in zip(bases, keys, strict=True)]

@@ -1,0 +1,119 @@
+"""The house rules of lesa_jax's packages: which may import which. docs/architecture.md says why."""
+
+import ast
+from pathlib import Path
+
+import lesa_jax
+
+ROOT = Path(lesa_jax.__file__).parent
+
+# The floors, ground first. A module imports from its own package and from floors below.
+FLOORS = (
+    {"base"},
+    {"reports"},
+    {"checkpoint", "parallel", "tracking", "demo", "command"},
+    {"data", "families"},
+    {"planning"},
+    {"models"},
+    {"initializers", "evaluation"},
+    {"growth", "training"},
+    {"comparison"},
+    {"expand", "evaluate", "train", "compare", "__main__", "__init__"},  # doors, and the public names
+)
+FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+WITHOUT_JAX = {"base", "checkpoint", "families", "planning"}  # copying runs at the speed of `cp`
+JAX = {"jax", "flax", "optax", "orbax"}
+PRESENTATION = {"report", "card", "page", "pictures"}
+
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted(ROOT.rglob("*.py"))
+}
+
+
+def imports(path: Path) -> set[str]:
+    """Modules that a file imports, also in functions; those of lesa_jax without the package's name."""
+    tree = ast.parse(path.read_text("utf-8"))
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            found |= {_module(f"{node.module}.{alias.name}") for alias in node.names}
+    return found
+
+
+def _module(name: str) -> str:
+    """`a.b.c` as the module that it is or lies in."""
+    if not name.startswith("lesa_jax."):
+        return name
+    inside = name.removeprefix("lesa_jax.")
+    return inside if inside in MODULES else inside.rpartition(".")[0] or "__init__"
+
+
+def own(path: Path) -> set[str]:
+    return {name for name in imports(path) if name in MODULES}
+
+
+def room(module: str) -> str:
+    return module.split(".")[0]
+
+
+def test_every_room_has_a_floor():
+    assert {room(module) for module in MODULES} == set(FLOOR_OF)
+
+
+def test_imports_go_down():
+    wrong = [
+        f"{module} imports {other}"
+        for module, path in MODULES.items()
+        for other in own(path)
+        if room(other) != room(module) and FLOOR_OF[room(other)] >= FLOOR_OF[room(module)]
+    ]
+    assert not wrong
+
+
+def test_there_is_no_circle():
+    edges = {module: own(path) for module, path in MODULES.items()}
+    open_, done = [], set()
+
+    def visit(module: str) -> None:
+        assert module not in open_, " -> ".join([*open_[open_.index(module) :], module])
+        if module not in done:
+            open_.append(module)
+            for other in sorted(edges[module] - {module}):
+                visit(other)
+            done.add(open_.pop())
+
+    for module in edges:
+        visit(module)
+
+
+def test_no_jax_where_copying_goes_through():
+    wrong = [
+        f"{module} imports {name}"
+        for module, path in MODULES.items()
+        for name in imports(path)
+        if room(module) in WITHOUT_JAX and name.split(".")[0] in JAX
+    ]
+    assert not wrong
+
+
+def test_what_computes_does_not_import_what_presents():
+    wrong = [
+        f"{module} imports {other}"
+        for module, path in MODULES.items()
+        for other in own(path)
+        if module.split(".")[-1] not in PRESENTATION | {"run"}
+        and FLOOR_OF[room(module)] < len(FLOORS) - 1  # a door may
+        and other.split(".")[-1] in PRESENTATION
+    ]
+    assert not wrong
+
+
+def test_files_fit_into_a_head():
+    long = {
+        module: lines for module, path in MODULES.items() if (lines := len(path.read_text("utf-8").splitlines())) > 400
+    }
+    assert not long
