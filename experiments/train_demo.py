@@ -32,9 +32,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from lesa_jax.base.files import replace_file
 from lesa_jax.demo import MODEL_DIRECTORY, evaluation_text, training_texts
 from lesa_jax.models.config import ModelConfig
-from lesa_jax.models.decoder import block, embed, head_weight, logits, make_context
-from lesa_jax.models.layers import rms_norm
+from lesa_jax.models.decoder import block, embed, final_norm, head_weight, logits, make_context
 from lesa_jax.models.losses import token_nll
+from lesa_jax.models.parts import layers_of
 
 SEPARATOR = "<|endoftext|>"
 CONTEXT = 256
@@ -186,11 +186,11 @@ def mean_loss(params: Any, windows_BxT: jax.Array, config: ModelConfig) -> jax.A
     """
     tokens_BxT = windows_BxT[:, :-1]
     context = make_context(jnp.arange(tokens_BxT.shape[1])[None], config)
-    x_BxTxE = embed(params, tokens_BxT)
+    x_BxTxE = embed(params, tokens_BxT, config)
     for layer in range(config.num_layers):
-        weights = jax.tree.map(lambda leaf, row=layer: leaf[row], params["model"]["layers"])
+        weights = jax.tree.map(lambda leaf, row=layer: leaf[row], layers_of(params, config))
         x_BxTxE = block(weights, x_BxTxE, context, None, config)
-    hidden_BxTxE = rms_norm(params["model"]["norm"], x_BxTxE, config.norm_eps)
+    hidden_BxTxE = final_norm(params, x_BxTxE, config)
     return token_nll(hidden_BxTxE, head_weight(params, config), windows_BxT[:, 1:], chunk_tokens=1 << 14).mean()
 
 

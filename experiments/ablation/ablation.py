@@ -27,10 +27,10 @@ from lesa_jax.families.roles import writes_residual
 from lesa_jax.growth.splice import splice
 from lesa_jax.initializers.lesa.svd import LayerSVD, layer_svd
 from lesa_jax.models.config import ModelConfig
-from lesa_jax.models.decoder import embed, head_weight, make_context, run_layers
-from lesa_jax.models.layers import rms_norm
+from lesa_jax.models.decoder import embed, final_norm, head_weight, make_context, run_layers
 from lesa_jax.models.load import load_model
 from lesa_jax.models.losses import token_nll
+from lesa_jax.models.parts import layers_of
 from lesa_jax.planning.plan import Plan
 
 Tree = dict[str, Any]
@@ -65,7 +65,7 @@ class Subject:
 
     @property
     def layers(self) -> Tree:
-        return self.params["model"]["layers"]
+        return layers_of(self.params, self.config)
 
     @property
     def depth(self) -> int:
@@ -252,7 +252,7 @@ def _lower(params: Tree, layers: Tree, tokens_NxBxT: Array, windows: tuple[int |
     context = make_context(jnp.arange(tokens_NxBxT.shape[2])[None], config)
 
     def run(tokens_BxT):
-        x_BxTxE = embed(params, tokens_BxT)
+        x_BxTxE = embed(params, tokens_BxT, config)
         return run_layers(layers, x_BxTxE, context, windows, config) if windows else x_BxTxE
 
     return lax.map(run, tokens_NxBxT)
@@ -273,7 +273,7 @@ def _upper(
 
 def window_nll(params: Tree, x_BxTxE: Array, tokens_BxT: Array, config: ModelConfig) -> Float[Array, " batch"]:
     """Mean loss of each window from the residual stream above the last layer."""
-    hidden_BxTxE = rms_norm(params["model"]["norm"], x_BxTxE, config.norm_eps)
+    hidden_BxTxE = final_norm(params, x_BxTxE, config)
     return jnp.mean(token_nll(hidden_BxTxE[:, :-1], head_weight(params, config), tokens_BxT[:, 1:]), axis=1)
 
 

@@ -82,7 +82,7 @@ def trace(
         return block(layer, x, context, shared if window is None else window, config), x
 
     keys = jax.random.split(jax.random.key(0), len(windows))
-    end, streams = jax.lax.scan(step, embed(params, tokens_BxT), (layers, per_layer, noise_L, keys))
+    end, streams = jax.lax.scan(step, embed(params, tokens_BxT, config), (layers, per_layer, noise_L, keys))
     return jnp.concatenate([streams, end[None]]), window_nll(params, end, tokens_BxT, config)
 
 

@@ -28,6 +28,7 @@ from jaxtyping import Float, Int
 
 from lesa_jax import demo
 from lesa_jax.models.load import load_model
+from lesa_jax.models.parts import layers_of
 
 Points = Float[np.ndarray, "points features"]
 
@@ -48,9 +49,9 @@ class Settings:
 
 def main(settings: Settings) -> None:
     folder = demo.MODEL_DIRECTORY if settings.model is None else Path(settings.model)
-    params, _ = load_model(folder)
+    params, config = load_model(folder)
     name = "demo" if settings.model is None else folder.name
-    bases = svd_bases(weight_kinds(params["model"]["layers"]))
+    bases = svd_bases(weight_kinds(layers_of(params, config)))
     rows, pictures = [], {}
     for kind, basis in bases.items():
         points = np.asarray(basis.v[:, 0], np.float64)

@@ -31,11 +31,12 @@ from lesa_jax.checkpoint.reader import open_checkpoint
 from lesa_jax.growth.run import expand
 from lesa_jax.growth.settings import ExpandSettings
 from lesa_jax.models.config import ModelConfig
+from lesa_jax.models.parts import output_tensor
 from lesa_jax.parallel.mesh import make_mesh
 from lesa_jax.planning.record import read_growth
 from lesa_jax.training.cost import token_cost
 from lesa_jax.training.optimizer import OptimizerSettings
-from lesa_jax.training.parameters import choose, load_model_leaves, make_leaves, tensor_names
+from lesa_jax.training.parameters import choose, load_model_leaves, make_leaves
 from lesa_jax.training.sharding import leaf_shardings
 from lesa_jax.training.state import first_state, state_shardings
 from lesa_jax.training.step import Batch, Program, compile_step
@@ -86,12 +87,12 @@ class Measured:
 def train_ours(model: Path, shape: Shape, train: str, dtype: str, steps: int) -> Measured:
     checkpoint = open_checkpoint(model)
     config = ModelConfig.from_hf(checkpoint.config)
-    trained = choose(train, list(tensor_names(config)), read_growth(model).plan)
+    trained = choose(train, config, read_growth(model).plan)
     segments, leaves = make_leaves(config, trained)
     mesh = make_mesh({"data": 1, "fsdp": 1, "tensor": 1})
     shardings = leaf_shardings(leaves, mesh)
     params, frozen = load_model_leaves(checkpoint, leaves, shardings, dtype)
-    program = Program(config, segments, dtype, "block", "model.embed_tokens.weight" in trained)
+    program = Program(config, segments, dtype, "block", output_tensor(config) in trained)
     placed = state_shardings(params, shardings, mesh, OPTIMIZER)
     state = first_state(params, OPTIMIZER, placed)
     step = compile_step(program, OPTIMIZER, placed, mesh)

@@ -12,6 +12,9 @@ LAYER_NUMBERS = ("mlp_only_layers", "moe_layers", "cross_attention_layers", "att
 FIRST_LAYERS = ("max_window_layers", "first_k_dense_replace", "num_dense_layers")
 # Lists that may have as many entries as there are layers and still not be about layers.
 NOT_PER_LAYER = ("architectures", "token_id", "token_ids", "keys_to_ignore_at_inference", "_section", "_factor")
+EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
+# What other towers of a multimodal model have in their names; their layers are not the language model's.
+OTHER_TOWERS = frozenset({"vision", "visual", "audio", "encoder"})
 # Fields by which a layer's function depends on its number in a way that no other field can undo.
 BY_POSITION = {
     "scale_attn_by_inverse_layer_idx": False,
@@ -58,11 +61,7 @@ def find_layers(config: Mapping[str, Any], stacks: tuple[Stack, ...]) -> str:
         if stack.sizes:
             numbers = range(stack.starts[0], stack.starts[0] + stack.sizes[0])
             depths.setdefault(stack.prefix, set()).update(numbers)
-    text = {
-        p: d
-        for p, d in depths.items()
-        if not {"vision", "visual", "audio", "encoder"} & set(p.replace("_", ".").split("."))
-    }
+    text = {p: d for p, d in depths.items() if OTHER_TOWERS.isdisjoint(p.replace("_", ".").split("."))}
     if not text:
         raise InputError("the checkpoint's tensor names carry no layer numbers; it cannot be grown in depth")
     prefix = max(text, key=lambda p: (len(text[p]) == declared, len(text[p])))

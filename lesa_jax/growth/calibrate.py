@@ -5,7 +5,7 @@ higher, so calibration can only improve on the original, on the text that it is 
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from scipy.optimize import minimize
 
 from lesa_jax.base.errors import InputError
 from lesa_jax.checkpoint.format import DTYPES
+from lesa_jax.checkpoint.names import Tree
 from lesa_jax.checkpoint.tokenizer import load_tokenizer
 from lesa_jax.checkpoint.writer import Layout, rewrite
 from lesa_jax.evaluation.protocol import token_rows
@@ -27,6 +28,7 @@ from lesa_jax.models.config import ModelConfig
 from lesa_jax.models.decoder import forward, head_weight
 from lesa_jax.models.load import load_model
 from lesa_jax.models.losses import token_nll
+from lesa_jax.models.parts import layers_of, with_layers
 from lesa_jax.planning.plan import Plan
 
 TOKENS = 4096  # of the text: enough for a factor a layer
@@ -107,21 +109,21 @@ def calibration_rows(folder: Path, text: str, config: ModelConfig) -> Int[Array,
 
 @functools.partial(jax.jit, static_argnames="config")
 def _loss_and_gradient(
-    factors: Float[Array, " layers"], params: Mapping[str, Any], rows: Int[Array, "rows tokens"], config: ModelConfig
+    factors: Float[Array, " layers"], params: Tree, rows: Int[Array, "rows tokens"], config: ModelConfig
 ) -> tuple[Float[Array, ""], Float[Array, " layers"]]:
     def row_loss(factors: Array, row: Array) -> Array:
-        hidden_1xTxE = forward(scale_outputs(params, factors), row[None], config, jnp.float32)
-        return token_nll(hidden_1xTxE[:, :-1], head_weight(dict(params), config), row[None, 1:]).mean()
+        hidden_1xTxE = forward(scale_outputs(params, factors, config), row[None], config, jnp.float32)
+        return token_nll(hidden_1xTxE[:, :-1], head_weight(params, config), row[None, 1:]).mean()
 
     losses, gradients = jax.lax.map(lambda row: jax.value_and_grad(row_loss)(factors, row), rows)
     return losses.mean(), gradients.mean(axis=0)
 
 
-def scale_outputs(params: Mapping[str, Any], factors: Float[Array, " layers"]) -> dict[str, Any]:
+def scale_outputs(params: Tree, factors: Float[Array, " layers"], config: ModelConfig) -> Tree:
     """The model with each layer's contributions to the residual stream multiplied by its factor."""
-    flat: dict[tuple[str, ...], Any] = flatten_dict(params["model"]["layers"])
+    flat: dict[tuple[str, ...], Any] = flatten_dict(layers_of(params, config))
     scaled = {
         path: leaf * jnp.expand_dims(factors, range(1, leaf.ndim)) if writes_residual(".".join(path)) else leaf
         for path, leaf in flat.items()
     }
-    return {**params, "model": {**params["model"], "layers": unflatten_dict(scaled)}}
+    return with_layers(params, unflatten_dict(scaled), config)

@@ -16,7 +16,7 @@ def splice(old: Tree, new: Tree, plan: Plan) -> Tree:
     """The layers of the grown model.
 
     Args:
-      old: arrays [source_layers, ...], the original's stacked layers (`params["model"]["layers"]`).
+      old: arrays [source_layers, ...], the original's stacked layers (`models.parts.layers_of`).
       new: the same tree with [new layers, ...], in the order of `plan.new_layers`.
       plan: where each goes.
 

@@ -13,11 +13,10 @@ from jaxtyping import Array, Float, Int
 
 from lesa_jax.models.blocked_attention import SAVED, Window, _attention_by_blocks, _same
 from lesa_jax.models.splash_attention import splash_attention, splash_fits
+from lesa_jax.parallel.mesh import AXIS_RULES, BATCH
 
 # What `layer_windows` writes for a layer without a window: longer than any sequence, and safe to subtract in int32.
 UNLIMITED = 2**30
-# The mesh's axes (`lesa_jax.sharding`, which needs the models and so cannot be imported here) of sequences and heads.
-BATCH, HEADS = ("data", "fsdp"), "tensor"
 CUDNN_HEAD_DIM = 128  # the widest head that cuDNN can do on every GPU
 Implementation = Literal["blocks", "splash", "cudnn", "xla"]
 
@@ -102,7 +101,8 @@ def shard_spec(axes: Mapping[str, int], batch: int, kv_heads: int) -> P:
     """[batch, tokens, heads, head_dim] on a mesh; axes that do not divide, as for an evaluation's last rows, are left
     out: their devices all do the same."""
     rows = BATCH if batch % math.prod(axes[axis] for axis in BATCH) == 0 else None
-    return P(rows, None, HEADS if kv_heads % axes[HEADS] == 0 else None, None)
+    heads = AXIS_RULES["kv_heads"]
+    return P(rows, None, heads if kv_heads % axes[heads] == 0 else None, None)
 
 
 def square_attention(

@@ -1,7 +1,7 @@
 """What the forward pass needs to know of a model, read from a Hugging Face `config.json`.
 
-Families differ by the few switches in `FAMILIES`; there is one forward pass. Whatever it cannot compute exactly is
-refused here, before any weight is read.
+Families differ by the few switches of `lesa_jax.families`; there is one forward pass. Whatever it cannot compute
+exactly is refused here, before any weight is read.
 """
 
 from collections.abc import Mapping
@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from lesa_jax.base.errors import InputError
-from lesa_jax.families.family import FAMILIES, Family
+from lesa_jax.families.family import Decoder, Names
+from lesa_jax.families.table import FAMILIES, find_family
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,12 @@ class RopeConfig:
 class ModelConfig:
     """A decoder-only transformer (pre-norm, RMSNorm, rotary attention, gated SiLU feed-forward).
 
-    Hashable, so that it can be a static argument of `jax.jit`. `windows` holds for each layer the number of tokens it
-    may attend to, the token itself included; None means every earlier token.
+    Hashable, so that it can be a static argument of `jax.jit`. `names` are those of its parts. `windows` holds for each
+    layer the number of tokens it may attend to, the token itself included; None means every earlier token.
     """
 
     model_type: str
+    names: Names
     vocab_size: int
     hidden_size: int
     intermediate_size: int
@@ -63,10 +65,11 @@ class ModelConfig:
         Raises InputError for a model type, rotary scaling, activation or quantisation that the forward pass does not
         implement, and for a missing or contradictory entry.
         """
-        model_type = config.get("model_type")
-        family = FAMILIES.get(str(model_type))
-        if family is None:
-            supported = ", ".join(sorted(FAMILIES))
+        family = find_family(config)
+        decoder = family.decoder
+        if decoder is None:
+            supported = ", ".join(sorted(name for name, family in FAMILIES.items() if family.decoder))
+            model_type = config.get("model_type")
             raise InputError(
                 f"config.json: model_type {model_type!r} has no forward pass here; supported: {supported} "
                 "(growing a checkpoint without running it needs none)"
@@ -75,14 +78,15 @@ class ModelConfig:
         heads, hidden, layers = (
             _integer(config, key) for key in ("num_attention_heads", "hidden_size", "num_hidden_layers")
         )
-        kv_heads = config.get("num_key_value_heads", family.default_kv_heads) or heads
+        kv_heads = config.get("num_key_value_heads", decoder.default_kv_heads) or heads
         if heads % kv_heads:
             raise InputError(
                 f"config.json: num_attention_heads {heads} is not a multiple of num_key_value_heads {kv_heads}"
             )
-        attention_bias = bool(config.get("attention_bias", False)) if family.qkv_bias is None else family.qkv_bias
+        attention_bias = bool(config.get("attention_bias", False)) if decoder.qkv_bias is None else decoder.qkv_bias
         return cls(
-            model_type=str(model_type),
+            model_type=family.model_type,
+            names=decoder.names,
             vocab_size=_integer(config, "vocab_size"),
             hidden_size=hidden,
             intermediate_size=_integer(config, "intermediate_size"),
@@ -95,9 +99,9 @@ class ModelConfig:
             rope=_rope(config),
             tied=bool(config.get("tie_word_embeddings", False)),
             qkv_bias=attention_bias,
-            o_bias=attention_bias and family.qkv_bias is None,
-            mlp_bias=bool(config.get("mlp_bias", False)) and family.qkv_bias is None,
-            windows=_windows(config, family, layers),
+            o_bias=attention_bias and decoder.qkv_bias is None,
+            mlp_bias=bool(config.get("mlp_bias", False)) and decoder.qkv_bias is None,
+            windows=_windows(config, decoder, layers),
         )
 
 
@@ -146,11 +150,11 @@ def _rope(config: Mapping[str, Any]) -> RopeConfig:
     raise InputError(f"config.json: rope type {kind!r} is not implemented; supported: default, linear, llama3")
 
 
-def _windows(config: Mapping[str, Any], family: Family, layers: int) -> tuple[int | None, ...]:
-    if family.windows == "none":
+def _windows(config: Mapping[str, Any], decoder: Decoder, layers: int) -> tuple[int | None, ...]:
+    if decoder.windows == "none":
         return (None,) * layers
-    window = config.get("sliding_window", family.default_window)
-    if family.windows == "all_layers":
+    window = config.get("sliding_window", decoder.default_window)
+    if decoder.windows == "all_layers":
         return (window,) * layers
     if not config.get("use_sliding_window", False):
         window = None

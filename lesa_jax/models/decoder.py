@@ -1,9 +1,10 @@
 """The forward pass, as pure functions over a tree that has the checkpoint's own names and layouts.
 
-`params["model"]["layers"]["self_attn"]["q_proj"]["weight"]` is [layers, out, in]. Layers run in `lax.scan`, so compile
-time does not grow with depth; `run_layers` takes any run of layers, so that training can scan frozen and new layers
-separately. Weights may be stored in bfloat16: each layer is cast to the dtype of the activations inside the scan, so a
-float32 forward pass of a bfloat16 model never holds the model in float32.
+A Llama's `params["model"]["layers"]["self_attn"]["q_proj"]["weight"]` is [layers, out, in]; all parts are found by the
+names that the family gives them. Layers run in `lax.scan`, so compile time does not grow with depth; `run_layers` takes
+any run of layers, so that training can scan frozen and new layers separately. Weights may be stored in bfloat16: each
+layer is cast to the dtype of the activations inside the scan, so a float32 forward pass of a bfloat16 model never holds
+the model in float32.
 """
 
 import flax.struct
@@ -17,6 +18,7 @@ from lesa_jax.checkpoint.names import Tree
 from lesa_jax.models.attention import causal_attention, layer_windows
 from lesa_jax.models.config import ModelConfig
 from lesa_jax.models.layers import feed_forward, linear, rms_norm
+from lesa_jax.models.parts import embedding_tensor, head_tensor, layers_of, part
 from lesa_jax.models.rope import rotate, rotation
 
 
@@ -42,39 +44,42 @@ def make_context(
 
 
 def attention(
-    params: Tree,
+    layer: Tree,
     x_BxTxE: Float[Array, "batch tokens hidden"],
     context: Context,
     window: Int[Array, ""] | int | None,
     config: ModelConfig,
 ) -> Float[Array, "batch tokens hidden"]:
-    """Grouped-query attention over the normed residual stream."""
+    """Grouped-query attention over the normed residual stream. `layer` has no layer axis."""
     batch, tokens, _ = x_BxTxE.shape
+    names = config.names
     q_BxTxHxD, k_BxTxKxD, v_BxTxKxD = (
-        linear(params[name], x_BxTxE).reshape(batch, tokens, heads, config.head_dim)
+        linear(part(layer, name), x_BxTxE).reshape(batch, tokens, heads, config.head_dim)
         for name, heads in (
-            ("q_proj", config.num_heads),
-            ("k_proj", config.num_kv_heads),
-            ("v_proj", config.num_kv_heads),
+            (names.query, config.num_heads),
+            (names.key, config.num_kv_heads),
+            (names.value, config.num_kv_heads),
         )
     )
     q_BxTxHxD, k_BxTxKxD = (rotate(x, context.cos, context.sin) for x in (q_BxTxHxD, k_BxTxKxD))
     mixed_BxTxHxD = causal_attention(q_BxTxHxD, k_BxTxKxD, v_BxTxKxD, window, context.documents)
-    return linear(params["o_proj"], mixed_BxTxHxD.reshape(batch, tokens, -1))
+    return linear(part(layer, names.attention_output), mixed_BxTxHxD.reshape(batch, tokens, -1))
 
 
 def block(
-    layer_params: Tree,
+    layer: Tree,
     x_BxTxE: Float[Array, "batch tokens hidden"],
     context: Context,
     window: Int[Array, ""] | int | None,
     config: ModelConfig,
 ) -> Float[Array, "batch tokens hidden"]:
-    """One layer: the residual stream in, the residual stream out. `layer_params` has no layer axis."""
-    normed_BxTxE = rms_norm(layer_params["input_layernorm"], x_BxTxE, config.norm_eps)
-    x_BxTxE = x_BxTxE + attention(layer_params["self_attn"], normed_BxTxE, context, window, config)
-    normed_BxTxE = rms_norm(layer_params["post_attention_layernorm"], x_BxTxE, config.norm_eps)
-    return x_BxTxE + feed_forward(layer_params["mlp"], normed_BxTxE)
+    """One layer: the residual stream in, the residual stream out. `layer` has no layer axis."""
+    names = config.names
+    normed_BxTxE = rms_norm(part(layer, names.attention_norm), x_BxTxE, config.norm_eps)
+    x_BxTxE = x_BxTxE + attention(layer, normed_BxTxE, context, window, config)
+    normed_BxTxE = rms_norm(part(layer, names.feed_forward_norm), x_BxTxE, config.norm_eps)
+    gate, up, down = (part(layer, name) for name in (names.gate, names.up, names.down))
+    return x_BxTxE + feed_forward(gate, up, down, normed_BxTxE)
 
 
 def run_layers(
@@ -95,19 +100,32 @@ def run_layers(
 
 
 def embed(
-    params: Tree, tokens_BxT: Int[Array, "batch tokens"], dtype: DTypeLike = jnp.float32
+    params: Tree, tokens_BxT: Int[Array, "batch tokens"], config: ModelConfig, dtype: DTypeLike = jnp.float32
 ) -> Float[Array, "batch tokens hidden"]:
     """The embedding rows of `tokens_BxT`; `dtype` becomes the dtype of the whole forward pass."""
-    return params["model"]["embed_tokens"]["weight"][tokens_BxT].astype(dtype)
+    return part(params, embedding_tensor(config))[tokens_BxT].astype(dtype)
+
+
+def final_norm(
+    params: Tree, x_BxTxE: Float[Array, "batch tokens hidden"], config: ModelConfig
+) -> Float[Array, "batch tokens hidden"]:
+    """Hidden states from the residual stream above the last layer."""
+    return rms_norm(part(params, config.names.final_norm), x_BxTxE, config.norm_eps)
 
 
 def head_weight(params: Tree, config: ModelConfig) -> Float[Array, "vocab hidden"]:
-    """The output projection: the embedding itself when the two are tied."""
+    """The output projection: the embedding itself when the two are tied.
+
+    Raises:
+      InputError: they are not tied, and there is no head.
+    """
     if config.tied:
-        return params["model"]["embed_tokens"]["weight"]
-    if "lm_head" not in params:
-        raise InputError("lm_head.weight is missing although tie_word_embeddings is false in config.json")
-    return params["lm_head"]["weight"]
+        return part(params, embedding_tensor(config))
+    try:
+        return part(params, head_tensor(config))
+    except KeyError:
+        missing = f"{head_tensor(config)} is missing although tie_word_embeddings is false in config.json"
+        raise InputError(missing) from None
 
 
 def forward(
@@ -115,14 +133,14 @@ def forward(
 ) -> Float[Array, "batch tokens hidden"]:
     """Hidden states after the final norm, in `dtype`; norms, rotations and softmax are float32 in any case."""
     context = make_context(jnp.arange(tokens_BxT.shape[1])[None], config)
-    x_BxTxE = embed(params, tokens_BxT, dtype)
-    x_BxTxE = run_layers(params["model"]["layers"], x_BxTxE, context, config.windows, config)
-    return rms_norm(params["model"]["norm"], x_BxTxE, config.norm_eps)
+    x_BxTxE = embed(params, tokens_BxT, config, dtype)
+    x_BxTxE = run_layers(layers_of(params, config), x_BxTxE, context, config.windows, config)
+    return final_norm(params, x_BxTxE, config)
 
 
 def logits(
     params: Tree, tokens_BxT: Int[Array, "batch tokens"], config: ModelConfig, dtype: DTypeLike = jnp.float32
 ) -> Float[Array, "batch tokens vocab"]:
-    """Next-token logits. Memory is tokens x vocab: a loss goes through `lesa_jax.losses.token_nll` instead."""
+    """Next-token logits. Memory is tokens x vocab: a loss goes through `lesa_jax.models.losses.token_nll` instead."""
     hidden_BxTxE = forward(params, tokens_BxT, config, dtype)
     return jnp.einsum("bte,ve->btv", hidden_BxTxE, head_weight(params, config).astype(dtype))

@@ -24,7 +24,8 @@ def rms_norm(
     return (wide * scale).astype(x_BxTxE.dtype) * params["weight"].astype(x_BxTxE.dtype)[None, None, :]
 
 
-def feed_forward(params: Tree, x_BxTxE: Float[Array, "batch tokens hidden"]) -> Float[Array, "batch tokens hidden"]:
+def feed_forward(
+    gate: Tree, up: Tree, down: Tree, x_BxTxE: Float[Array, "batch tokens hidden"]
+) -> Float[Array, "batch tokens hidden"]:
     """down(silu(gate(x)) * up(x))."""
-    gated_BxTxF = jax.nn.silu(linear(params["gate_proj"], x_BxTxE)) * linear(params["up_proj"], x_BxTxE)
-    return linear(params["down_proj"], gated_BxTxF)
+    return linear(down, jax.nn.silu(linear(gate, x_BxTxE)) * linear(up, x_BxTxE))

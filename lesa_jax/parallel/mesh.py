@@ -16,6 +16,14 @@ from lesa_jax.base.errors import InputError
 
 AXES = ("data", "fsdp", "tensor")
 BATCH = ("data", "fsdp")  # the axes that share the sequences of a batch
+# Which axis shares a dimension of a weight, by what the dimension is about; any other dimension is whole everywhere.
+AXIS_RULES: Mapping[str, str] = {
+    "vocab": "tensor",
+    "heads": "tensor",
+    "kv_heads": "tensor",
+    "ffn": "tensor",
+    "embed": "fsdp",
+}
 
 
 def parse_mesh(text: str, devices: int) -> dict[str, int]:

@@ -15,7 +15,8 @@ from jax.sharding import NamedSharding
 from jax.typing import DTypeLike
 
 from lesa_jax.models.config import ModelConfig
-from lesa_jax.training.parameters import LAYERS, Leaf
+from lesa_jax.models.parts import embedding_tensor, output_tensor
+from lesa_jax.training.parameters import Leaf
 
 # Dense bfloat16 operations a second of one device, from the vendors' data sheets.
 PEAKS = {
@@ -59,18 +60,18 @@ def token_cost(config: ModelConfig, leaves: Sequence[Leaf], sequence_length: int
     trained: dict[int, float] = {}
     touched = []  # layers with any trained tensor, norms included
     for leaf in leaves:
-        for name in leaf.names if leaf.stacked else ():
-            layer = int(name.removeprefix(LAYERS).split(".")[0])
-            size = math.prod(leaf.shape[1:]) if len(leaf.shape) == 3 else 0
+        size = math.prod(leaf.tensor.shape) if leaf.tensor.role == "matrix" else 0
+        for layer in leaf.layers:
             weights[layer] = weights.get(layer, 0) + size
             trained[layer] = trained.get(layer, 0) + size * leaf.trained
             touched += [layer] * leaf.trained
-    free = {leaf.names[0] for leaf in leaves if leaf.trained and not leaf.stacked}
+    outside = {leaf.names[0] for leaf in leaves if leaf.trained and not leaf.stacked}
     # The embedding lies below all layers; a tied one is above them too.
-    first = 0 if "model.embed_tokens.weight" in free else min(touched, default=config.num_layers)
+    first = 0 if embedding_tensor(config) in outside else min(touched, default=config.num_layers)
     head = config.vocab_size * config.hidden_size
-    train_head = ("model.embed_tokens.weight" if config.tied else "lm_head.weight") in free
-    below_head = first < config.num_layers or "model.norm.weight" in free
+    train_head = output_tensor(config) in outside
+    # Outside the layers only the final norm lies between them and the head.
+    below_head = first < config.num_layers or bool(outside - {embedding_tensor(config), output_tensor(config)})
 
     forward = 2.0 * head
     backward = 2.0 * head * below_head + 2.0 * head * train_head

@@ -15,6 +15,8 @@ from lesa_jax.checkpoint.format import DTYPES, SHARD_SIZE, Kind
 from lesa_jax.checkpoint.names import Tree
 from lesa_jax.checkpoint.reader import Checkpoint, read_bytes, release
 from lesa_jax.checkpoint.writer import TensorWriter, lay_out, write_index
+from lesa_jax.models.config import ModelConfig
+from lesa_jax.models.parts import embedding_tensor, head_tensor
 from lesa_jax.training.parameters import Leaf
 
 
@@ -24,7 +26,7 @@ def export(
     leaves: Sequence[Leaf],
     kinds: Mapping[str, Kind],
     source: Checkpoint | None,
-    config: Mapping[str, Any],
+    config: ModelConfig,
     documents: Mapping[str, Any],
     carried_from: Path,
 ) -> None:
@@ -36,8 +38,8 @@ def export(
       leaves: of the whole model.
       kinds: shape and stored dtype of every tensor of the output, in order.
       source: where frozen tensors are copied from, byte for byte; None when everything is trained.
-      config: config.json of the output.
-      documents: further JSON or text files by name.
+      config: of the model.
+      documents: config.json and other JSON or text files by name.
       carried_from: folder with tokenizer and other small files.
     """
     tensors = trained_tensors(trained, [leaf for leaf in leaves if leaf.trained])
@@ -50,14 +52,11 @@ def export(
         writer = TensorWriter(folder, layout)
         try:
             for name, tensor in tensors:
-                writer.write(name, tensor.astype(DTYPES[kinds[name].dtype]).tobytes())
-                if (
-                    name == "model.embed_tokens.weight"
-                    and "lm_head.weight" in kinds
-                    and config.get("tie_word_embeddings")
-                ):
-                    # Some checkpoints store a tied head a second time; it must not stay behind.
-                    writer.write("lm_head.weight", tensor.astype(DTYPES[kinds["lm_head.weight"].dtype]).tobytes())
+                # Some checkpoints store a tied head a second time; it must not stay behind.
+                tied = config.tied and name == embedding_tensor(config)
+                for stored in (name, head_tensor(config)) if tied else (name,):
+                    if stored in kinds:
+                        writer.write(stored, tensor.astype(DTYPES[kinds[stored].dtype]).tobytes())
             for name in list(kinds):
                 if name in writer.missing:
                     assert source is not None, name
@@ -68,7 +67,6 @@ def export(
             writer.abandon()
         write_index(folder, layout)
         carry(files_to_carry(carried_from), folder)
-        write_json(folder / "config.json", config)
         for name, content in documents.items():
             (write_text if isinstance(content, str) else write_json)(folder / name, content)
 

@@ -21,12 +21,15 @@ from lesa_jax.checkpoint.tokenizer import check_vocabulary, load_tokenizer
 from lesa_jax.data.sources import find_files
 from lesa_jax.evaluation.protocol import row_length
 from lesa_jax.models.config import ModelConfig
+from lesa_jax.models.load import check_tensors
+from lesa_jax.models.parts import output_tensor
+from lesa_jax.models.shapes import model_tensors
 from lesa_jax.parallel.mesh import make_mesh, parse_mesh
 from lesa_jax.planning.record import FILE as GROWTH_FILE
 from lesa_jax.planning.record import Growth, read_growth
 from lesa_jax.training.mask import Mask
 from lesa_jax.training.optimizer import OptimizerSettings
-from lesa_jax.training.parameters import Leaf, check_tensors, choose, make_leaves, tensor_names
+from lesa_jax.training.parameters import Leaf, choose, make_leaves
 from lesa_jax.training.segments import Segment
 from lesa_jax.training.settings import TrainSettings, check_settings, fixed_settings, optimizer_settings
 from lesa_jax.training.sharding import check_mesh, leaf_shardings
@@ -90,15 +93,14 @@ def prepare(settings: TrainSettings) -> Job:
     checkpoint, folder, hf_config = open_model(settings)
     config = ModelConfig.from_hf(hf_config)
     growth = read_growth(folder) if (folder / GROWTH_FILE).exists() else None
-    shapes = tensor_names(config)
     if checkpoint is None:
         stored = STORED.get(str(hf_config.get("dtype", hf_config.get("torch_dtype"))), "F32")
-        kinds = {name: Kind(shape, stored) for name, shape in shapes.items()}
-        trained = frozenset(shapes)
+        kinds = {name: Kind(tensor.shape, stored) for name, tensor in model_tensors(config).items()}
+        trained = frozenset(kinds)
     else:
         check_tensors(checkpoint, config)
         kinds = {name: entry.kind for name, entry in checkpoint.entries.items()}
-        trained = choose(settings.train, list(shapes), growth.plan if growth else None)
+        trained = choose(settings.train, config, growth.plan if growth else None)
     tokenizer: Any = load_tokenizer(folder)
     check_vocabulary(max(tokenizer.get_vocab().values(), default=0), config.vocab_size)
     length = row_length("corpus", config, settings.sequence_length)
@@ -106,7 +108,6 @@ def prepare(settings: TrainSettings) -> Job:
     sizes = parse_mesh(settings.mesh, jax.device_count())
     check_mesh(sizes, config, settings.batch_size // settings.accumulate)
     mesh = make_mesh(sizes)
-    head = "model.embed_tokens.weight" if config.tied else "lm_head.weight"
     dtype = settings.dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
     model = json.dumps(hf_config, sort_keys=True) if checkpoint is None else fingerprint(checkpoint)
     optimizer = optimizer_settings(settings, length)
@@ -124,7 +125,7 @@ def prepare(settings: TrainSettings) -> Job:
         tokenizer=tokenizer,
         sequence_length=length,
         optimizer=optimizer,
-        program=Program(config, segments, dtype, settings.remat, head in trained, mask),
+        program=Program(config, segments, dtype, settings.remat, output_tensor(config) in trained, mask),
         mesh=mesh,
         shardings=leaf_shardings(leaves, mesh),
         identity=sha256(f"{model} {sorted(trained)}".encode()).hexdigest(),

@@ -1,13 +1,13 @@
 """AdamW and its learning rate."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from lesa_jax.checkpoint.names import Tree
-from lesa_jax.families.roles import NORM
+from lesa_jax.training.segments import SEGMENTS
 
 Schedule = Literal["cosine", "linear", "wsd"]
 WSD_DECAY = 0.2  # the share of a warm-up-stable-decay run that decays (arXiv 2405.18392)
@@ -53,6 +53,6 @@ def make_optimizer(settings: OptimizerSettings) -> optax.GradientTransformation:
 
 
 def decayed(params: Tree) -> Tree:
-    """Which leaves decay: matrices and embeddings; the last keys of a path are the tensor's name."""
-    flat = flatten_dict(params)
-    return unflatten_dict({path: path[-1] != "bias" and not NORM.search(".".join(path[-2:])) for path in flat})
+    """Which leaves decay: matrices and embeddings; norms and biases are vectors. A stack of layers has an axis more."""
+    flat: dict[tuple[str, ...], Any] = dict(flatten_dict(params))
+    return unflatten_dict({path: leaf.ndim > (2 if path[0] == SEGMENTS else 1) for path, leaf in flat.items()})

@@ -20,14 +20,11 @@ from jax.typing import DTypeLike
 from lesa_jax.base.errors import InputError
 from lesa_jax.checkpoint.names import Tree
 from lesa_jax.checkpoint.reader import Checkpoint, read, release
-from lesa_jax.families.roles import NORM
 from lesa_jax.models.config import ModelConfig
-from lesa_jax.models.load import COMPUTED
-from lesa_jax.models.shapes import check_shapes, parameter_shapes
+from lesa_jax.models.parts import layer_tensor
+from lesa_jax.models.shapes import Tensor, layer_tensors, model_tensors
 from lesa_jax.planning.plan import Plan
-from lesa_jax.training.segments import Segment, find_segments
-
-LAYERS = "model.layers."
+from lesa_jax.training.segments import SEGMENTS, Segment, find_segments
 
 
 @dataclass(frozen=True)
@@ -37,106 +34,97 @@ class Leaf:
     Attributes:
       path: keys into the tree of `segments`.
       names: the checkpoint's tensors that it stacks, in order; a single one outside the layers.
-      shape: of the array; a stack has a leading axis of `len(names)`.
-      stacked: whether it has that axis.
+      tensor: each of them.
+      layers: whose they are; () outside the layers.
       trained: whether it belongs to the trained tree.
     """
 
     path: tuple[str, ...]
     names: tuple[str, ...]
-    shape: tuple[int, ...]
-    stacked: bool
+    tensor: Tensor
+    layers: tuple[int, ...]
     trained: bool
 
+    @property
+    def stacked(self) -> bool:
+        """Whether the array has a leading axis of `len(names)`."""
+        return bool(self.layers)
 
-def choose(train: str, names: Sequence[str], plan: Plan | None) -> frozenset[str]:
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the array."""
+        return (len(self.layers), *self.tensor.shape) if self.stacked else self.tensor.shape
+
+
+def choose(train: str, config: ModelConfig, plan: Plan | None) -> frozenset[str]:
     """The tensors that `--train` names: "new", "new+norms", "all", or a regular expression found in their names.
 
     Raises:
       InputError: "new" without growth.json, an expression that is none or that matches nothing.
     """
+    tensors = model_tensors(config)
     if train == "all":
-        return frozenset(names)
+        return frozenset(tensors)
     if train in ("new", "new+norms"):
         if plan is None:
             raise InputError(
                 f"--train {train}: the model has no growth.json, which says what is new; use --train all, or a model "
                 "made by python -m lesa_jax.expand"
             )
-        new = tuple(f"{LAYERS}{layer}." for layer in plan.new_layers)
-        with_norms = train == "new+norms"
-        return frozenset(name for name in names if name.startswith(new) or (with_norms and NORM.search(name)))
+        new = {layer_tensor(config, layer, name) for layer in plan.new_layers for name in layer_tensors(config)}
+        norms = {name for name, tensor in tensors.items() if tensor.role == "norm"} if train == "new+norms" else set()
+        return frozenset(tensors.keys() & (new | norms))
     try:
         pattern = re.compile(train)
     except re.error as error:
         raise InputError(f"--train {train}: not a regular expression ({error}); or use new, new+norms, all") from None
-    chosen = frozenset(name for name in names if pattern.search(name))
+    chosen = frozenset(name for name in tensors if pattern.search(name))
     if not chosen:
-        raise InputError(f"--train {train}: matches no tensor; names look like {names[-1]}")
+        raise InputError(f"--train {train}: matches no tensor; names look like {list(tensors)[-1]}")
     return chosen
-
-
-def tensor_names(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of all tensors that the forward pass uses."""
-    tensors = {}
-    for path, shape in parameter_shapes(config).items():
-        if path.startswith(LAYERS):
-            kind = path.removeprefix(LAYERS)
-            tensors |= {f"{LAYERS}{layer}.{kind}": shape[1:] for layer in range(config.num_layers)}
-        else:
-            tensors[path] = shape
-    return tensors
 
 
 def make_leaves(config: ModelConfig, trained: frozenset[str]) -> tuple[tuple[Segment, ...], tuple[Leaf, ...]]:
     """Segments and leaves of a model of which the tensors named in `trained` are trained."""
-    shapes = parameter_shapes(config)
-    kinds = {path.removeprefix(LAYERS): shape[1:] for path, shape in shapes.items() if path.startswith(LAYERS)}
-    groups = [
-        frozenset(kind for kind in kinds if f"{LAYERS}{layer}.{kind}" in trained) for layer in range(config.num_layers)
-    ]
-    segments = find_segments(groups)
+    inside = layer_tensors(config)
+    names = [{name: layer_tensor(config, layer, name) for name in inside} for layer in range(config.num_layers)]
+    segments = find_segments([frozenset(name for name in inside if layer[name] in trained) for layer in names])
+    in_layers = {name for layer in names for name in layer.values()}
     leaves = [
-        Leaf(tuple(path.split(".")), (path,), shape, False, path in trained)
-        for path, shape in shapes.items()
-        if not path.startswith(LAYERS)
+        Leaf(tuple(name.split(".")), (name,), tensor, (), name in trained)
+        for name, tensor in model_tensors(config).items()
+        if name not in in_layers
     ]
     for number, segment in enumerate(segments):
         for place in range(segment.width):
-            for kind, shape in kinds.items():
-                names = tuple(f"{LAYERS}{layer}.{kind}" for layer in segment.layers(place))
-                path = ("segments", str(number), str(place), *kind.split("."))
-                leaves.append(Leaf(path, names, (len(names), *shape), True, names[0] in trained))
+            layers = segment.layers(place)
+            for name, tensor in inside.items():
+                stacked = tuple(names[layer][name] for layer in layers)
+                path = (SEGMENTS, str(number), str(place), *name.split("."))
+                leaves.append(Leaf(path, stacked, tensor, layers, stacked[0] in trained))
     return segments, tuple(leaves)
 
 
-def check_tensors(checkpoint: Checkpoint, config: ModelConfig) -> None:
-    """Refuses a checkpoint that does not hold exactly what the forward pass of `config` needs; reads no weights."""
-    shapes = {".".join(stack.path): stack.sizes + stack.kind.shape for stack in checkpoint.stacks}
-    shapes = {name: shape for name, shape in shapes.items() if not name.endswith(COMPUTED)}
-    if config.tied:
-        shapes.pop("lm_head.weight", None)
-    check_shapes(shapes, config)
-
-
-Fill = Callable[[str, tuple[int, ...]], np.ndarray]  # a tensor's name and shape -> its values
+Fill = Callable[[str, Tensor], np.ndarray]  # a tensor's name, and what it is -> its values
 
 
 def from_checkpoint(checkpoint: Checkpoint) -> Fill:
     """Tensors as the checkpoint has them."""
-    return lambda name, shape: read(checkpoint, name)
+    return lambda name, tensor: read(checkpoint, name)
 
 
 def random_weights(seed: int, deviation: float) -> Fill:
     """Fresh tensors as transformers initialises them: normal matrices, norms of one, biases of zero."""
 
-    def fill(name: str, shape: tuple[int, ...]) -> np.ndarray:
-        if NORM.search(name):
-            return np.ones(shape, np.float32)
-        if name.endswith(".bias"):
-            return np.zeros(shape, np.float32)
-        rng = np.random.default_rng((seed, crc32(name.encode())))
-        return rng.standard_normal(shape, np.float32) * np.float32(deviation)
+    def fill(name: str, tensor: Tensor) -> np.ndarray:
+        match tensor.role:
+            case "norm":
+                return np.ones(tensor.shape, np.float32)
+            case "bias":
+                return np.zeros(tensor.shape, np.float32)
+            case "matrix":
+                rng = np.random.default_rng((seed, crc32(name.encode())))
+                return rng.standard_normal(tensor.shape, np.float32) * np.float32(deviation)
 
     return fill
 
@@ -164,10 +152,10 @@ def load_leaves(
         dtype = jnp.float32 if leaf.trained else frozen_dtype
 
         def part(index: Any, leaf: Leaf = leaf, dtype: DTypeLike = dtype) -> np.ndarray:
-            names, shape = leaf.names, leaf.shape
             if not leaf.stacked:
-                return np.asarray(fill(names[0], shape)[index], dtype)
-            return np.stack([np.asarray(fill(name, shape[1:])[index[1:]], dtype) for name in names[index[0]]])
+                return np.asarray(fill(leaf.names[0], leaf.tensor)[index], dtype)
+            rows, inside = leaf.names[index[0]], index[1:]
+            return np.stack([np.asarray(fill(name, leaf.tensor)[inside], dtype) for name in rows])
 
         array = jax.make_array_from_callback(leaf.shape, shardings[leaf.path], part)
         trees[leaf.trained][leaf.path] = jax.block_until_ready(array)

@@ -132,8 +132,8 @@ def local_loader(job: Job, rows: PackedRows) -> Loader:
 
 def write_final(job: Job, params: Tree) -> None:
     """RUN/final: the trained model as a Hugging Face checkpoint."""
-    documents: dict[str, Any] = {"README.md": trained_card(job)}
+    documents: dict[str, Any] = {"config.json": job.hf_config, "README.md": trained_card(job)}
     if job.growth is not None:
         documents[GROWTH_FILE] = job.growth.to_json()
     folder = job.settings.output / "final"
-    export(folder, params, job.leaves, job.kinds, job.checkpoint, job.hf_config, documents, job.folder)
+    export(folder, params, job.leaves, job.kinds, job.checkpoint, job.config, documents, job.folder)

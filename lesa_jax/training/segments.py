@@ -24,6 +24,7 @@ from lesa_jax.models.config import ModelConfig
 from lesa_jax.models.decoder import Context, block
 
 Remat = Literal["none", "block", "full"]
+SEGMENTS = "segments"  # where the layers lie in a tree in training
 LONGEST_PATTERN = 8
 
 
@@ -101,7 +102,7 @@ def run_segments(
                 carry = after if share is None else carry + share.astype(carry.dtype) * (after - carry)
             return carry, None
 
-        stacks = params["segments"][str(number)]
+        stacks = params[SEGMENTS][str(number)]
         x_BxTxE = jax.lax.scan(step, x_BxTxE, (stacks, [array for _, array in windows], counted))[0]
     return x_BxTxE
 

@@ -18,8 +18,7 @@ from jaxtyping import Array, Float, Int
 
 from lesa_jax.checkpoint.names import Tree
 from lesa_jax.models.config import ModelConfig
-from lesa_jax.models.decoder import Context, embed, head_weight, make_context
-from lesa_jax.models.layers import rms_norm
+from lesa_jax.models.decoder import Context, embed, final_norm, head_weight, make_context
 from lesa_jax.models.losses import summed_nll
 from lesa_jax.training.mask import Mask
 from lesa_jax.training.optimizer import OptimizerSettings, learning_rate, make_optimizer
@@ -66,11 +65,11 @@ def hidden_states(
     step: int | Int[Array, ""],
 ) -> Float[Array, "batch tokens hidden"]:
     """Hidden states after the final norm, from merged trees; `step` tells how far a mask has risen."""
-    x_BxTxE = embed(params, tokens, jnp.dtype(program.dtype))
+    x_BxTxE = embed(params, tokens, program.config, jnp.dtype(program.dtype))
     x_BxTxE = run_segments(
         params, x_BxTxE, program.segments, context, program.config, program.remat, program.shares(step)
     )
-    return rms_norm(params["model"]["norm"], x_BxTxE, program.config.norm_eps)
+    return final_norm(params, x_BxTxE, program.config)
 
 
 def loss_sum(

@@ -11,8 +11,6 @@ from jax._src.cudnn import fused_attention_stablehlo as cudnn
 from jax.sharding import PartitionSpec as P
 
 from lesa_jax.models.attention import (
-    BATCH,
-    HEADS,
     UNLIMITED,
     causal_attention,
     choose_implementation,
@@ -20,7 +18,6 @@ from lesa_jax.models.attention import (
     shard_spec,
     square_attention,
 )
-from lesa_jax.parallel import mesh
 
 TOKENS = 12
 
@@ -145,8 +142,6 @@ def test_what_computes_it_depends_on_backend_and_shapes(backend, dtype, tokens, 
 
 
 def test_kernels_are_sharded_as_batch_and_heads_are():
-    assert (*BATCH, HEADS) == mesh.AXES
-    assert mesh.BATCH == BATCH
     axes = {"data": 2, "fsdp": 2, "tensor": 2}
     assert shard_spec(axes, 8, 2) == P(("data", "fsdp"), None, "tensor", None)
     assert shard_spec(axes, 6, 2) == P(None, None, "tensor", None)

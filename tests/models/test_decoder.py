@@ -13,10 +13,11 @@ import transformers as hf
 from lesa_jax import demo
 from lesa_jax.base.errors import InputError
 from lesa_jax.models.config import ModelConfig, RopeConfig
-from lesa_jax.models.decoder import embed, forward, logits, make_context, run_layers
-from lesa_jax.models.layers import rms_norm
+from lesa_jax.models.decoder import embed, final_norm, forward, logits, make_context, run_layers
 from lesa_jax.models.load import checked_params, load_model
-from tests.support.tiny import COMMON, LLAMA_LIKE, torch_logits
+from lesa_jax.models.parts import layers_of
+from tests.support import tiny
+from tests.support.tiny import COMMON, LLAMA_LIKE, RUNNING, torch_logits
 
 LLAMA3 = {
     "rope_type": "llama3",
@@ -31,9 +32,9 @@ LIKE: dict[str, Any] = LLAMA_LIKE
 MULTI_HEAD: dict[str, Any] = COMMON | {"intermediate_size": 48}
 MIXED = ["full_attention", "sliding_attention"] * 3
 
+# What every family with a forward pass has in `tiny`, and what its switches can make of it.
 CONFIGS: dict[str, Any] = {
-    "llama": lambda: hf.LlamaConfig(**LIKE),
-    "llama_tied": lambda: hf.LlamaConfig(**LIKE, tie_word_embeddings=True),
+    **{name: tiny.CONFIGS[name] for name in RUNNING},
     "llama_multi_head": lambda: hf.LlamaConfig(**MULTI_HEAD),
     "llama_wide_heads": lambda: hf.LlamaConfig(**LIKE, head_dim=16),
     "llama_biases": lambda: hf.LlamaConfig(**LIKE, attention_bias=True, mlp_bias=True),
@@ -41,10 +42,9 @@ CONFIGS: dict[str, Any] = {
     "llama_linear": lambda: hf.LlamaConfig(
         **LIKE, rope_parameters={"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}
     ),
-    "qwen2": lambda: hf.Qwen2Config(**LIKE, rms_norm_eps=1e-4),
+    "qwen2_full": lambda: hf.Qwen2Config(**LIKE, rms_norm_eps=1e-4),
     "qwen2_top_window": lambda: hf.Qwen2Config(**LIKE, use_sliding_window=True, sliding_window=8, max_window_layers=4),
     "qwen2_mixed_windows": lambda: hf.Qwen2Config(**LIKE, use_sliding_window=True, sliding_window=8, layer_types=MIXED),
-    "mistral_window": lambda: hf.MistralConfig(**LIKE, sliding_window=8),
     "mistral_full": lambda: hf.MistralConfig(**LIKE, sliding_window=None),
 }
 
@@ -129,12 +129,11 @@ def test_two_runs_of_layers_are_one_run():
     params, config = small_model()
     tokens = jnp.asarray(random_tokens(config.vocab_size))
     turn = make_context(jnp.arange(tokens.shape[1])[None], config)
-    x = embed(params, tokens)
+    x = embed(params, tokens, config)
     for rows in (slice(0, 1), slice(1, 4)):
-        run = jax.tree.map(lambda leaf, rows=rows: leaf[rows], params["model"]["layers"])
+        run = jax.tree.map(lambda leaf, rows=rows: leaf[rows], layers_of(params, config))
         x = run_layers(run, x, turn, config.windows[rows], config)
-    split = rms_norm(params["model"]["norm"], x, config.norm_eps)
-    np.testing.assert_allclose(split, forward(params, tokens, config), atol=1e-6)
+    np.testing.assert_allclose(final_norm(params, x, config), forward(params, tokens, config), atol=1e-6)
 
 
 def test_bfloat16_storage_gives_what_its_float32_copy_gives():
@@ -197,7 +196,7 @@ def test_a_missing_an_unknown_and_a_misshapen_tensor_are_named():
         (lambda attn: attn.update(v_proj={"weight": jnp.ones((4, 8, 16))}), r"model.layers.\*.self_attn.v_proj.weight"),
     ):
         broken = jax.tree.map(lambda leaf: leaf, params)
-        change(broken["model"]["layers"]["self_attn"])
+        change(layers_of(broken, config)["self_attn"])
         with pytest.raises(InputError, match=named):
             checked_params(broken, config)
 

@@ -21,9 +21,10 @@ from lesa_jax.models import attention
 from lesa_jax.models.attention import on_shards, square_attention
 from lesa_jax.models.blocked_attention import SAVED
 from lesa_jax.models.config import ModelConfig
+from lesa_jax.models.shapes import model_tensors
 from lesa_jax.models.splash_attention import block_size, splash_attention, splash_fits
 from lesa_jax.parallel.mesh import make_mesh
-from lesa_jax.training.parameters import make_leaves, tensor_names
+from lesa_jax.training.parameters import make_leaves
 from lesa_jax.training.sharding import leaf_shardings
 from lesa_jax.training.step import Batch, Program, mean_gradient
 
@@ -212,7 +213,7 @@ def training_error(mesh: Mesh, remat: str) -> float:
             "tie_word_embeddings": False,
         }
     )
-    segments, leaves = make_leaves(config, frozenset(tensor_names(config)))
+    segments, leaves = make_leaves(config, frozenset(model_tensors(config)))
     shardings = leaf_shardings(leaves, mesh)
     rng = np.random.default_rng(0)
     trained = unflatten_dict(

@@ -1,4 +1,7 @@
-"""Random checkpoints of a few thousand parameters, as transformers itself writes them, one for each family."""
+"""Random checkpoints of a few thousand parameters, as transformers itself writes them.
+
+There is one for each family of `lesa_jax.families`; tests/families keeps that so. Tests over families run over these.
+"""
 
 from functools import cache
 from pathlib import Path
@@ -7,6 +10,9 @@ from typing import Any
 
 import torch
 import transformers as hf
+
+from lesa_jax.families.family import Family
+from lesa_jax.families.table import find_family
 
 COMMON = {
     "hidden_size": 32,
@@ -38,6 +44,7 @@ CONFIGS: dict[str, Any] = {
     "gpt2": lambda: hf.GPT2Config(
         n_embd=32, n_layer=6, n_head=4, vocab_size=64, n_positions=128, bos_token_id=1, eos_token_id=2
     ),
+    "openai_gpt": lambda: hf.OpenAIGPTConfig(n_embd=32, n_layer=6, n_head=4, vocab_size=64, n_positions=128),
     "phi": lambda: hf.PhiConfig(**LLAMA_LIKE),
     "falcon": lambda: hf.FalconConfig(hidden_size=32, num_hidden_layers=6, num_attention_heads=4, vocab_size=64),
     "opt": lambda: hf.OPTConfig(
@@ -45,6 +52,17 @@ CONFIGS: dict[str, Any] = {
     ),
     "t5": lambda: hf.T5Config(d_model=32, d_ff=48, num_layers=6, num_heads=4, d_kv=8, vocab_size=64),
 }
+# What can be grown: all but the encoder-decoder.
+DECODERS = sorted(CONFIGS.keys() - {"t5"})
+
+
+def family_of(name: str) -> Family:
+    return find_family({"model_type": CONFIGS[name]().model_type})
+
+
+# What has a forward pass here; what a silenced layer leaves unchanged.
+RUNNING = [name for name in DECODERS if family_of(name).decoder]
+SILENCEABLE = [name for name in DECODERS if not family_of(name).post_norm]
 
 
 def save(folder: Path, family: str, dtype: torch.dtype = torch.float32, **save_options: Any) -> Path:

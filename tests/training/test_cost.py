@@ -10,7 +10,7 @@ from lesa_jax.parallel.mesh import make_mesh
 from lesa_jax.planning.placement import make_plan
 from lesa_jax.training import parameters
 from lesa_jax.training.cost import state_bytes, token_cost
-from lesa_jax.training.parameters import choose, make_leaves, tensor_names
+from lesa_jax.training.parameters import choose, make_leaves
 from lesa_jax.training.segments import Segment
 from lesa_jax.training.sharding import leaf_shardings
 from lesa_jax.training.step import Batch, Program, mean_gradient
@@ -32,7 +32,7 @@ PLAN = make_plan(8, "lesa", layers=12)
 
 
 def leaves_of(train: str):
-    return make_leaves(CONFIG, choose(train, list(tensor_names(CONFIG)), PLAN))
+    return make_leaves(CONFIG, choose(train, CONFIG, PLAN))
 
 
 def counted(train: str, monkeypatch: pytest.MonkeyPatch) -> float:

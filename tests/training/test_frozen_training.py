@@ -18,16 +18,17 @@ from lesa_jax.models.config import ModelConfig
 from lesa_jax.models.decoder import forward, head_weight
 from lesa_jax.models.load import load_model
 from lesa_jax.models.losses import token_nll
+from lesa_jax.models.parts import output_tensor
 from lesa_jax.parallel.mesh import make_mesh
 from lesa_jax.planning.placement import insert, make_plan
 from lesa_jax.planning.plan import Plan
 from lesa_jax.training.optimizer import OptimizerSettings, learning_rate
-from lesa_jax.training.parameters import choose, load_model_leaves, make_leaves, tensor_names
+from lesa_jax.training.parameters import choose, load_model_leaves, make_leaves
 from lesa_jax.training.segments import Segment, find_segments, merge
 from lesa_jax.training.sharding import leaf_shardings
 from lesa_jax.training.state import first_state, state_shardings
 from lesa_jax.training.step import Batch, Program, compile_step, mean_gradient
-from tests.support.tiny import tiny
+from tests.support.tiny import RUNNING, family_of, tiny
 
 OPTIMIZER = OptimizerSettings(1e-2, "cosine", 1, 8, (0.9, 0.95), 0.1, 0.5)
 MESH = {"data": 1, "fsdp": 1, "tensor": 1}
@@ -56,12 +57,17 @@ def packed(vocab: int, batch: int = 2, tokens: int = 24, parts: int = 1) -> Batc
 def pieces(family: str, train: str, plan: Plan | None, remat: str = "none"):
     checkpoint = open_checkpoint(tiny(family))
     config = ModelConfig.from_hf(checkpoint.config)
-    trained = choose(train, list(tensor_names(config)), plan)
+    trained = choose(train, config, plan)
     segments, leaves = make_leaves(config, trained)
     shardings = leaf_shardings(leaves, make_mesh(MESH))
     trees = load_model_leaves(checkpoint, leaves, shardings, jnp.float32)
-    head = "model.embed_tokens.weight" if config.tied else "lm_head.weight"
-    return trees, Program(config, segments, "float32", remat, head in trained), leaves, shardings, trained
+    return (
+        trees,
+        Program(config, segments, "float32", remat, output_tensor(config) in trained),
+        leaves,
+        shardings,
+        trained,
+    )
 
 
 def full_loss(params, batch: Batch, config: ModelConfig):
@@ -107,6 +113,11 @@ CASES = [
     ("qwen2", "new", "top", "none"),
     pytest.param("mistral", "new", "irregular", "none", marks=pytest.mark.slow),
 ]
+
+
+def test_every_family_with_a_forward_pass_is_among_the_cases():
+    cases = {family_of(getattr(case, "values", case)[0]).model_type for case in CASES}
+    assert cases == {family_of(name).model_type for name in RUNNING}
 
 
 @pytest.mark.parametrize(("family", "train", "plan", "remat"), CASES)
@@ -241,18 +252,17 @@ def test_merge_puts_both_trees_together():
 )
 def test_a_choice_that_means_nothing_is_refused(train, plan, message):
     with pytest.raises(InputError, match=message):
-        choose(train, ["model.layers.0.mlp.up_proj.weight", "model.norm.weight"], plan)
+        choose(train, ModelConfig.from_hf(open_checkpoint(tiny("llama")).config), plan)
 
 
 def test_new_and_norms():
-    plan = insert(2, [0])
-    names = [f"model.layers.{i}.{kind}.weight" for i in range(3) for kind in ("mlp.up_proj", "input_layernorm")]
-    assert choose("new", names, plan) == {n for n in names if ".1." in n}
-    assert choose("new+norms", [*names, "model.norm.weight"], plan) == {
-        "model.norm.weight",
-        "model.layers.1.mlp.up_proj.weight",
-        *(n for n in names if "layernorm" in n),
-    }
+    checkpoint = open_checkpoint(tiny("qwen2"))  # biases are no norms
+    config = ModelConfig.from_hf(checkpoint.config)
+    new = {name for name in checkpoint.entries if name.startswith(("model.layers.1.", "model.layers.3."))}
+    assert choose("new", config, insert(4, [0, 1])) == new
+    norms = {name for name in checkpoint.entries if "norm" in name}
+    assert len(norms) == 2 * 6 + 1
+    assert choose("new+norms", config, insert(4, [0, 1])) == new | norms
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "linear", "wsd"])

@@ -10,10 +10,10 @@ from flax.traverse_util import flatten_dict
 
 from lesa_jax.base.errors import InputError
 from lesa_jax.evaluation.run import EvaluateSettings, evaluate
-from lesa_jax.models.decoder import block, embed, head_weight, make_context
-from lesa_jax.models.layers import rms_norm
+from lesa_jax.models.decoder import block, embed, final_norm, head_weight, make_context
 from lesa_jax.models.load import load_model
 from lesa_jax.models.losses import token_nll
+from lesa_jax.models.parts import layers_of
 from lesa_jax.training.mask import Mask
 from lesa_jax.training.run import train
 from lesa_jax.training.step import Program, mean_gradient
@@ -42,8 +42,9 @@ def loss_by_layers(params, batch, config, shares):
             layer, share = layer_and_share
             return x + share * (block(layer, x, context, None, config) - x), None
 
-        x, _ = jax.lax.scan(step, embed(params, batch.tokens[0, :, start:stop]), (params["model"]["layers"], shares))
-        x = rms_norm(params["model"]["norm"], x, config.norm_eps)
+        x = embed(params, batch.tokens[0, :, start:stop], config)
+        x, _ = jax.lax.scan(step, x, (layers_of(params, config), shares))
+        x = final_norm(params, x, config)
         nll = token_nll(x, head_weight(params, config), batch.targets[0, :, start:stop])
         total = total + jnp.sum(nll * batch.weights[0, :, start:stop])
     return total / jnp.sum(batch.weights)
