@@ -115,16 +115,12 @@ def panel(statistics: Statistics, name: str) -> str:
     if not end:
         return ""
     divisor, unit = scale(end, name)
-    series = [
-        Series(
-            statistics.labels[i],
-            i,
-            x=[getattr(point, name) for point in curve],
-            y=[point.loss for point in curve],
-            band=[point.sd for point in curve],
-        )
-        for i, curve in statistics.curves.items()
-    ]
+    series = []
+    for i, curve in statistics.curves.items():
+        # A run of very few steps knows no speed, and with it no time.
+        points = [point for point in curve if math.isfinite(getattr(point, name))]
+        x, y, band = [getattr(point, name) for point in points], [p.loss for p in points], [p.sd for p in points]
+        series.append(Series(statistics.labels[i], i, x, y, band))
     low, high, _ = statistics.loss_range
     title = PANELS[name]
     what = f"Held-out loss: {title.lower()}"

@@ -251,6 +251,8 @@ def loss_range(curves: Mapping[int, MeanCurve], target: float | None) -> LossRan
 
 
 def most_spent(curves: Sequence[MeanCurve]) -> Spent:
-    """The largest tokens, flops and seconds of any point."""
+    """The largest tokens, flops and seconds of any point, of those that are known."""
     points = [Spent(point.tokens, point.flops, point.seconds) for curve in curves for point in curve]
-    return Spent(*(float(max(values)) for values in zip(*points, strict=True))) if points else Spent(1.0, 1.0, 1.0)
+    if not points:
+        return Spent(1.0, 1.0, 1.0)
+    return Spent(*(float(max(filter(math.isfinite, values), default=0.0)) for values in zip(*points, strict=True)))

@@ -15,6 +15,8 @@ WIDTH, HEIGHT = 380, 290  # of a panel, in units of the SVG: about a pixel on a 
 LEFT, RIGHT, TOP, BOTTOM = 46, 372, 8, 254  # of the plot inside
 LOG_RATIO = 10.0  # of the largest to the smallest value; with more an axis is logarithmic
 
+Number = float | int
+
 
 @dataclass(frozen=True)
 class Dot:
@@ -28,9 +30,9 @@ class Dot:
     """
 
     name: str
-    mean: float
-    lowest: float
-    highest: float
+    mean: Number
+    lowest: Number
+    highest: Number
     text: str
     reference: bool = False
 
@@ -48,21 +50,21 @@ class Series:
 
     name: str
     position: int
-    x: Sequence[float]
-    y: Sequence[float]
-    band: Sequence[float] = ()
+    x: Sequence[Number]
+    y: Sequence[Number]
+    band: Sequence[Number] = ()
 
 
 @dataclass(frozen=True)
 class Axis:
     """Ends of an axis; its ticks say values divided by `divisor`, which are of `unit`."""
 
-    low: float
-    high: float
+    low: Number
+    high: Number
     unit: str = ""
-    divisor: float = 1.0
+    divisor: Number = 1.0
 
-    def part(self, value: float) -> float:
+    def part(self, value: Number) -> float:
         """Where a value lies: 0 at the lower end, 1 at the upper."""
         return (value - self.low) / (self.high - self.low)
 
@@ -80,10 +82,10 @@ def dot_chart(dots: Sequence[Dot]) -> str:
     margin = 0.04 * (high - low) or 0.5
     axis = Axis(low - margin, high + margin)
 
-    def place(value: float) -> str:
+    def place(value: Number) -> str:
         return f"{100 * axis.part(math.log(value) if logarithmic else value):.2f}%"
 
-    def upright(kind: str, value: float) -> str:
+    def upright(kind: str, value: Number) -> str:
         return f'<line class="{kind}" x1="{place(value)}" x2="{place(value)}" y1="0" y2="100%"/>'
 
     ticks = log_ticks(axis.low, axis.high) if logarithmic else linear_ticks(axis.low, axis.high, 5)
@@ -108,7 +110,7 @@ def dot_chart(dots: Sequence[Dot]) -> str:
 
 
 def line_panel(
-    key: str, title: str, what: str, series: Iterable[Series], x: Axis, y: Axis, target: float | None = None
+    key: str, title: str, what: str, series: Iterable[Series], x: Axis, y: Axis, target: Number | None = None
 ) -> str:
     """Lines over a common axis, the first ones on top.
 
@@ -121,10 +123,10 @@ def line_panel(
       target: a level that is marked by a dotted line.
     """
 
-    def across(value: float) -> str:
+    def across(value: Number) -> str:
         return f"{LEFT + (RIGHT - LEFT) * x.part(value):.1f}"
 
-    def up(value: float) -> str:
+    def up(value: Number) -> str:
         return f"{BOTTOM - (BOTTOM - TOP) * y.part(value):.1f}"
 
     marks = []
@@ -153,7 +155,7 @@ def line_panel(
     )
 
 
-def band(line: Series, across: Callable[[float], str], up: Callable[[float], str]) -> str:
+def band(line: Series, across: Callable[[Number], str], up: Callable[[Number], str]) -> str:
     """What lies around a line: its upper edge, and the lower one backwards."""
     if not any(line.band):
         return ""
@@ -185,11 +187,11 @@ def dashes_of(position: int) -> str:
     return f" d{style(position)[1]}" if position else " strong"
 
 
-def is_logarithmic(values: Sequence[float]) -> bool:
+def is_logarithmic(values: Sequence[Number]) -> bool:
     return bool(values) and max(values) > LOG_RATIO * min(values) > 0
 
 
-def linear_ticks(low: float, high: float, most: int) -> list[float]:
+def linear_ticks(low: Number, high: Number, most: int) -> list[float]:
     """Round values between two ends, at most `most` and one."""
     rough = (high - low) / most
     power = 10.0 ** math.floor(math.log10(rough))
@@ -198,14 +200,14 @@ def linear_ticks(low: float, high: float, most: int) -> list[float]:
     return [round(i * step, 12) for i in range(first, last + 1)]
 
 
-def tick_texts(ticks: Sequence[float]) -> list[str]:
+def tick_texts(ticks: Sequence[Number]) -> list[str]:
     """All with as many decimals as the longest needs."""
     shortest = [f"{tick:.10g}" for tick in ticks]
     decimals = max((len(text.partition(".")[2]) for text in shortest if "e" not in text), default=0)
     return [f"{tick:.{decimals}f}" if "e" not in text else text for tick, text in zip(ticks, shortest, strict=True)]
 
 
-def log_ticks(low: float, high: float) -> list[float]:
+def log_ticks(low: Number, high: Number) -> list[float]:
     """Round values between two natural logarithms: 1, 2, 5, 10, .., or fewer where they would crowd."""
     powers = range(math.floor(low / math.log(10)), math.ceil(high / math.log(10)) + 1)
     for factors in ((1, 2, 5), (1,)):
