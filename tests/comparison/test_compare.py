@@ -11,6 +11,7 @@ import sys
 import time
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -187,24 +188,17 @@ def test_a_finished_comparison_trains_nothing_again(place, trained, monkeypatch)
 
 def test_a_stopped_comparison_reports_what_is_there_and_goes_on(place, trained, monkeypatch, capsys):
     """Base is trained, llama_pro stopped before its fourth step, duplicate not begun."""
-    questions = []
+    job = settings(place, "stopped", methods="llama_pro,duplicate", batch_size=8, **training(place))
 
     @contextmanager
     def stop_signal():
-        questions.clear()
-        yield lambda: questions.append(None) or ("llama_pro" in capsys_err() and len(questions) > 3)
-
-    said: list[str] = []
-
-    def capsys_err() -> str:
-        said.append(capsys.readouterr().err)
-        return "".join(said)
+        asked = count()
+        yield lambda: (job.output / "runs" / "llama_pro-0").exists() and next(asked) == 3
 
     monkeypatch.setattr(loop, "stop_signal", stop_signal)
-    job = settings(place, "stopped", methods="llama_pro,duplicate", batch_size=8, **training(place))
     found = compare(job)
     assert found.stopped
-    assert "stopped while training llama_pro, seed 0" in capsys_err()
+    assert "stopped while training llama_pro, seed 0" in capsys.readouterr().err
     assert [len(outcome.curves) for outcome in found.outcomes] == [1, 0, 0]
     assert [row["perplexity"] is None for row in json.loads((job.output / "table.json").read_text())] == [
         False, True, True,
