@@ -1,4 +1,4 @@
-"""What all commands share: options from a dataclass, one line for a bad input, a clean end on Ctrl-C, progress bars."""
+"""What all commands share: options from a dataclass, one line for a bad input, a clean end on Ctrl-C."""
 
 import os
 import signal
@@ -14,11 +14,13 @@ from lesa_jax.base.errors import InputError
 Settings = TypeVar("Settings")
 Result = TypeVar("Result")
 
+INTERRUPTED = 130  # the exit code of what Ctrl-C ends
+
 
 def run_command(
     function: Callable[[Settings], Result],
     settings: type[Settings],
-    show: Callable[[Result], None],
+    show: Callable[[Result], int | None],
     argv: Sequence[str] | None = None,
     interrupted: str = "nothing was written under the output's name",
 ) -> int:
@@ -27,24 +29,24 @@ def run_command(
     Args:
       function: the command as a Python function of its settings.
       settings: the frozen dataclass of options; its docstring is the help text.
-      show: prints the result on stdout.
+      show: prints the result on stdout; may return another exit code than 0.
       argv: the options; by default the process's own.
       interrupted: what Ctrl-C leaves.
 
     Returns:
-      The exit code: 0, or 2 after an InputError (one line on stderr). Ctrl-C and SIGTERM end the process with 130.
+      The exit code: that of `show`, or 2 after an InputError (one line on stderr). Ctrl-C and SIGTERM end the process
+      with 130.
     """
     signal.signal(signal.SIGTERM, _interrupt)
     parsed = tyro.cli(settings, args=argv, config=(tyro.conf.OmitArgPrefixes,))
     try:
-        show(function(parsed))
+        return show(function(parsed)) or 0
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"interrupted: {interrupted}", file=sys.stderr, flush=True)
-        os._exit(130)  # an orderly exit would wait for the computation that XLA is in the middle of
-    return 0
+        os._exit(INTERRUPTED)  # an orderly exit would wait for the computation that XLA is in the middle of
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:

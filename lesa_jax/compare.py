@@ -7,24 +7,27 @@ several processes may work on one comparison, each on a device of its own.
 
 import sys
 
-from lesa_jax.command import run_command
+from lesa_jax.command import INTERRUPTED, run_command
 from lesa_jax.comparison.result import Comparison
 from lesa_jax.comparison.run import compare
 from lesa_jax.comparison.settings import CompareSettings
+from lesa_jax.comparison.statistics import summarise
 from lesa_jax.comparison.table import markdown
 
+GO_ON = "run the same command again to go on"
 
-def print_comparison(comparison: Comparison) -> None:
-    print(markdown(comparison))
+
+def print_comparison(comparison: Comparison) -> int:
+    """Prints the table; where a training was stopped, how to go on instead."""
+    if comparison.stopped:
+        print(f"interrupted: {GO_ON}", file=sys.stderr)
+        return INTERRUPTED
+    print(markdown(summarise(comparison)))
+    return 0
 
 
 def main() -> int:
-    return run_command(
-        compare,
-        CompareSettings,
-        print_comparison,
-        interrupted="run the same command again to go on",
-    )
+    return run_command(compare, CompareSettings, print_comparison, interrupted=GO_ON)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ A setting whose value decides what comes out is plain. One that says where thing
 shown is `free`: a record of what made a result leaves it out, and going on with earlier work may change it.
 """
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import MISSING, Field, field, fields, is_dataclass
 from pathlib import Path
@@ -30,6 +31,19 @@ def deciding(settings: Any) -> dict[str, Any]:
 def option(name: str) -> str:
     """How a setting is called in a shell."""
     return "--" + name.replace("_", "-")
+
+
+def command_line(door: str, settings: Any) -> str:
+    """How a shell asks for these settings: the command (`door`), and the options that differ from their default."""
+    defaults = flatten(type(settings)())
+    asked = [(name, value) for name, value in flatten(settings).items() if value != defaults[name]]
+    return " ".join([door, *(shlex.quote(word) for name, value in asked for word in _words(name, value))])
+
+
+def _words(name: str, value: Any) -> list[str]:
+    if isinstance(value, bool):
+        return [option(name if value else f"no_{name}")]
+    return [option(name), *map(str, value if isinstance(value, tuple) else [value])]
 
 
 def _leaves(settings: Any) -> Iterator[tuple[Field, Any]]:

@@ -17,10 +17,11 @@ from lesa_jax import demo
 from lesa_jax.base.errors import InputError
 from lesa_jax.base.files import read_json, write_json, write_text
 from lesa_jax.comparison.settings import CompareSettings
-from lesa_jax.comparison.variants import Variant, model_name, name_of
+from lesa_jax.comparison.variants import BASE, Variant
 
 SETTINGS_FILE = "compare.json"
 START_LOCK = "start.lock"
+MODELS = "models"
 # Options that another call for the same output may change.
 FREE = ("output", "methods", "placements", "seeds", "keep_models")
 
@@ -79,22 +80,22 @@ def turn(lock: Path, what: str) -> Iterator[None]:
         held.release()
 
 
-def row_file(settings: CompareSettings, variant: Variant | None, seed: int) -> Path:
-    return settings.output / "rows" / f"{name_of(variant)}-{seed}.json"
+def row_file(settings: CompareSettings, variant: Variant, seed: int) -> Path:
+    return settings.output / "rows" / f"{variant.name}-{seed}.json"
 
 
-def curve_file(settings: CompareSettings, variant: Variant | None, seed: int) -> Path:
-    return settings.output / "rows" / f"{name_of(variant)}-{seed}.curve.json"
+def curve_file(settings: CompareSettings, variant: Variant, seed: int) -> Path:
+    return settings.output / "rows" / f"{variant.name}-{seed}.curve.json"
 
 
-def lock_file(settings: CompareSettings, variant: Variant | None, seed: int) -> Path:
+def lock_file(settings: CompareSettings, variant: Variant, seed: int) -> Path:
     """Held by the process that trains this variant."""
-    return settings.output / "rows" / f"{name_of(variant)}-{seed}.lock"
+    return settings.output / "rows" / f"{variant.name}-{seed}.lock"
 
 
-def model_folder(settings: CompareSettings, variant: Variant | None, seed: int) -> Path:
+def model_folder(settings: CompareSettings, variant: Variant, seed: int) -> Path:
     """Where the model is that a training seed starts from."""
-    if variant is None:
+    if variant == BASE:
         assert settings.model is not None
         return Path(settings.model)
-    return settings.output / "models" / model_name(variant, seed)
+    return settings.output / MODELS / f"{variant.name}-{variant.start(seed)}"

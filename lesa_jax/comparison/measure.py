@@ -15,7 +15,7 @@ from lesa_jax.checkpoint.reader import open_checkpoint
 from lesa_jax.comparison.folder import model_folder, row_file
 from lesa_jax.comparison.result import Outcome, Point
 from lesa_jax.comparison.settings import CompareSettings
-from lesa_jax.comparison.variants import BASE, Variant, grown_seeds, name_of
+from lesa_jax.comparison.variants import BASE, Variant
 from lesa_jax.evaluation.run import EvaluateSettings, evaluate
 from lesa_jax.models.config import ModelConfig
 from lesa_jax.planning.record import read_growth
@@ -24,41 +24,42 @@ from lesa_jax.training.run import train
 from lesa_jax.training.settings import TrainSettings
 
 
-def measure(
-    settings: CompareSettings, variant: Variant | None, failures: Mapping[tuple[str, int], InputError]
-) -> Outcome:
-    """A variant before training, or base: one perplexity for each seed that grows a model of its own."""
-    name = name_of(variant)
-    method, place = (BASE, "-") if variant is None else (variant.method, variant.place)
+def measure(settings: CompareSettings, variant: Variant, failures: Mapping[Path, InputError]) -> Outcome:
+    """A variant before training: one perplexity for each seed that grows a model of its own.
+
+    Args:
+      settings: of the comparison.
+      variant: the row.
+      failures: why models could not be grown, by their folder.
+    """
     rows = []
-    for seed in range(1) if variant is None else grown_seeds(settings, variant):
-        path = row_file(settings, variant, seed)
+    for seed in variant.starts(settings.seeds):
+        folder, path = model_folder(settings, variant, seed), row_file(settings, variant, seed)
         try:
-            if (name, seed) in failures:
-                raise failures[name, seed]
+            if folder in failures:
+                raise failures[folder]
             if not path.exists():
-                write_json(path, measured_row(settings, variant, seed))
+                write_json(path, measured_row(settings, variant, folder))
         except InputError as error:
-            return Outcome(method, place, 0, (), 0, 0, error=str(error))
+            return Outcome(variant.method, variant.place, 0, (), 0, 0, error=str(error))
         rows.append(read_json(path, ""))
     row = rows[0]
     return Outcome(
-        method=method,
-        placement=place,
+        method=variant.method,
+        placement=variant.place,
         layers=row["layers"],
         new_layers=tuple(row["new_layers"]),
         parameters=row["parameters"],
         new_parameters=row["new_parameters"],
         initial=tuple(row["perplexity"] for row in rows),
-        curves=() if variant is not None else ((Point(0, 0.0, 0.0, row["nll"]),),),
+        curves=((Point(0, 0.0, 0.0, row["nll"]),),) if variant == BASE else (),
     )
 
 
-def measured_row(settings: CompareSettings, variant: Variant | None, seed: int) -> dict[str, Any]:
-    """Size and perplexity of a variant's checkpoint, or of base, which may have a growth.json of its own."""
-    folder = model_folder(settings, variant, seed)
+def measured_row(settings: CompareSettings, variant: Variant, folder: Path) -> dict[str, Any]:
+    """Size and perplexity of a checkpoint; base may have a growth.json of its own, which tells of no variant."""
     checkpoint = open_checkpoint(folder)
-    growth = None if variant is None else read_growth(folder)
+    growth = None if variant == BASE else read_growth(folder)
     sizes = growth.measurements["parameters"] if growth else {"before": checkpoint.parameters}
     measured = evaluate(
         EvaluateSettings(
@@ -78,20 +79,24 @@ def measured_row(settings: CompareSettings, variant: Variant | None, seed: int) 
     }
 
 
-def trained_curve(settings: CompareSettings, variant: Variant | None, seed: int) -> dict[str, Any]:
-    """Trains one variant, or goes on with it; its held-out losses with what was spent on them."""
+def trained_curve(settings: CompareSettings, variant: Variant, seed: int) -> dict[str, Any] | None:
+    """Trains one variant, or goes on with it.
+
+    Returns:
+      Its held-out losses with what was spent on them; None if a signal stopped it.
+    """
     assert settings.train_tokens is not None
     assert settings.sequence_length is not None
     folder = model_folder(settings, variant, seed)
     every = parse_count("--eval-every", settings.eval_every) // (settings.batch_size * settings.sequence_length)
-    output = settings.output / "runs" / f"{name_of(variant)}-{seed}"
+    output = settings.output / "runs" / f"{variant.name}-{seed}"
     run = train(
         TrainSettings(
             model=str(folder),
             data=settings.train_data,
             output=output,
             tokens=settings.train_tokens,
-            train="all" if variant is None else settings.train,
+            train="all" if variant == BASE else settings.train,
             batch_size=settings.batch_size,
             sequence_length=settings.sequence_length,
             learning_rate=settings.learning_rate,
@@ -106,7 +111,7 @@ def trained_curve(settings: CompareSettings, variant: Variant | None, seed: int)
         )
     )
     if run.stopped:
-        raise KeyboardInterrupt
+        return None
     shutil.rmtree(output / "checkpoints")
     flops = run.forward_flops + run.backward_flops
     return {

@@ -6,9 +6,11 @@ The same comparison gives the same files. A number that was not measured is null
 from pathlib import Path
 
 from lesa_jax.base.files import write_json, write_text
+from lesa_jax.comparison.page import page
 from lesa_jax.comparison.pictures import draw_curves, draw_initial
 from lesa_jax.comparison.result import Comparison
-from lesa_jax.comparison.statistics import is_trained, rows
+from lesa_jax.comparison.statistics import summarise
+from lesa_jax.comparison.table import markdown, records
 
 TABLE_JSON, TABLE_MD, REPORT = "table.json", "table.md", "report.html"
 INITIAL, CURVES = "initial.png", "curves.png"
@@ -21,16 +23,13 @@ def write_report(comparison: Comparison, folder: Path) -> None:
       comparison: with base as its first outcome.
       folder: made where it is missing; files of these names are replaced, and a curves.png that is no longer true goes.
     """
-    # These need the types of this module.
-    from lesa_jax.comparison.page import page
-    from lesa_jax.comparison.table import markdown
-
+    statistics = summarise(comparison)
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / TABLE_JSON, rows(comparison))
-    write_text(folder / TABLE_MD, markdown(comparison))
-    draw_initial(comparison, folder / INITIAL)
-    if is_trained(comparison):
-        draw_curves(comparison, folder / CURVES)
+    write_json(folder / TABLE_JSON, records(statistics))
+    write_text(folder / TABLE_MD, markdown(statistics))
+    draw_initial(statistics, folder / INITIAL)
+    if statistics.is_trained:
+        draw_curves(statistics, folder / CURVES)
     else:
         (folder / CURVES).unlink(missing_ok=True)
-    write_text(folder / REPORT, page(comparison))
+    write_text(folder / REPORT, page(statistics))

@@ -2,10 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-
-Row = dict[str, Any]
-MeanCurve = tuple[tuple["Point", float], ...]  # the mean over seeds and the standard deviation of its loss, in nats
 
 
 @dataclass(frozen=True)
@@ -56,15 +52,16 @@ class Comparison:
     Attributes:
       model: the original model.
       text: held-out text that perplexities are measured on.
-      protocol: "corpus" or "line" (`lesa_jax.metrics`).
+      protocol: "corpus" or "line" (`lesa_jax.evaluation.protocol`).
       sequence_length: tokens per window, or at most per line.
       train_data: text that was trained on; None if nothing was trained.
       train_tokens: that each method was trained on.
       trained: which weights were trained, in words.
       seeds: all of them.
       outcomes: the rows; the first is base.
-      command: that was run.
+      command: that asks for this comparison.
       versions: of the programs, by name.
+      stopped: whether a signal ended it before everything was trained.
     """
 
     model: str
@@ -78,3 +75,4 @@ class Comparison:
     outcomes: tuple[Outcome, ...]
     command: str
     versions: Mapping[str, str]
+    stopped: bool = False

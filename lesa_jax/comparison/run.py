@@ -1,36 +1,29 @@
-"""Growth methods side by side on one model: `python -m lesa_jax.compare --model DIR --text FILE --output DIR`.
+"""Growth methods side by side on one model, from checked options to the report.
 
 All variants are grown together, so that every weight is read, taken apart and learned once; then each is measured, and
 with --train-data trained on the same batches. The report is made from what lies finished in the output folder, so that
 several processes may work on one comparison, each on a device of its own.
 """
 
-import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from lesa_jax import demo
 from lesa_jax.base.errors import InputError
-from lesa_jax.base.files import read_json, read_text, write_json
+from lesa_jax.base.files import read_json, write_json
 from lesa_jax.base.units import parse_count
-from lesa_jax.checkpoint.hub import resolve_model
-from lesa_jax.checkpoint.reader import open_checkpoint
-from lesa_jax.comparison.folder import START_LOCK, curve_file, lock_file, make_output, row_file, start, turn
+from lesa_jax.comparison.folder import START_LOCK, curve_file, lock_file, make_output, start, turn
+from lesa_jax.comparison.grown import grow_missing, remove_models
+from lesa_jax.comparison.job import Job, prepare
 from lesa_jax.comparison.measure import measure, trained_curve
 from lesa_jax.comparison.report import write_report
 from lesa_jax.comparison.result import Comparison, Outcome, Point
-from lesa_jax.comparison.settings import CompareSettings, check_settings
-from lesa_jax.comparison.variants import Variant, name_of, variants, ways
-from lesa_jax.evaluation.protocol import row_length
-from lesa_jax.growth.run import grow
-from lesa_jax.models.config import ModelConfig
-from lesa_jax.planning.methods import find_method
-from lesa_jax.planning.record import FILE as GROWTH_FILE
+from lesa_jax.comparison.settings import CompareSettings
+from lesa_jax.comparison.variants import Variant
 from lesa_jax.planning.record import PACKAGES
 
 
@@ -38,7 +31,8 @@ def compare(settings: CompareSettings) -> Comparison:
     """Compares growth methods; see `CompareSettings`. Goes on with a comparison that is already in the output folder.
 
     Several processes may be given the same settings at a time: one grows and measures, then each trains what no other
-    has taken, and all return the whole.
+    has taken, and all return the whole. Ctrl-C or SIGTERM while a variant is trained saves it and ends the comparison
+    there; the same call goes on.
 
     Returns:
       What was measured; the report in the output folder says the same.
@@ -46,105 +40,81 @@ def compare(settings: CompareSettings) -> Comparison:
     Raises:
       InputError: bad input, found before anything is grown. A method that fails is a row of the result, no error.
     """
-    check_settings(settings)
-    wanted = variants(settings)
-    base = demo.MODEL_DIRECTORY if settings.model is None else resolve_model(settings.model, settings.revision)
-    config = ModelConfig.from_hf(open_checkpoint(base).config)
-    length = row_length(settings.ppl_protocol, config, settings.sequence_length)
-    settings = replace(settings, model=str(base), revision=None, sequence_length=length)
-    if settings.text is not None:
-        read_text("--text", settings.text)
-    make_output(settings.output)
-    with turn(settings.output / START_LOCK, "grows the models and measures them"):
-        settings = start(settings)
-        failures = grow_missing(settings)
-        outcomes = {variant: measure(settings, variant, failures) for variant in (None, *wanted)}
-    if settings.train_data is not None:
-        train_missing(settings, outcomes)
-    if not settings.keep_models:
-        remove_models(settings)
-    return report(settings, outcomes)
+    job = prepare(settings)
+    make_output(job.settings.output)
+    with turn(job.settings.output / START_LOCK, "grows the models and measures them"):
+        job = replace(job, settings=start(job.settings))
+        failures = grow_missing(job)
+        outcomes = {variant: measure(job.settings, variant, failures) for variant in job.variants}
+    finished = job.settings.train_data is None or train_missing(job, outcomes)
+    if finished and not job.settings.keep_models:
+        remove_models(job)
+    return report(job, outcomes, stopped=not finished)
 
 
-def grow_missing(settings: CompareSettings) -> dict[tuple[str, int], InputError]:
-    """Grows what is neither measured nor there; returns why some variants cannot be grown."""
-    missing = []
-    for variant, seed, way in ways(settings, settings.output / "models"):
-        trained = settings.train_data is None or all(
-            curve_file(settings, variant, s).exists() for s in trained_seeds(settings, variant, seed)
-        )
-        measured = row_file(settings, variant, seed).exists()
-        if not (measured and trained) and not (way.output / GROWTH_FILE).exists():
-            missing.append((variant, seed, way))
-    if not missing:
-        return {}
-    outcomes = grow([way for _, _, way in missing])
-    return {
-        (variant.name, seed): outcome
-        for (variant, seed, _), outcome in zip(missing, outcomes, strict=True)
-        if isinstance(outcome, InputError)
-    }
-
-
-def remove_models(settings: CompareSettings) -> None:
-    """Removes the grown checkpoints, but none of another process that compares other methods here."""
-    folder = settings.output / "models"
-    for _, _, way in ways(settings, folder):
-        shutil.rmtree(way.output, ignore_errors=True)
-    if folder.exists() and not any(folder.iterdir()):
-        folder.rmdir()
-
-
-def trained_seeds(settings: CompareSettings, variant: Variant, grown: int) -> Sequence[int]:
-    """The training seeds that use the model grown with this seed."""
-    return [grown] if find_method(variant.method).random else range(settings.seeds)
-
-
-def train_missing(settings: CompareSettings, outcomes: dict[Variant | None, Outcome]) -> None:
+def train_missing(job: Job, outcomes: dict[Variant, Outcome]) -> bool:
     """Trains what has no curve yet, and reports after each. An outcome whose training fails gets the reason.
 
     What another process is training is left to it and looked at last, in case it was stopped.
+
+    Returns:
+      Whether it came to the end; no signal stopped it.
     """
-    report(settings, outcomes)
+    report(job, outcomes)
+    settings = job.settings
     # Seed after seed, so that early reports compare all methods.
-    runs = [(variant, seed) for seed in range(settings.seeds) for variant in outcomes]
+    runs = [(variant, seed) for seed in range(settings.seeds) for variant in job.variants]
     taken = []
     for number, (variant, seed) in enumerate(runs, 1):
         if outcomes[variant].error is not None or curve_file(settings, variant, seed).exists():
             continue
         try:
             with FileLock(lock_file(settings, variant, seed), blocking=False):
-                print(f"training {name_of(variant)}, seed {seed} ({number} of {len(runs)})", file=sys.stderr)
-                outcomes[variant] = train_variant(settings, variant, seed, outcomes[variant])
+                print(f"training {variant.name}, seed {seed} ({number} of {len(runs)})", file=sys.stderr)
+                if not train_variant(settings, variant, seed, outcomes):
+                    return False
         except Timeout:
             taken.append((variant, seed))
         else:
-            report(settings, outcomes)
+            report(job, outcomes)
     for variant, seed in taken:
-        with turn(lock_file(settings, variant, seed), f"trains {name_of(variant)}, seed {seed}"):
-            outcomes[variant] = train_variant(settings, variant, seed, outcomes[variant])
+        with turn(lock_file(settings, variant, seed), f"trains {variant.name}, seed {seed}"):
+            if not train_variant(settings, variant, seed, outcomes):
+                return False
+    return True
 
 
-def train_variant(settings: CompareSettings, variant: Variant | None, seed: int, outcome: Outcome) -> Outcome:
-    """Sees to it that the variant's curve of this seed is there; the outcome, with the reason if it cannot be."""
+def train_variant(settings: CompareSettings, variant: Variant, seed: int, outcomes: dict[Variant, Outcome]) -> bool:
+    """Sees to it that the variant's curve of this seed is there, or that its outcome says why it cannot be.
+
+    Returns:
+      Whether that is so; False if a signal stopped the training.
+    """
     path = curve_file(settings, variant, seed)
-    if outcome.error is None and not path.exists():
-        try:
-            write_json(path, trained_curve(settings, variant, seed))
-        except InputError as error:
-            return replace(outcome, error=f"seed {seed}: {error}")
-    return outcome
+    if outcomes[variant].error is not None or path.exists():
+        return True
+    try:
+        curve = trained_curve(settings, variant, seed)
+    except InputError as error:
+        outcomes[variant] = replace(outcomes[variant], error=f"seed {seed}: {error}")
+        return True
+    if curve is None:
+        print(f"stopped while training {variant.name}, seed {seed}", file=sys.stderr)
+        return False
+    write_json(path, curve)
+    return True
 
 
-def report(settings: CompareSettings, outcomes: Mapping[Variant | None, Outcome]) -> Comparison:
+def report(job: Job, outcomes: Mapping[Variant, Outcome], stopped: bool = False) -> Comparison:
     """Writes the report of what is there by now, from this process and others."""
-    with FileLock(settings.output / "report.lock"):
-        comparison = describe(settings, tuple(with_curves(settings, *item) for item in outcomes.items()))
-        write_report(comparison, settings.output)
+    with FileLock(job.settings.output / "report.lock"):
+        found = tuple(with_curves(job.settings, variant, outcome) for variant, outcome in outcomes.items())
+        comparison = describe(job, found, stopped)
+        write_report(comparison, job.settings.output)
     return comparison
 
 
-def with_curves(settings: CompareSettings, variant: Variant | None, outcome: Outcome) -> Outcome:
+def with_curves(settings: CompareSettings, variant: Variant, outcome: Outcome) -> Outcome:
     """The outcome with the curves of all seeds that are trained by now."""
     paths = [curve_file(settings, variant, seed) for seed in range(settings.seeds)]
     curves = [read_json(path, "") for path in paths if settings.train_data is not None and path.exists()]
@@ -158,7 +128,9 @@ def with_curves(settings: CompareSettings, variant: Variant | None, outcome: Out
     )
 
 
-def describe(settings: CompareSettings, outcomes: tuple[Outcome, ...]) -> Comparison:
+def describe(job: Job, outcomes: tuple[Outcome, ...], stopped: bool) -> Comparison:
+    """The outcomes with all that one needs to understand and to repeat them."""
+    settings = job.settings
     tokens = None if settings.train_tokens is None else parse_count("--train-tokens", settings.train_tokens)
     trained = {"new": "the new layers", "new+norms": "the new layers and all norms", "all": "everything"}
     assert settings.model is not None
@@ -173,6 +145,7 @@ def describe(settings: CompareSettings, outcomes: tuple[Outcome, ...]) -> Compar
         trained=None if tokens is None else f"{trained.get(settings.train, settings.train)}; of base everything",
         seeds=tuple(range(settings.seeds)),
         outcomes=outcomes,
-        command=" ".join(["python -m lesa_jax.compare", *sys.argv[1:]]),
+        command=job.command,
         versions={name: version(name) for name in PACKAGES},
+        stopped=stopped,
     )

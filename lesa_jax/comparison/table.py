@@ -1,13 +1,19 @@
-"""The words of a comparison: its verdict, the columns of its table, and table.md."""
+"""The table of a comparison: for programs as table.json, for people as columns, which table.md shows too."""
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
 
-from lesa_jax.comparison.result import Comparison, Row
-from lesa_jax.comparison.statistics import rows
+from lesa_jax.comparison.statistics import Row, Statistics
 from lesa_jax.comparison.verdict import summary, verdict
-from lesa_jax.reports.charts import amount, mean_sd
+from lesa_jax.reports.numbers import amount, mean_sd
+
+
+def records(statistics: Statistics) -> list[dict[str, Any]]:
+    """The rows of table.json."""
+    left_out = set() if statistics.rows[0].step_cost_over_base else {"step_cost_over_base"}
+    return [{key: value for key, value in asdict(row).items() if key not in left_out} for row in statistics.rows]
 
 
 @dataclass(frozen=True)
@@ -20,6 +26,7 @@ class Column:
       key: of the row, to sort by.
       text: of the row's cell.
       brief: whether table.md has it too.
+      word: whether its cells are words, not numbers.
     """
 
     heading: str
@@ -27,33 +34,43 @@ class Column:
     key: str
     text: Callable[[Row], str]
     brief: bool = True
+    word: bool = False
 
 
 def reached_text(key: str, name: str) -> Callable[[Row], str]:
+    """Of the tokens, flops or seconds (`name`) in the row's attribute `key`."""
+
     def text(row: Row) -> str:
-        if row["tokens"] is None or row["method"] == "base":
+        if row.tokens is None or row.method == "base":
             return "-"
-        return "not reached" if row[key] is None else amount(row[key], name)
+        reached = getattr(row, key)
+        return "not reached" if reached is None else amount(reached, name)
 
     return text
 
 
 def step_text(row: Row) -> str:
-    if row["step_flops"] is None:
+    if row.step_flops is None:
         return "-"
-    ratio = row.get("step_cost_over_base")
-    return amount(row["step_flops"], "flops") + (f" ({ratio:.2f} x)" if ratio is not None else "")
+    ratio = row.step_cost_over_base
+    return amount(row.step_flops, "flops") + (f" ({ratio:.2f} x)" if ratio is not None else "")
 
 
 def initial_text(row: Row) -> str:
-    return mean_sd(row["initial_perplexity"], row["initial_sd"])
+    return mean_sd(row.initial_perplexity, row.initial_sd)
 
 
 COLUMNS = (
-    Column("method", "How the new layers were made; base is the original model.", "method", lambda row: row["method"]),
-    Column("placement", "Where the new layers are.", "placement", lambda row: row["placement"]),
-    Column("layers", "Layers of the model, new ones included.", "layers", lambda row: str(row["layers"])),
-    Column("parameters", "Of the whole model.", "parameters", lambda row: f"{row['parameters']:,}"),
+    Column(
+        "method",
+        "How the new layers were made; base is the original model.",
+        "method",
+        lambda row: row.method,
+        word=True,
+    ),
+    Column("placement", "Where the new layers are.", "placement", lambda row: row.placement, word=True),
+    Column("layers", "Layers of the model, new ones included.", "layers", lambda row: str(row.layers)),
+    Column("parameters", "Of the whole model.", "parameters", lambda row: f"{row.parameters:,}"),
     Column(
         "initial perplexity",
         "On the held-out text before any training. Mean and sample standard deviation over seeds; a method without "
@@ -65,7 +82,7 @@ COLUMNS = (
         "against base",
         "Initial perplexity divided by base's.",
         "initial_over_base",
-        lambda row: "-" if row["initial_over_base"] is None else f"{row['initial_over_base']:.3f}",
+        lambda row: "-" if row.initial_over_base is None else f"{row.initial_over_base:.3f}",
         False,
     ),
     Column(
@@ -73,7 +90,7 @@ COLUMNS = (
         "Exponential of the held-out loss per token at the last evaluation that all seeds have, mean and standard "
         "deviation over seeds. Where the protocol is line, it does not compare with the initial perplexity.",
         "perplexity",
-        lambda row: mean_sd(row["perplexity"], row["perplexity_sd"]),
+        lambda row: mean_sd(row.perplexity, row.perplexity_sd),
     ),
     Column(
         "tokens to base",
@@ -105,34 +122,31 @@ COLUMNS = (
         "backward depth",
         "Layers that the backward pass goes through: those above the lowest trained one.",
         "backward_depth",
-        lambda row: "-" if row["backward_depth"] is None else str(row["backward_depth"]),
+        lambda row: "-" if row.backward_depth is None else str(row.backward_depth),
     ),
 )
 
 
-def ordered(table: Sequence[Row]) -> list[Row]:
+def ordered(statistics: Statistics) -> list[Row]:
     """The rows that something is wrong with last."""
-    return sorted(table, key=lambda row: row["error"] is not None)
+    return sorted(statistics.rows, key=lambda row: row.error is not None)
 
 
-def shown(column: Column, table: Sequence[Row]) -> bool:
+def shown(statistics: Statistics) -> list[Column]:
     """Columns about training are left out where nothing was trained."""
-    return column.text is initial_text or any(column.text(row) != "-" for row in table)
+    return [c for c in COLUMNS if c.text is initial_text or any(c.text(row) != "-" for row in statistics.rows)]
 
 
-def markdown(comparison: Comparison) -> str:
+def markdown(statistics: Statistics) -> str:
     """table.md: what was compared, the verdict, the table."""
-    table = ordered(rows(comparison))
-    columns = [column for column in COLUMNS if column.brief]
-    lines = [[column.heading for column in columns], ["---"] * len(columns)]
-    lines += [[escape(column.text(row)) for column in columns] for row in table]
-    if any(row["error"] for row in table):
-        lines[0].append("error")
-        lines[1].append("---")
-        for cells, row in zip(lines[2:], table, strict=True):
-            cells.append(escape(row["error"] or ""))
+    rows = ordered(statistics)
+    columns = [(column.heading, column.text) for column in COLUMNS if column.brief]
+    if any(row.error for row in rows):
+        columns.append(("error", lambda row: row.error or ""))
+    lines = [[heading for heading, _ in columns], ["---"] * len(columns)]
+    lines += [[escape(text(row)) for _, text in columns] for row in rows]
     body = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-    return f"{escape(summary(comparison))}\n\n{escape(verdict(comparison))}\n\n{body}\n"
+    return f"{escape(summary(statistics))}\n\n{escape(verdict(statistics))}\n\n{body}\n"
 
 
 def escape(text: str) -> str:

@@ -1,84 +1,76 @@
-"""The rows that a comparison asks for: methods at places, and how each is grown."""
+"""The rows that a comparison asks for: base, and methods at places."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import get_args
 
 from lesa_jax.base.errors import InputError
 from lesa_jax.comparison.settings import CompareSettings
-from lesa_jax.growth.settings import ExpandSettings
 from lesa_jax.planning.methods import METHODS, Placement, Stacking, find_method
-
-BASE = "base"
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One row of the comparison: a method at a place. `placement` is None for the method's own."""
+    """What one row of a comparison is about.
+
+    Attributes:
+      method: that makes new layers; "base" for the original model, which has none.
+      placement: that was asked for; None for the method's own.
+      place: where new layers are; "-" for base.
+      random: whether another seed grows another model.
+    """
 
     method: str
-    placement: Placement | None
+    placement: Placement | None = None
+    place: str = "-"
+    random: bool = False
 
     @property
     def name(self) -> str:
+        """What its files are named by."""
         return self.method if self.placement is None else f"{self.method}-{self.placement}"
 
-    @property
-    def place(self) -> str:
-        return self.placement or find_method(self.method).placement
+    def start(self, seed: int) -> int:
+        """The seed that grows the model which training with `seed` starts from: one for all, unless it is random."""
+        return seed if self.random else 0
+
+    def starts(self, seeds: int) -> Sequence[int]:
+        """The seeds that grow different models."""
+        return range(seeds if self.random else 1)
 
 
-def variants(settings: CompareSettings) -> list[Variant]:
-    """The rows after base; a method that repeats the whole model stands at its own place only.
+BASE = Variant("base")
+
+
+def variants(settings: CompareSettings) -> tuple[Variant, ...]:
+    """The rows, base first; a method that repeats the whole model stands at its own place only.
 
     Raises:
       InputError: an unknown method or placement, or none at all.
     """
-    known = list(get_args(Placement))
-    places = [None] if settings.placements is None else split(settings.placements)
-    for place in places:
-        if place is not None and place not in known:
-            raise InputError(f"--placements {place}: known are {', '.join(known)}")
+    places = placements(settings)
     names = list(METHODS) if settings.methods == "all" else split(settings.methods)
     if not names:
         raise InputError(f"--methods is empty: name some of {', '.join(METHODS)}, or all")
-    found: dict[Variant, None] = {}
+    found = [BASE]
     for name in names:
-        whole = find_method(name).placement in get_args(Stacking)
+        method = find_method(name)
+        whole = method.placement in get_args(Stacking)
         for place in [None] if whole else places:
-            found[Variant(name, place)] = None  # pyright: ignore[reportArgumentType] (checked above)
-    return list(found)
+            found.append(Variant(name, place, place or method.placement, method.random))
+    return tuple(dict.fromkeys(found))
+
+
+def placements(settings: CompareSettings) -> list[Placement | None]:
+    if settings.placements is None:
+        return [None]
+    known = {place: place for place in get_args(Placement)}
+    asked = split(settings.placements)
+    for place in asked:
+        if place not in known:
+            raise InputError(f"--placements {place}: known are {', '.join(known)}")
+    return [known[place] for place in asked]
 
 
 def split(words: str) -> list[str]:
     return [word.strip() for word in words.split(",") if word.strip()]
-
-
-def name_of(variant: Variant | None) -> str:
-    """What a row's files are named by; None is base."""
-    return BASE if variant is None else variant.name
-
-
-def model_name(variant: Variant, seed: int) -> str:
-    """Folder of the model that training with `seed` starts from: the same one for all seeds, or one for each."""
-    return f"{variant.name}-{seed if find_method(variant.method).random else 0}"
-
-
-def grown_seeds(settings: CompareSettings, variant: Variant) -> range:
-    """Seeds that grow different models."""
-    return range(settings.seeds if find_method(variant.method).random else 1)
-
-
-def ways(settings: CompareSettings, folder: Path) -> Iterator[tuple[Variant, int, ExpandSettings]]:
-    """How each variant is grown, for each of its seeds, into a folder of its own in `folder`."""
-    for variant in variants(settings):
-        for seed in grown_seeds(settings, variant):
-            way = ExpandSettings(
-                model=settings.model,
-                output=folder / model_name(variant, seed),
-                method=variant.method,
-                layers=settings.layers,
-                placement=variant.placement,
-            )
-            yield variant, seed, replace(way, seed=seed) if find_method(variant.method).random else way

@@ -1,8 +1,13 @@
-"""The shell of a report in one HTML file."""
+"""The page of a report: one HTML file that needs no network, in light and dark, for any width.
+
+A content security policy allows nothing but the style sheet and the script that stand here, by their hashes. The script
+only sorts tables. Functions that take text escape it.
+"""
 
 import base64
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from html import escape
 
 from lesa_jax.reports.palette import DARK, DASHES, PALETTE
@@ -93,6 +98,31 @@ for (const head of document.querySelectorAll("thead th")) {
 """
 
 
+def page(title: str, body: str) -> str:
+    """A whole file.
+
+    Args:
+      title: as text.
+      body: as HTML, in which whatever comes from outside is escaped.
+    """
+    allowed = f"default-src 'none'; style-src '{digest(STYLE)}'; script-src '{digest(SCRIPT)}'; base-uri 'none'"
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="{allowed}">
+<title>{escape(title)}</title>
+<style>{STYLE}</style>
+</head>
+<body>
+{body}
+<script>{SCRIPT}</script>
+</body>
+</html>
+"""
+
+
 def digest(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
@@ -102,5 +132,47 @@ def plus_minus(text: str) -> str:
 
 
 def definitions(pairs: Iterable[tuple[str, str]]) -> str:
+    """Names and what they mean."""
     items = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in pairs)
     return f"<dl>{items}</dl>"
+
+
+@dataclass(frozen=True)
+class Heading:
+    """Of a table's column; `word` if what stands below is words, not numbers."""
+
+    text: str
+    word: bool = False
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a table.
+
+    Attributes:
+      cells: for each column the text and the value that the column is sorted by; None comes last.
+      kind: "base" and "failed" look different.
+    """
+
+    cells: Sequence[tuple[str, object]]
+    kind: str = ""
+
+
+def table(name: str, headings: Sequence[Heading], lines: Iterable[Line]) -> str:
+    """A table that readers sort by any column, and scroll where it is too wide; the first column names the lines."""
+    words = [' class="word"' if heading.word else "" for heading in headings]
+    tags = [("th", ' scope="row"'), *[("td", "")] * (len(headings) - 1)]
+    columns = zip(words, headings, strict=True)
+    head = "".join(f'<th scope="col"{word}>{escape(heading.text)}</th>' for word, heading in columns)
+    rows = []
+    for line in lines:
+        cells = [
+            f'<{tag}{scope}{word} data-value="{"" if value is None else escape(str(value))}">{plus_minus(text)}</{tag}>'
+            for (tag, scope), word, (text, value) in zip(tags, words, line.cells, strict=True)
+        ]
+        kind = f' class="{line.kind}"' if line.kind else ""
+        rows.append(f"<tr{kind}>{''.join(cells)}</tr>")
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(name)}">'
+        f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+    )

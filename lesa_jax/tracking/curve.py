@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from lesa_jax.base.files import replace_file
 from lesa_jax.base.units import short
+from lesa_jax.reports.figures import open_axes, picture
 
 CURVE_SIZE = (1200, 700)  # pixels
-CURVE_DPI = 100
 CURVE_POINTS = 4000  # more than there are pixel columns; Agg gives up on noisy lines of a million points
-COLOURS = {"loss": "#a9c9e6", "smooth": "#1a5a9c", "eval": "#d9571c", "rate": "#555555", "grid": "#e4e4e4"}
+COLOURS = {"loss": "#a9c9e6", "smooth": "#1a5a9c", "eval": "#d9571c", "rate": "#555555"}
 
 
 def draw_curve(rows: Sequence[Mapping[str, Any]], png: Path) -> None:
@@ -24,10 +23,7 @@ def draw_curve(rows: Sequence[Mapping[str, Any]], png: Path) -> None:
       rows: as of `read_metrics`; none, or nulls only, give empty axes.
       png: the file, 1200 x 700 pixels; written beside and renamed.
     """
-    # Slow to import. pyplot would keep figures and choose a backend for the whole process.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
+    from matplotlib.ticker import FuncFormatter, MaxNLocator  # slow to import
 
     axis = "tokens" if any(row.get("tokens") is not None for row in rows) else "step"
     train_x, train_y = series(rows, axis, "loss")
@@ -35,46 +31,40 @@ def draw_curve(rows: Sequence[Mapping[str, Any]], png: Path) -> None:
     rate_x, rate_y = series(rows, axis, "learning_rate")
     smooth_y = smooth(train_y)
 
-    width, height = CURVE_SIZE
-    figure = Figure(figsize=(width / CURVE_DPI, height / CURVE_DPI), dpi=CURVE_DPI, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
-    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[5, 1])
-    # A single point has no line to be seen.
-    alone = "o" if len(train_x) == 1 else None
-    shown = thin(len(train_x))
-    if len(train_x):
-        x, y, mean = train_x[shown], train_y[shown], smooth_y[shown]
-        top.plot(x, y, color=COLOURS["loss"], linewidth=0.9, label="training, each step")
-        top.plot(x, mean, color=COLOURS["smooth"], linewidth=2.2, marker=alone, label="training, mean")
-    if len(eval_x):
-        marks: dict[str, Any] = {"marker": "o", "markersize": 8, "markeredgecolor": "white", "linestyle": ":"}
-        top.plot(eval_x, eval_y, color=COLOURS["eval"], linewidth=1.4, label="evaluation", zorder=3, **marks)
-    if len(train_x) or len(eval_x):
-        top.set_ylim(*loss_limits(train_y, eval_y))
-        top.legend(loc="upper right", frameon=False, fontsize=14)
-    shown = thin(len(rate_x))
-    bottom.plot(
-        rate_x[shown], rate_y[shown], color=COLOURS["rate"], linewidth=1.6, marker="o" if len(rate_x) == 1 else None
-    )
-    if len(rate_y) and rate_y.max() > 0:
-        bottom.set_ylim(0.0, 1.15 * rate_y.max())
-        bottom.set_yticks([0.0, rate_y.max()])
-    bottom.yaxis.set_major_formatter(FuncFormatter(lambda value, position: f"{value:.2g}"))
-    last = max([1.0, *(x[-1] for x in (train_x, eval_x, rate_x) if len(x))])
-    bottom.set_xlim(-0.01 * last, 1.01 * last)  # points at the ends are not cut in half
-    bottom.xaxis.set_major_locator(MaxNLocator(8, integer=True))
-    bottom.xaxis.set_major_formatter(FuncFormatter(lambda value, position: short(value)))
-    bottom.set_xlabel("tokens seen" if axis == "tokens" else "step", fontsize=14)
-    top.set_ylabel("loss (nats per token)", fontsize=14)
-    bottom.set_ylabel("learning\nrate", fontsize=14)
-    for panel in (top, bottom):
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.grid(color=COLOURS["grid"], linewidth=0.8)
-        panel.set_axisbelow(True)
-        panel.tick_params(labelsize=13)
-    figure.align_ylabels()
-    # Without the version of matplotlib the same run gives the same bytes for longer.
-    replace_file(png, lambda beside: canvas.print_figure(beside, format="png", metadata={"Software": None}))
+    with picture(png, *CURVE_SIZE) as figure:
+        top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[5, 1])
+        # A single point has no line to be seen.
+        alone = "o" if len(train_x) == 1 else None
+        shown = thin(len(train_x))
+        if len(train_x):
+            x, y, mean = train_x[shown], train_y[shown], smooth_y[shown]
+            top.plot(x, y, color=COLOURS["loss"], linewidth=0.9, label="training, each step")
+            top.plot(x, mean, color=COLOURS["smooth"], linewidth=2.2, marker=alone, label="training, mean")
+        if len(eval_x):
+            marks: dict[str, Any] = {"marker": "o", "markersize": 8, "markeredgecolor": "white", "linestyle": ":"}
+            top.plot(eval_x, eval_y, color=COLOURS["eval"], linewidth=1.4, label="evaluation", zorder=3, **marks)
+        if len(train_x) or len(eval_x):
+            top.set_ylim(*loss_limits(train_y, eval_y))
+            top.legend(loc="upper right", frameon=False, fontsize=14)
+        shown = thin(len(rate_x))
+        bottom.plot(
+            rate_x[shown], rate_y[shown], color=COLOURS["rate"], linewidth=1.6, marker="o" if len(rate_x) == 1 else None
+        )
+        if len(rate_y) and rate_y.max() > 0:
+            bottom.set_ylim(0.0, 1.15 * rate_y.max())
+            bottom.set_yticks([0.0, rate_y.max()])
+        bottom.yaxis.set_major_formatter(FuncFormatter(lambda value, position: f"{value:.2g}"))
+        last = max([1.0, *(x[-1] for x in (train_x, eval_x, rate_x) if len(x))])
+        bottom.set_xlim(-0.01 * last, 1.01 * last)  # points at the ends are not cut in half
+        bottom.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+        bottom.xaxis.set_major_formatter(FuncFormatter(lambda value, position: short(value)))
+        bottom.set_xlabel("tokens seen" if axis == "tokens" else "step", fontsize=14)
+        top.set_ylabel("loss (nats per token)", fontsize=14)
+        bottom.set_ylabel("learning\nrate", fontsize=14)
+        for panel in (top, bottom):
+            open_axes(panel)
+            panel.tick_params(labelsize=13)
+        figure.align_ylabels()
 
 
 def series(

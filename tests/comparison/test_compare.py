@@ -1,29 +1,41 @@
 """The comparison as a whole: shared work, failing rows, going on, equal batches."""
 
+import html
 import json
 import math
 import re
+import shlex
+import signal
 import subprocess
 import sys
+import time
+from contextlib import contextmanager
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
+import tyro
 from filelock import FileLock
 
 from lesa_jax.base.errors import InputError
+from lesa_jax.base.settings import command_line
+from lesa_jax.compare import print_comparison
 from lesa_jax.comparison import folder as folders
-from lesa_jax.comparison import measure, run
+from lesa_jax.comparison import grown as models
+from lesa_jax.comparison import measure
 from lesa_jax.comparison.result import Comparison, Outcome
 from lesa_jax.comparison.run import compare
 from lesa_jax.comparison.settings import CompareSettings
-from lesa_jax.comparison.variants import Variant, variants
+from lesa_jax.comparison.variants import BASE, variants
 from lesa_jax.evaluation.run import EvaluateSettings, evaluate
 from lesa_jax.growth.run import expand
 from lesa_jax.growth.settings import ExpandSettings
 from lesa_jax.planning import methods
+from lesa_jax.training import loop
 from tests.support.training import rows
 
 
@@ -35,6 +47,10 @@ def settings(place: Path, output: str, **options) -> CompareSettings:
         sequence_length=32,
         **{"methods": "llama_pro,duplicate,random"} | options,
     )
+
+
+def training(place: Path) -> dict[str, Any]:
+    return {"train_data": str(place / "data.jsonl"), "train_tokens": "2K", "eval_every": "1K", "learning_rate": 1e-2}
 
 
 def by_name(comparison: Comparison) -> dict[str, Outcome]:
@@ -77,9 +93,17 @@ def test_the_report_is_there(place, untrained):
     ]  # fmt: skip
 
 
+def test_the_command_asks_for_the_same_comparison(place, untrained):
+    python, dash_m, door, *options = shlex.split(untrained.command)
+    assert (python, dash_m, door) == ("python", "-m", "lesa_jax.compare")
+    asked = settings(place, "untrained", seeds=2, keep_models=True)
+    assert tyro.cli(CompareSettings, args=options, config=(tyro.conf.OmitArgPrefixes,)) == asked
+    assert untrained.command in html.unescape((place / "untrained" / "report.html").read_text())
+
+
 def test_a_second_call_measures_what_is_missing_only(place, untrained, monkeypatch):
     grown, measured = [], []
-    original = run.grow, measure.evaluate
+    original = models.grow, measure.evaluate
 
     def grow(ways):
         grown.extend(way.output.name for way in ways)
@@ -89,7 +113,7 @@ def test_a_second_call_measures_what_is_missing_only(place, untrained, monkeypat
         measured.append(Path(job.model).name)
         return original[1](job)
 
-    monkeypatch.setattr(run, "grow", grow)
+    monkeypatch.setattr(models, "grow", grow)
     monkeypatch.setattr(measure, "evaluate", evaluate)
     (place / "untrained" / "rows" / "duplicate-0.json").unlink()
     more = settings(place, "untrained", seeds=2, keep_models=True, methods="llama_pro,duplicate,random,g_stack")
@@ -113,8 +137,7 @@ def test_a_row_that_fails_says_why_and_the_others_go_on(place, registry):
 
 @pytest.fixture(scope="module")
 def trained(place: Path) -> Comparison:
-    options = {"train_data": str(place / "data.jsonl"), "train_tokens": "2K", "eval_every": "1K", "learning_rate": 1e-2}
-    return compare(settings(place, "trained", methods="llama_pro,duplicate", batch_size=8, seeds=2, **options))
+    return compare(settings(place, "trained", methods="llama_pro,duplicate", batch_size=8, seeds=2, **training(place)))
 
 
 def test_all_variants_train_on_the_same_batches(place, trained):
@@ -158,17 +181,68 @@ def test_the_report_of_training_is_there(place, trained):
 
 def test_a_finished_comparison_trains_nothing_again(place, trained, monkeypatch):
     monkeypatch.setattr(measure, "train", None)
-    monkeypatch.setattr(run, "grow", None)
-    options = {"train_data": str(place / "data.jsonl"), "train_tokens": "2K", "eval_every": "1K", "learning_rate": 1e-2}
-    again = compare(settings(place, "trained", methods="llama_pro,duplicate", batch_size=8, seeds=2, **options))
+    monkeypatch.setattr(models, "grow", None)
+    again = compare(settings(place, "trained", methods="llama_pro,duplicate", batch_size=8, seeds=2, **training(place)))
     assert again.outcomes == trained.outcomes
+
+
+def test_a_stopped_comparison_reports_what_is_there_and_goes_on(place, trained, monkeypatch, capsys):
+    """Base is trained, llama_pro stopped before its fourth step, duplicate not begun."""
+    job = settings(place, "stopped", methods="llama_pro,duplicate", batch_size=8, **training(place))
+
+    @contextmanager
+    def stop_signal():
+        asked = count()
+        yield lambda: (job.output / "runs" / "llama_pro-0").exists() and next(asked) == 3
+
+    monkeypatch.setattr(loop, "stop_signal", stop_signal)
+    found = compare(job)
+    assert found.stopped
+    assert "stopped while training llama_pro, seed 0" in capsys.readouterr().err
+    assert [len(outcome.curves) for outcome in found.outcomes] == [1, 0, 0]
+    assert [row["perplexity"] is None for row in json.loads((job.output / "table.json").read_text())] == [
+        False, True, True,
+    ]  # fmt: skip
+    assert {path.name for path in (job.output / "models").iterdir()} == {"llama_pro-0", "duplicate-0"}
+
+    monkeypatch.undo()
+    whole = compare(job)
+    assert not whole.stopped
+    assert not (job.output / "models").exists()
+    for outcome, alone in zip(whole.outcomes, trained.outcomes, strict=True):
+        assert [point.loss for point in outcome.curves[0]] == [point.loss for point in alone.curves[0]]
+
+
+def test_the_command_says_how_to_go_on(untrained, capsys):
+    assert print_comparison(replace(untrained, stopped=True)) == 130
+    assert capsys.readouterr() == ("", "interrupted: run the same command again to go on\n")
+    assert print_comparison(untrained) == 0
+    assert "| llama_pro |" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_sigterm_ends_the_command_with_a_report(place, trained):
+    job = settings(place, "signalled", methods="llama_pro,duplicate", batch_size=8, **training(place))
+    job = replace(job, train_tokens="100M", eval_every="100M")
+    command = [sys.executable, *shlex.split(command_line("-m lesa_jax.compare", job))]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    metrics = job.output / "runs" / "base-0" / "metrics.jsonl"
+    while not metrics.exists() or len(metrics.read_text().splitlines()) < 4:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert out == ""
+    assert err.endswith("stopped while training base, seed 0\ninterrupted: run the same command again to go on\n")
+    assert (job.output / "report.html").exists()
+    assert len(list((job.output / "runs" / "base-0" / "checkpoints").iterdir())) == 1
 
 
 @pytest.mark.slow
 def test_what_another_process_trains_is_left_to_it_and_looked_at_last(place, trained, capsys, monkeypatch):
     """The other process trains base, and dies when this one waits for it."""
     folder = place / "shared-work"
-    options = {"train_data": str(place / "data.jsonl"), "train_tokens": "2K", "eval_every": "1K", "learning_rate": 1e-2}
     (folder / "rows").mkdir(parents=True)
     (folder / "start.lock").touch()
     other_process = FileLock(folder / "rows" / "base-0.lock")
@@ -179,7 +253,7 @@ def test_what_another_process_trains_is_left_to_it_and_looked_at_last(place, tra
         other_process.release()
 
     monkeypatch.setattr(folders, "print", says, raising=False)
-    found = compare(settings(place, "shared-work", methods="llama_pro,duplicate", batch_size=8, **options))
+    found = compare(settings(place, "shared-work", methods="llama_pro,duplicate", batch_size=8, **training(place)))
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith(("training ", "waiting "))]
     assert said == [
         "training llama_pro, seed 0 (2 of 3)",
@@ -217,9 +291,8 @@ def test_two_processes_share_a_comparison(place, trained):
 @pytest.mark.slow
 def test_runs_of_one_shape_share_a_compiled_step(place, trained, caplog):
     """Both methods grow 4 to 6 layers, evenly."""
-    options = {"train_data": str(place / "data.jsonl"), "train_tokens": "2K", "eval_every": "1K", "learning_rate": 1e-2}
     with jax.log_compiles():
-        compare(settings(place, "shared", methods="llama_pro,tli,duplicate", batch_size=8, **options))
+        compare(settings(place, "shared", methods="llama_pro,tli,duplicate", batch_size=8, **training(place)))
     steps = [r for r in caplog.records if "Finished XLA compilation of jit(train_step)" in r.getMessage()]
     assert len(steps) <= 2  # base and grown; fewer where another test has compiled them
 
@@ -237,8 +310,20 @@ def test_a_method_of_ones_own(place, registry):
 
 def test_variants():
     job = CompareSettings(methods="lesa,solar", placements="top, even")
-    assert variants(job) == [Variant("lesa", "top"), Variant("lesa", "even"), Variant("solar", None)]
-    assert len(variants(CompareSettings())) == len(methods.METHODS)
+    base, *asked = variants(job)
+    assert base == BASE
+    assert [(variant.method, variant.placement) for variant in asked] == [
+        ("lesa", "top"), ("lesa", "even"), ("solar", None),
+    ]  # fmt: skip
+    assert [variant.name for variant in variants(job)] == ["base", "lesa-top", "lesa-even", "solar"]
+    assert [variant.place for variant in variants(job)] == ["-", "top", "even", "overlap"]
+    assert len(variants(CompareSettings())) == 1 + len(methods.METHODS)
+
+
+def test_only_random_variants_start_from_a_model_for_each_seed():
+    base, lesa, solar = variants(CompareSettings(methods="lesa,solar"))
+    assert [[*variant.starts(3)] for variant in (base, lesa, solar)] == [[0], [0, 1, 2], [0]]
+    assert [variant.start(2) for variant in (base, lesa, solar)] == [0, 2, 0]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,78 @@
+"""Curves of several seeds: their mean, and what is spent until it reaches a loss."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import NamedTuple
+
+from lesa_jax.comparison.result import Point
+
+# Two measurements of one model differ by this much because sums are rounded; of losses in nats, and relative ones of
+# perplexities.
+ROUNDING = 1e-5
+
+
+@dataclass(frozen=True)
+class MeanPoint(Point):
+    """Means over seeds of one evaluation; `sd` is the standard deviation of the loss in nats, 0 for one seed."""
+
+    sd: float
+
+
+MeanCurve = tuple[MeanPoint, ...]
+
+
+class Spent(NamedTuple):
+    """What training has cost up to a point."""
+
+    tokens: float
+    flops: float
+    seconds: float
+
+
+def spread(values: Sequence[float]) -> tuple[float | None, float | None]:
+    """Mean and sample standard deviation; None for what does not exist, or is not finite."""
+    if not values or not all(map(math.isfinite, values)):
+        return None, None
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
+
+
+def perplexity(loss: float) -> float:
+    """exp(nats); infinity for a loss that is too large or not a number."""
+    return math.exp(loss) if loss < 700.0 else math.inf
+
+
+def shared_points(curves: Sequence[Sequence[Point]]) -> list[tuple[Point, ...]]:
+    """For each evaluation that all seeds have at the same tokens, a point of each seed."""
+    evaluations = zip(*(curve for curve in curves if curve), strict=False)
+    return list(takewhile(lambda points: len({point.tokens for point in points}) == 1, evaluations))
+
+
+def mean_curve(curves: Sequence[Sequence[Point]]) -> MeanCurve:
+    """Means over seeds, as far as all losses are finite."""
+    means = []
+    for points in shared_points(curves):
+        loss, sd = spread([point.loss for point in points])
+        if loss is None:
+            break
+        flops, seconds = (statistics.fmean(getattr(p, name) for p in points) for name in ("flops", "seconds"))
+        means.append(MeanPoint(points[0].tokens, flops, seconds, loss, sd or 0.0))
+    return tuple(means)
+
+
+def crossing(curve: MeanCurve, target: float | None) -> Spent | None:
+    """Where the curve first is at the target or below, linear in loss between evaluations; None if it never is."""
+    if target is None or not curve:
+        return None
+    before = curve[0]
+    if before.loss <= target + ROUNDING:
+        return Spent(float(before.tokens), before.flops, before.seconds)
+    for after in curve[1:]:
+        if after.loss <= target:
+            part = (before.loss - target) / (before.loss - after.loss)
+            start, end = (Spent(point.tokens, point.flops, point.seconds) for point in (before, after))
+            return Spent(*(a + part * (b - a) for a, b in zip(start, end, strict=True)))
+        before = after
+    return None

@@ -1,0 +1,49 @@
+"""table.json and table.md."""
+
+import json
+import re
+from dataclasses import fields, replace
+
+from lesa_jax.comparison.statistics import Row, summarise
+from lesa_jax.comparison.table import markdown, records
+from tests.support.comparisons import BASE, BASE_LOSS, HOSTILE, curve, grown, statistics, trained
+
+
+def test_records_are_rows():
+    found = summarise(trained())
+    for record, row in zip(records(found), found.rows, strict=True):
+        assert "step_cost_over_base" not in record
+        assert Row(**record, step_cost_over_base=None) == row
+    assert [*records(found)[1]] == [field.name for field in fields(Row) if field.name != "step_cost_over_base"]
+
+
+def test_the_cost_of_steps_is_there_where_base_was_trained():
+    base = replace(BASE, curves=(curve([BASE_LOSS, BASE_LOSS - 0.3]),), step_flops=4e6)
+    lesa = grown(curves=(curve([BASE_LOSS + 0.1, BASE_LOSS - 0.1]),), step_flops=5e6)
+    found = statistics(lesa, grown("solar"), base=base)
+    assert [record["step_cost_over_base"] for record in records(found)] == [1.0, 1.25, None]
+    assert "(1.25 x)" in markdown(found)
+
+
+def test_a_failed_row_comes_last_and_says_why():
+    failed = grown("solar", "stacked", (), error="out of | memory\nat layer 3")
+    last = markdown(statistics(failed, grown(curves=(curve([4.0, 3.0]),)))).strip().split("\n")[-1]
+    assert last.startswith("| solar |")
+    assert r"out of \| memory at layer 3" in last
+
+
+def test_one_seed_has_no_deviation():
+    assert "+-" not in markdown(statistics(grown(curves=(curve([4.0, 3.0]),))))
+    assert "+-" in markdown(summarise(trained()))
+
+
+def test_hostile_strings():
+    attack = grown(HOSTILE, HOSTILE, curves=(curve([4.0, 3.0]),), error=HOSTILE)
+    table = markdown(statistics(attack, grown(HOSTILE, "_top"), model=HOSTILE, text=HOSTILE, train_data=HOSTILE))
+    assert "<" not in table
+    lines = [line for line in table.split("\n") if line.startswith("|")]
+    assert {len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) for line in lines} == {12}
+
+
+def test_records_are_json():
+    assert json.loads(json.dumps(records(summarise(trained()))))[1]["new_layers"] == [4, 5]
