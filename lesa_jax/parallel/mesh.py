@@ -16,7 +16,7 @@ from lesa_jax.base.errors import InputError
 
 AXES = ("data", "fsdp", "tensor")
 BATCH = ("data", "fsdp")  # the axes that share the sequences of a batch
-# Which axis shares a dimension of a weight, by what the dimension is about; any other dimension is whole everywhere.
+# Which axis shares a dimension of a weight, by what the dimension is about (`models.shapes.Tensor`).
 AXIS_RULES: Mapping[str, str] = {
     "vocab": "tensor",
     "heads": "tensor",

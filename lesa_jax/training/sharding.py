@@ -42,7 +42,7 @@ def check_mesh(sizes: Mapping[str, int], config: ModelConfig, sequences: int) ->
 
 def leaf_spec(leaf: Leaf, sizes: Mapping[str, int]) -> P:
     """The axes of the mesh that share one leaf; one that does not divide its dimension (an odd vocabulary) does not."""
-    axes = [AXIS_RULES.get(axis) if axis else None for axis in leaf.tensor.axes]
+    axes = [None if axis is None else AXIS_RULES[axis] for axis in leaf.tensor.axes]
     if not any(axes):
         return P()
     shared = [

@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lesa_jax.checkpoint.reader import load_tree, open_checkpoint
 from lesa_jax.growth.run import expand
 from lesa_jax.growth.settings import ExpandSettings
 from lesa_jax.growth.splice import splice, split
+from lesa_jax.models.load import load_model
+from lesa_jax.models.parts import layers_of
 from lesa_jax.planning.methods import METHODS, PredictorSettings
 from lesa_jax.planning.placement import make_plan
 from tests.support.tiny import tiny
@@ -43,8 +44,8 @@ def test_split_inverts_splice(plan):
 def test_spliced_trees_equal_the_written_checkpoint(tmp_path):
     quick = PredictorSettings(epochs=1, hidden_size=16)
     report = expand(ExpandSettings(str(tiny("llama")), tmp_path / "out", predictor=quick))
-    before = load_tree(open_checkpoint(tiny("llama")))["model"]["layers"]
-    after = load_tree(open_checkpoint(tmp_path / "out"))["model"]["layers"]
+    before = layers_of(*load_model(tiny("llama")))
+    after = layers_of(*load_model(tmp_path / "out"))
     _, new = split(after, report.plan)
     jax.tree.map(np.testing.assert_array_equal, splice(before, new, report.plan), after)
 

@@ -207,3 +207,10 @@ def test_a_stored_head_that_contradicts_tying_is_refused():
     assert "lm_head" not in checked_params(same, config)
     with pytest.raises(InputError, match="tie_word_embeddings"):
         checked_params(params | {"lm_head": {"weight": jnp.zeros((32, 16))}}, config)
+
+
+def test_a_constant_that_old_checkpoints_store_is_left_out():
+    params, config = small_model()
+    old = jax.tree.map(lambda leaf: leaf, params)
+    layers_of(old, config)["self_attn"]["rotary_emb"] = {"inv_freq": jnp.ones((4, 4))}
+    assert jax.tree.structure(checked_params(old, config)) == jax.tree.structure(params)
