@@ -1,18 +1,19 @@
-"""What all commands share: options from a dataclass, one line for a bad input, a clean end on Ctrl-C, progress bars."""
+"""What all commands share: options from a dataclass, one line for a bad input, a clean end on Ctrl-C."""
 
 import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from types import FrameType
 from typing import TypeVar
 
 import tyro
 
-from lesa_jax.base.errors import InputError
+from lesa_jax.base.errors import InputError, Interrupted
 
 Settings = TypeVar("Settings")
 Result = TypeVar("Result")
+
+INTERRUPTED = 130  # the exit code of a shell's command that Ctrl-C ended
 
 
 def run_command(
@@ -26,27 +27,27 @@ def run_command(
 
     Args:
       function: the command as a Python function of its settings.
-      settings: the frozen dataclass of options; its docstring is the help text.
+      settings: the frozen dataclass of options, in groups or not; its docstring is the help text.
       show: prints the result on stdout.
       argv: the options; by default the process's own.
       interrupted: what Ctrl-C leaves.
 
     Returns:
-      The exit code: 0, or 2 after an InputError (one line on stderr). Ctrl-C and SIGTERM end the process with 130.
+      The exit code: 0; 2 after an InputError (one line on stderr); 130 after Interrupted. Ctrl-C and SIGTERM in the
+      midst of it end the process with 130.
     """
-    signal.signal(signal.SIGTERM, _interrupt)
+    # SIGTERM unwinds the stack as Ctrl-C does, so that half-written folders are removed.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     parsed = tyro.cli(settings, args=argv, config=(tyro.conf.OmitArgPrefixes,))
     try:
         show(function(parsed))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except Interrupted:
+        print(f"interrupted: {interrupted}", file=sys.stderr)
+        return INTERRUPTED
     except KeyboardInterrupt:
         print(f"interrupted: {interrupted}", file=sys.stderr, flush=True)
-        os._exit(130)  # an orderly exit would wait for the computation that XLA is in the middle of
+        os._exit(INTERRUPTED)  # an orderly exit would wait for the computation that XLA is in the middle of
     return 0
-
-
-def _interrupt(signum: int, frame: FrameType | None) -> None:
-    """SIGTERM unwinds the stack as Ctrl-C does, so that half-written folders are removed."""
-    raise KeyboardInterrupt

@@ -1,8 +1,12 @@
-"""The one exception that a user is meant to read."""
+"""The two exceptions that a user is meant to read."""
 
 
 class InputError(ValueError):
     """What the user gave cannot be used; the message is one line that names the thing and the remedy.
 
-    Commands print it on stderr and exit with code 2 (`lesa_jax.cli`); Python callers catch a ValueError.
+    Commands print it on stderr and exit with code 2 (`lesa_jax.command`); Python callers catch a ValueError.
     """
+
+
+class Interrupted(Exception):  # noqa: N818 (nothing went wrong)
+    """A signal asked for an early end. All that was done until then is kept, and the same call goes on from there."""

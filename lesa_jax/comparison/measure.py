@@ -8,7 +8,7 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
-from lesa_jax.base.errors import InputError
+from lesa_jax.base.errors import InputError, Interrupted
 from lesa_jax.base.files import read_json, write_json
 from lesa_jax.base.units import parse_count
 from lesa_jax.checkpoint.reader import open_checkpoint
@@ -21,7 +21,7 @@ from lesa_jax.models.config import ModelConfig
 from lesa_jax.planning.record import read_growth
 from lesa_jax.tracking.log import METRICS, read_metrics
 from lesa_jax.training.run import train
-from lesa_jax.training.settings import TrainSettings
+from lesa_jax.training.settings import AdamW, BatchSettings, HeldOutSettings, KeepSettings, TrainSettings
 
 
 def measure(
@@ -79,41 +79,40 @@ def measured_row(settings: CompareSettings, variant: Variant | None, seed: int) 
 
 
 def trained_curve(settings: CompareSettings, variant: Variant | None, seed: int) -> dict[str, Any]:
-    """Trains one variant, or goes on with it; its held-out losses with what was spent on them."""
-    assert settings.train_tokens is not None
-    assert settings.sequence_length is not None
-    folder = model_folder(settings, variant, seed)
-    every = parse_count("--eval-every", settings.eval_every) // (settings.batch_size * settings.sequence_length)
-    output = settings.output / "runs" / f"{name_of(variant)}-{seed}"
-    run = train(
-        TrainSettings(
-            model=str(folder),
-            data=settings.train_data,
-            output=output,
-            tokens=settings.train_tokens,
-            train="all" if variant is None else settings.train,
-            batch_size=settings.batch_size,
-            sequence_length=settings.sequence_length,
-            learning_rate=settings.learning_rate,
-            seed=seed,
-            eval_text=settings.text,
-            eval_every=max(1, every),
-            save_every=max(1, every),
-            keep=1,
-            ppl_protocol=settings.ppl_protocol,
-            token_cache=settings.output / "tokens",
-            export="none",
-        )
-    )
+    """Trains one variant, or goes on with it; its held-out losses with what was spent on them.
+
+    Raises:
+      Interrupted: training was stopped by a signal, and can go on.
+    """
+    run = train(run_settings(settings, variant, seed))
     if run.stopped:
-        raise KeyboardInterrupt
+        raise Interrupted
+    output = Path(run.output)
     shutil.rmtree(output / "checkpoints")
-    flops = run.forward_flops + run.backward_flops
     return {
-        "step_flops": flops,
-        "backward_depth": run.backward_depth,
-        "points": [list(astuple(point)) for point in curve_points(output, flops)],
+        "step_flops": run.cost.total,
+        "backward_depth": run.cost.backward_depth,
+        "points": [list(astuple(point)) for point in curve_points(output, run.cost.total)],
     }
+
+
+def run_settings(settings: CompareSettings, variant: Variant | None, seed: int) -> TrainSettings:
+    """How one variant is trained."""
+    training, length = settings.training, settings.sequence_length
+    assert length is not None
+    every = max(1, parse_count("--eval-every", training.eval_every) // (training.batch_size * length))
+    return TrainSettings(
+        model=str(model_folder(settings, variant, seed)),
+        data=training.train_data,
+        output=settings.output / "runs" / f"{name_of(variant)}-{seed}",
+        tokens=training.train_tokens,
+        train="all" if variant is None else training.train,
+        seed=seed,
+        batch=BatchSettings(batch_size=training.batch_size, sequence_length=length),
+        optimizer=AdamW(learning_rate=training.learning_rate),
+        held_out=HeldOutSettings(eval_text=settings.text, eval_every=every, ppl_protocol=settings.ppl_protocol),
+        keeping=KeepSettings(save_every=every, keep=1, token_cache=settings.output / "tokens", export="none"),
+    )
 
 
 def curve_points(output: Path, flops: float) -> list[Point]:

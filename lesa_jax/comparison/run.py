@@ -59,7 +59,7 @@ def compare(settings: CompareSettings) -> Comparison:
         settings = start(settings)
         failures = grow_missing(settings)
         outcomes = {variant: measure(settings, variant, failures) for variant in (None, *wanted)}
-    if settings.train_data is not None:
+    if settings.training.train_data is not None:
         train_missing(settings, outcomes)
     if not settings.keep_models:
         remove_models(settings)
@@ -70,7 +70,7 @@ def grow_missing(settings: CompareSettings) -> dict[tuple[str, int], InputError]
     """Grows what is neither measured nor there; returns why some variants cannot be grown."""
     missing = []
     for variant, seed, way in ways(settings, settings.output / "models"):
-        trained = settings.train_data is None or all(
+        trained = settings.training.train_data is None or all(
             curve_file(settings, variant, s).exists() for s in trained_seeds(settings, variant, seed)
         )
         measured = row_file(settings, variant, seed).exists()
@@ -147,7 +147,7 @@ def report(settings: CompareSettings, outcomes: Mapping[Variant | None, Outcome]
 def with_curves(settings: CompareSettings, variant: Variant | None, outcome: Outcome) -> Outcome:
     """The outcome with the curves of all seeds that are trained by now."""
     paths = [curve_file(settings, variant, seed) for seed in range(settings.seeds)]
-    curves = [read_json(path, "") for path in paths if settings.train_data is not None and path.exists()]
+    curves = [read_json(path, "") for path in paths if settings.training.train_data is not None and path.exists()]
     if outcome.error is not None or not curves:
         return outcome
     return replace(
@@ -159,7 +159,8 @@ def with_curves(settings: CompareSettings, variant: Variant | None, outcome: Out
 
 
 def describe(settings: CompareSettings, outcomes: tuple[Outcome, ...]) -> Comparison:
-    tokens = None if settings.train_tokens is None else parse_count("--train-tokens", settings.train_tokens)
+    training = settings.training
+    tokens = None if training.train_tokens is None else parse_count("--train-tokens", training.train_tokens)
     trained = {"new": "the new layers", "new+norms": "the new layers and all norms", "all": "everything"}
     assert settings.model is not None
     assert settings.sequence_length is not None
@@ -168,9 +169,9 @@ def describe(settings: CompareSettings, outcomes: tuple[Outcome, ...]) -> Compar
         text=str(settings.text.name if settings.text else ""),
         protocol=settings.ppl_protocol,
         sequence_length=settings.sequence_length,
-        train_data=settings.train_data and Path(settings.train_data).name,
+        train_data=training.train_data and Path(training.train_data).name,
         train_tokens=tokens,
-        trained=None if tokens is None else f"{trained.get(settings.train, settings.train)}; of base everything",
+        trained=None if tokens is None else f"{trained.get(training.train, training.train)}; of base everything",
         seeds=tuple(range(settings.seeds)),
         outcomes=outcomes,
         command=" ".join(["python -m lesa_jax.compare", *sys.argv[1:]]),

@@ -27,7 +27,11 @@ def grow_configs_apart(config: Mapping[str, Any], plans: Sequence[Plan]) -> list
     task = json.dumps({"config": config, "plans": [plan.to_json() for plan in plans]})
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
-        [sys.executable, "-m", "lesa_jax.planning.config_process"], input=task, capture_output=True, text=True, env=environment
+        [sys.executable, "-m", "lesa_jax.planning.config_process"],
+        input=task,
+        capture_output=True,
+        text=True,
+        env=environment,
     )
     if done.returncode:
         raise RuntimeError(f"the process that reads configs failed:\n{done.stderr}")

@@ -42,7 +42,7 @@ def torch_row_losses(folder: Path, rows: list[list[int]]) -> list[float]:
 
 
 def torch_perplexity(folder: Path, protocol: str) -> float:
-    """The definitions of `lesa_jax.metrics`, written down a second time."""
+    """The definitions of `lesa_jax.evaluation.protocol`, written down a second time."""
     tokenizer = hf.AutoTokenizer.from_pretrained(folder)
     if protocol == "corpus":
         ids = tokenizer(text())["input_ids"]
