@@ -20,15 +20,18 @@ from lesa_jax.comparison.result import Comparison, Outcome
 from lesa_jax.comparison.run import compare
 from lesa_jax.comparison.settings import CompareSettings
 from lesa_jax.comparison.variants import Variant, variants
-from lesa_jax.evaluation.run import EvaluateSettings, evaluate
+from lesa_jax.evaluation.run import evaluate
+from lesa_jax.evaluation.settings import EvaluateSettings
 from lesa_jax.growth.run import expand
 from lesa_jax.growth.settings import ExpandSettings
 from lesa_jax.planning import methods
+from tests.support.settings import change, nest
 from tests.support.training import rows
 
 
 def settings(place: Path, output: str, **options) -> CompareSettings:
-    return CompareSettings(
+    return nest(
+        CompareSettings,
         model=str(place / "base"),
         text=place / "eval.txt",
         output=place / output,
@@ -258,7 +261,7 @@ def test_variants():
 )
 def test_bad_options_end_in_one_line_and_grow_nothing(place, tmp_path, options, message):
     with pytest.raises(InputError, match=message) as caught:
-        compare(replace(settings(place, "bad"), output=tmp_path / "out", **options))
+        compare(change(settings(place, "bad"), output=tmp_path / "out", **options))
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out" / "models").exists()
 
