@@ -4,12 +4,11 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from types import FrameType
 from typing import TypeVar
 
 import tyro
 
-from lesa_jax.base.errors import InputError
+from lesa_jax.base.errors import InputError, Interrupted
 
 Settings = TypeVar("Settings")
 Result = TypeVar("Result")
@@ -28,7 +27,7 @@ def run_command(
 
     Args:
       function: the command as a Python function of its settings.
-      settings: the frozen dataclass of options; its docstring is the help text.
+      settings: the frozen dataclass of options, in groups or not; its docstring is the help text.
       show: prints the result on stdout; may return another exit code than 0.
       argv: the options; by default the process's own.
       interrupted: what Ctrl-C leaves.
@@ -37,18 +36,17 @@ def run_command(
       The exit code: that of `show`, or 2 after an InputError (one line on stderr). Ctrl-C and SIGTERM end the process
       with 130.
     """
-    signal.signal(signal.SIGTERM, _interrupt)
+    # SIGTERM unwinds the stack as Ctrl-C does, so that half-written folders are removed.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     parsed = tyro.cli(settings, args=argv, config=(tyro.conf.OmitArgPrefixes,))
     try:
         return show(function(parsed)) or 0
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except Interrupted:
+        print(f"interrupted: {interrupted}", file=sys.stderr)
+        return INTERRUPTED
     except KeyboardInterrupt:
         print(f"interrupted: {interrupted}", file=sys.stderr, flush=True)
         os._exit(INTERRUPTED)  # an orderly exit would wait for the computation that XLA is in the middle of
-
-
-def _interrupt(signum: int, frame: FrameType | None) -> None:
-    """SIGTERM unwinds the stack as Ctrl-C does, so that half-written folders are removed."""
-    raise KeyboardInterrupt

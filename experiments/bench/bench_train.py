@@ -35,13 +35,14 @@ from lesa_jax.models.parts import output_tensor
 from lesa_jax.parallel.mesh import make_mesh
 from lesa_jax.planning.record import read_growth
 from lesa_jax.training.cost import token_cost
-from lesa_jax.training.optimizer import OptimizerSettings
+from lesa_jax.training.optimizer import Optimizer
 from lesa_jax.training.parameters import choose, load_model_leaves, make_leaves
+from lesa_jax.training.settings import AdamW
 from lesa_jax.training.sharding import leaf_shardings
 from lesa_jax.training.state import first_state, state_shardings
 from lesa_jax.training.step import Batch, Program, compile_step
 
-OPTIMIZER = OptimizerSettings(1e-4, "cosine", 3, 100, (0.9, 0.95), 0.1, 1.0)
+OPTIMIZER = Optimizer(AdamW(learning_rate=1e-4), steps=100)
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,14 @@ from typing import Any
 from convergence_report import write_report
 
 from lesa_jax.base.units import parse_count
-from lesa_jax.evaluation.run import EvaluateSettings, evaluate
+from lesa_jax.evaluation.run import evaluate
+from lesa_jax.evaluation.settings import EvaluateSettings
 from lesa_jax.growth.run import expand
 from lesa_jax.growth.settings import ExpandSettings
 from lesa_jax.tracking.log import METRICS, read_metrics
-from lesa_jax.training.report import TrainReport
+from lesa_jax.training.result import TrainReport
 from lesa_jax.training.run import train
-from lesa_jax.training.settings import TrainSettings
+from lesa_jax.training.settings import AdamW, BatchSettings, HeldOutSettings, KeepSettings, TrainSettings
 
 METHODS: dict[str, tuple[dict[str, Any] | None, str]] = {
     "LLaMA Pro": ({"method": "llama_pro", "placement": "top"}, "new"),
@@ -180,15 +181,13 @@ def variant(settings: Convergence, run: Run) -> TrainSettings:
         output=settings.work / f"{settings.name}-{slug}-{run.rate:g}-{run.seed}-{run.budget}",
         tokens=str(run.budget),
         train=trained,
-        batch_size=settings.batch_size,
-        sequence_length=settings.sequence_length,
-        learning_rate=run.rate,
         seed=run.seed,
-        eval_text=excerpt(settings, settings.eval_text, settings.eval_characters),
-        eval_every=every,
-        save_every=every,
-        keep=1,
-        token_cache=settings.work / f"tokens-{settings.name}",
+        batch=BatchSettings(batch_size=settings.batch_size, sequence_length=settings.sequence_length),
+        optimizer=AdamW(learning_rate=run.rate),
+        held_out=HeldOutSettings(
+            eval_text=excerpt(settings, settings.eval_text, settings.eval_characters), eval_every=every
+        ),
+        keeping=KeepSettings(save_every=every, keep=1, token_cache=settings.work / f"tokens-{settings.name}"),
     )
 
 
@@ -201,7 +200,7 @@ def excerpt(settings: Convergence, text: Path, characters: int) -> Path:
 
 
 def token_mflop(report: TrainReport) -> float:
-    return (report.forward_flops + report.backward_flops) / 1e6
+    return report.cost.total / 1e6
 
 
 def caption(settings: Convergence) -> str:

@@ -4,6 +4,7 @@ A folder is written under a hidden name beside its destination and gets its name
 disk, so whatever carries the final name is complete.
 """
 
+import errno
 import json
 import os
 import shutil
@@ -83,10 +84,14 @@ def write_json(path: Path, value: Any) -> None:
 
 
 @contextmanager
-def publish(output: Path) -> Iterator[Path]:
+def publish(output: Path, replace: bool = True) -> Iterator[Path]:
     """A hidden folder beside `output` that takes its name when the block ends well and vanishes when it does not.
 
     An earlier folder of that name is moved aside first and deleted last, so that the name is never half-written.
+
+    Args:
+      output: the folder to be made.
+      replace: without it, a folder that another process has made meanwhile stays, and this one vanishes.
     """
     output = output.resolve()
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -94,16 +99,48 @@ def publish(output: Path) -> Iterator[Path]:
     try:
         yield hidden
         hidden.chmod(0o777 & ~current_umask())  # mkdtemp's folders are private
+        for file in hidden.iterdir():
+            sync(file)
         sync(hidden)
-        old = hidden.with_name(hidden.name.replace(".partial-", ".replaced-"))
-        if output.exists():
-            output.rename(old)
-        hidden.rename(output)
-        sync(output.parent)
-        shutil.rmtree(old, ignore_errors=True)
+        if replace:
+            replace_folder(output, hidden)
+        else:
+            keep_first(output, hidden)
     except BaseException:
         shutil.rmtree(hidden, ignore_errors=True)
         raise
+
+
+def replace_folder(output: Path, hidden: Path) -> None:
+    """Gives `hidden` the name `output`, and removes what had it."""
+    old = hidden.with_name(hidden.name.replace(".partial-", ".replaced-"))
+    if output.exists():
+        output.rename(old)
+    hidden.rename(output)
+    sync(output.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def keep_first(output: Path, hidden: Path) -> None:
+    """Gives `hidden` the name `output`, or removes it where that folder is there by now."""
+    try:
+        hidden.rename(output)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            raise
+        shutil.rmtree(hidden, ignore_errors=True)
+    sync(output.parent)
+
+
+def nearest_folder(path: Path) -> Path:
+    """What there is of a path that is still to be made: itself, or the first of its parents that exists."""
+    path = path.resolve()
+    return next(place for place in (path, *path.parents) if place.exists())
+
+
+def free_space(path: Path) -> int:
+    """Bytes that can still be written on the disk of a path, which need not exist yet."""
+    return shutil.disk_usage(nearest_folder(path)).free
 
 
 def current_umask() -> int:

@@ -4,26 +4,24 @@ compare.json has the settings, models/ the grown checkpoints, rows/ what was mea
 (NAME-SEED.curve.json), runs/ the training runs, tokens/ the training data. Locks go with the process that holds them.
 """
 
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from lesa_jax import demo
-from lesa_jax.base.errors import InputError
-from lesa_jax.base.files import read_json, write_json, write_text
+from lesa_jax.base.files import write_text
+from lesa_jax.base.settings import deciding
+from lesa_jax.base.work_folder import Work
 from lesa_jax.comparison.settings import CompareSettings
 from lesa_jax.comparison.variants import BASE, Variant
 
-SETTINGS_FILE = "compare.json"
 START_LOCK = "start.lock"
 MODELS = "models"
-# Options that another call for the same output may change.
-FREE = ("output", "methods", "placements", "seeds", "keep_models")
+COMPARISON = Work("comparison", "compare.json", "no comparison", frozenset({START_LOCK}))
 
 
 def make_output(output: Path) -> None:
@@ -32,10 +30,7 @@ def make_output(output: Path) -> None:
     Raises:
       InputError: it holds something else than a comparison.
     """
-    if output.exists():
-        names = {path.name for path in output.iterdir()} if output.is_dir() else {""}
-        if names and names.isdisjoint({SETTINGS_FILE, START_LOCK}):
-            raise InputError(f"--output {output}: exists and is no comparison; choose another folder")
+    COMPARISON.earlier(output)
     output.mkdir(parents=True, exist_ok=True)
 
 
@@ -45,23 +40,15 @@ def start(settings: CompareSettings) -> CompareSettings:
     Raises:
       InputError: the folder holds a comparison with other settings.
     """
-    path = settings.output / SETTINGS_FILE
-    text = settings.output / "text.txt"
-    record = {name: value for name, value in asdict(settings).items() if name not in FREE}
-    record = json.loads(json.dumps(record, default=str))
-    if path.exists():
-        for name, value in read_json(path, "").items():
-            if record.get(name) != value:
-                option = f"--{name.replace('_', '-')}"
-                raise InputError(
-                    f"--output {settings.output}: its comparison has {option} {value}, now it is {record.get(name)}; "
-                    "go on with the same options, or choose another folder"
-                )
-    else:
-        (settings.output / "rows").mkdir(exist_ok=True)
+    output, text = settings.output, settings.output / "text.txt"
+    earlier = COMPARISON.earlier(output)
+    if earlier is None:
+        (output / "rows").mkdir(exist_ok=True)
         if settings.text is None:
             write_text(text, demo.evaluation_text())
-        write_json(path, record)
+        COMPARISON.keep(output, deciding(settings))
+    else:
+        COMPARISON.check_same(output, earlier, deciding(settings))
     return settings if settings.text is not None else replace(settings, text=text)
 
 

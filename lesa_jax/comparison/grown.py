@@ -48,7 +48,9 @@ def is_missing(settings: CompareSettings, variant: Variant, start: int) -> bool:
     if (model_folder(settings, variant, start) / GROWTH_FILE).exists():
         return False
     seeds = [seed for seed in range(settings.seeds) if variant.start(seed) == start]
-    trained = settings.train_data is None or all(curve_file(settings, variant, seed).exists() for seed in seeds)
+    trained = settings.training.train_data is None or all(
+        curve_file(settings, variant, seed).exists() for seed in seeds
+    )
     return not (trained and row_file(settings, variant, start).exists())
 
 

@@ -21,7 +21,7 @@ from lesa_jax.models.config import ModelConfig
 from lesa_jax.planning.record import read_growth
 from lesa_jax.tracking.log import METRICS, read_metrics
 from lesa_jax.training.run import train
-from lesa_jax.training.settings import TrainSettings
+from lesa_jax.training.settings import AdamW, BatchSettings, HeldOutSettings, KeepSettings, TrainSettings
 
 
 def measure(settings: CompareSettings, variant: Variant, failures: Mapping[Path, InputError]) -> Outcome:
@@ -85,40 +85,35 @@ def trained_curve(settings: CompareSettings, variant: Variant, seed: int) -> dic
     Returns:
       Its held-out losses with what was spent on them; None if a signal stopped it.
     """
-    assert settings.train_tokens is not None
-    assert settings.sequence_length is not None
-    folder = model_folder(settings, variant, seed)
-    every = parse_count("--eval-every", settings.eval_every) // (settings.batch_size * settings.sequence_length)
-    output = settings.output / "runs" / f"{variant.name}-{seed}"
-    run = train(
-        TrainSettings(
-            model=str(folder),
-            data=settings.train_data,
-            output=output,
-            tokens=settings.train_tokens,
-            train="all" if variant == BASE else settings.train,
-            batch_size=settings.batch_size,
-            sequence_length=settings.sequence_length,
-            learning_rate=settings.learning_rate,
-            seed=seed,
-            eval_text=settings.text,
-            eval_every=max(1, every),
-            save_every=max(1, every),
-            keep=1,
-            ppl_protocol=settings.ppl_protocol,
-            token_cache=settings.output / "tokens",
-            export="none",
-        )
-    )
+    run = train(run_settings(settings, variant, seed))
     if run.stopped:
         return None
+    output = Path(run.output)
     shutil.rmtree(output / "checkpoints")
-    flops = run.forward_flops + run.backward_flops
     return {
-        "step_flops": flops,
-        "backward_depth": run.backward_depth,
-        "points": [list(astuple(point)) for point in curve_points(output, flops)],
+        "step_flops": run.cost.total,
+        "backward_depth": run.cost.backward_depth,
+        "points": [list(astuple(point)) for point in curve_points(output, run.cost.total)],
     }
+
+
+def run_settings(settings: CompareSettings, variant: Variant, seed: int) -> TrainSettings:
+    """How one variant is trained."""
+    training, length = settings.training, settings.sequence_length
+    assert length is not None
+    every = max(1, parse_count("--eval-every", training.eval_every) // (training.batch_size * length))
+    return TrainSettings(
+        model=str(model_folder(settings, variant, seed)),
+        data=training.train_data,
+        output=settings.output / "runs" / f"{variant.name}-{seed}",
+        tokens=training.train_tokens,
+        train="all" if variant == BASE else training.train,
+        seed=seed,
+        batch=BatchSettings(batch_size=training.batch_size, sequence_length=length),
+        optimizer=AdamW(learning_rate=training.learning_rate),
+        held_out=HeldOutSettings(eval_text=settings.text, eval_every=every, ppl_protocol=settings.ppl_protocol),
+        keeping=KeepSettings(save_every=every, keep=1, token_cache=settings.output / "tokens", export="none"),
+    )
 
 
 def curve_points(output: Path, flops: float) -> list[Point]:

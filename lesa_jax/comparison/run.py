@@ -46,7 +46,7 @@ def compare(settings: CompareSettings) -> Comparison:
         job = replace(job, settings=start(job.settings))
         failures = grow_missing(job)
         outcomes = {variant: measure(job.settings, variant, failures) for variant in job.variants}
-    finished = job.settings.train_data is None or train_missing(job, outcomes)
+    finished = job.settings.training.train_data is None or train_missing(job, outcomes)
     if finished and not job.settings.keep_models:
         remove_models(job)
     return report(job, outcomes, stopped=not finished)
@@ -117,7 +117,7 @@ def report(job: Job, outcomes: Mapping[Variant, Outcome], stopped: bool = False)
 def with_curves(settings: CompareSettings, variant: Variant, outcome: Outcome) -> Outcome:
     """The outcome with the curves of all seeds that are trained by now."""
     paths = [curve_file(settings, variant, seed) for seed in range(settings.seeds)]
-    curves = [read_json(path, "") for path in paths if settings.train_data is not None and path.exists()]
+    curves = [read_json(path, "") for path in paths if settings.training.train_data is not None and path.exists()]
     if outcome.error is not None or not curves:
         return outcome
     return replace(
@@ -130,8 +130,8 @@ def with_curves(settings: CompareSettings, variant: Variant, outcome: Outcome) -
 
 def describe(job: Job, outcomes: tuple[Outcome, ...], stopped: bool) -> Comparison:
     """The outcomes with all that one needs to understand and to repeat them."""
-    settings = job.settings
-    tokens = None if settings.train_tokens is None else parse_count("--train-tokens", settings.train_tokens)
+    settings, training = job.settings, job.settings.training
+    tokens = None if training.train_tokens is None else parse_count("--train-tokens", training.train_tokens)
     trained = {"new": "the new layers", "new+norms": "the new layers and all norms", "all": "everything"}
     assert settings.model is not None
     assert settings.sequence_length is not None
@@ -140,9 +140,9 @@ def describe(job: Job, outcomes: tuple[Outcome, ...], stopped: bool) -> Comparis
         text=str(settings.text.name if settings.text else ""),
         protocol=settings.ppl_protocol,
         sequence_length=settings.sequence_length,
-        train_data=settings.train_data and Path(settings.train_data).name,
+        train_data=training.train_data and Path(training.train_data).name,
         train_tokens=tokens,
-        trained=None if tokens is None else f"{trained.get(settings.train, settings.train)}; of base everything",
+        trained=None if tokens is None else f"{trained.get(training.train, training.train)}; of base everything",
         seeds=tuple(range(settings.seeds)),
         outcomes=outcomes,
         command=job.command,

@@ -6,8 +6,6 @@ A store is a folder of four files: store.json, tokens.bin (uint16 where the voca
 
 import hashlib
 import json
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,7 +16,7 @@ import numpy as np
 from jaxtyping import Int, Integer, UInt8
 
 from lesa_jax.base.errors import InputError
-from lesa_jax.base.files import current_umask, read_json, sync, write_json
+from lesa_jax.base.files import publish, read_json, write_json
 from lesa_jax.checkpoint.tokenizer import check_vocabulary
 from lesa_jax.data.chat import Conversation, FastTokenizer, assistant_mask, chat_template, render
 from lesa_jax.data.sources import Record, cut_text, fingerprint, read_records, text_of
@@ -142,9 +140,7 @@ def _make_store(
     sequence_length: int,
 ) -> None:
     """Writes the store beside its place and renames it, unless another process was first."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    hidden = Path(tempfile.mkdtemp(prefix=f".{folder.name}.partial-", dir=folder.parent))
-    try:
+    with publish(folder, replace=False) as hidden:
         with ExitStack() as files:
             writer = _StoreWriter(hidden, stage == "sft", vocab_size, files)
             if stage == "sft":
@@ -153,18 +149,6 @@ def _make_store(
                 _write_texts(writer, records, tokenizer)
             meta = writer.meta()
         write_json(hidden / META, meta)
-        for file in hidden.iterdir():
-            sync(file)
-        hidden.chmod(0o777 & ~current_umask())  # mkdtemp's folders are private
-        sync(hidden)
-        try:
-            hidden.rename(folder)
-        except OSError:
-            if not (folder / META).exists():
-                raise
-        sync(folder.parent)
-    finally:
-        shutil.rmtree(hidden, ignore_errors=True)
 
 
 class _StoreWriter:

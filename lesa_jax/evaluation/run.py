@@ -1,14 +1,12 @@
-"""Perplexity of a checkpoint on a text: `python -m lesa_jax.evaluate --model DIR_OR_HUB_ID --text FILE`.
+"""Perplexity of a checkpoint on a text, from its settings to its result.
 
-Prints one JSON object. Computes in float32, on accelerators at full matrix precision, from weights kept in their
-stored dtype. `lesa_jax.metrics` defines the two protocols.
+Computes in float32, on accelerators at full matrix precision, from weights kept in their stored dtype.
 """
 
 import json
 import math
 import time
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
 from lesa_jax import demo
@@ -18,30 +16,9 @@ from lesa_jax.base.files import read_text
 from lesa_jax.checkpoint.hub import resolve_model
 from lesa_jax.checkpoint.tokenizer import load_tokenizer
 from lesa_jax.evaluation.perplexity import model_nll, perplexity_of
-from lesa_jax.evaluation.protocol import PplProtocol, token_rows
+from lesa_jax.evaluation.protocol import token_rows
+from lesa_jax.evaluation.settings import EvaluateSettings
 from lesa_jax.models.load import load_model
-
-
-@dataclass(frozen=True)
-class EvaluateSettings:
-    """Measure a checkpoint's perplexity on a text; llama, qwen2 and mistral models.
-
-    Without options: the demo model, on modules of Python's standard library that it has not seen.
-    """
-
-    model: str | None = None
-    """Folder with config.json and safetensors, or a hub id (org/name). By default the demo model."""
-    text: Path | None = None
-    """UTF-8 text file."""
-    ppl_protocol: PplProtocol = "corpus"
-    """corpus: exp(loss per token of the whole text). line: mean over lines of exp(loss of the line), as in LESA."""
-    sequence_length: int | None = None
-    """Tokens per window, or at most per line; by default 1024, or 2048 for lines, or fewer if the model has fewer
-    positions."""
-    batch_size: int = 8
-    """Windows or lines computed at once."""
-    revision: str | None = None
-    """Branch, tag or commit, for a hub id."""
 
 
 def evaluate(settings: EvaluateSettings) -> dict[str, Any]:

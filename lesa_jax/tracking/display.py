@@ -5,17 +5,21 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from lesa_jax.base.console import LiveProgress
 from lesa_jax.base.units import duration, short_rate
 
-PLAIN_INTERVAL = 10.0  # seconds between lines where there is no terminal
+PLAIN_INTERVAL = 10.0  # seconds between lines where no line can be redrawn
 BAR_WIDTH = 100  # columns of a terminal that has room for a bar beside the numbers
 TIMES_WIDTH = 16  # columns of the time spent and the time left
 
 
 class Display:
-    """How the run is going, on stderr: a bar on a terminal, elsewhere a line every ten seconds. A context manager."""
+    """How the run is going, on stderr. A context manager.
+
+    On a terminal and in a notebook it is one line that is redrawn; elsewhere there is a line every ten seconds.
+    """
 
     def __init__(
         self,
@@ -40,13 +44,12 @@ class Display:
         self.measured: tuple[int, float] | None = None
         self.eval_loss: float | int | None = None
         bar = [BarColumn(bar_width=None)] if self.console.width >= BAR_WIDTH else []
-        self.progress = Progress(
+        self.progress = LiveProgress(
             *bar,
             TextColumn("{task.description}"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=self.console,
-            disable=not self.console.is_terminal,
             expand=True,
             speed_estimate_period=1800.0,  # steps may take minutes; rich would forget the last one in between
         )

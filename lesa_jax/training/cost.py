@@ -6,6 +6,7 @@ weights have no third term; what lies below the first trained tensor has neither
 """
 
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -33,6 +34,7 @@ PEAKS = {
     "NVIDIA B200": 2250e12,
     "NVIDIA L4": 121e12,
 }
+TYPICAL_USE = 0.4  # of the peak, by a training step: for a first estimate
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,22 @@ def device_peak() -> float | None:
     kind = jax.devices()[0].device_kind
     matches = [name for name in PEAKS if kind.startswith(name)]
     return PEAKS[max(matches, key=len)] if matches else None
+
+
+def measured_peak(dtype: DTypeLike, size: int = 1024) -> float:
+    """Operations a second of a matrix product on one device."""
+    a = jnp.ones((size, size), dtype)
+    product = jax.jit(jnp.matmul)
+    product(a, a).block_until_ready()
+    started = time.perf_counter()
+    product(a, a).block_until_ready()
+    return 2 * size**3 / (time.perf_counter() - started)
+
+
+def estimate_seconds(cost: Cost, tokens: int, dtype: DTypeLike) -> float:
+    """About how long all devices take for a step of so many tokens, by the data sheet or, without one, by trying."""
+    peak = device_peak() or measured_peak(dtype)
+    return cost.total * tokens / (peak * jax.device_count() * TYPICAL_USE)
 
 
 @dataclass(frozen=True)

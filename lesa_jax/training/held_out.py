@@ -14,18 +14,18 @@ from lesa_jax.evaluation.perplexity import perplexity_of
 from lesa_jax.evaluation.protocol import token_rows
 from lesa_jax.models.decoder import head_weight, make_context
 from lesa_jax.models.losses import token_nll
-from lesa_jax.training.job import Job
+from lesa_jax.training.job import TrainJob
 from lesa_jax.training.segments import merge
 from lesa_jax.training.step import Program, hidden_states
 
 Evaluation = Callable[[Tree, Tree, int], float]  # trained and frozen tree, steps done -> mean loss in nats
 
 
-def make_evaluation(job: Job) -> Evaluation | None:
+def make_evaluation(job: TrainJob) -> Evaluation | None:
     """The mean loss of a predicted token of `--eval-text`, in nats, in the training's own dtype."""
     if job.eval_text is None:
         return None
-    protocol = job.settings.ppl_protocol
+    protocol = job.settings.held_out.ppl_protocol
     rows = token_rows(job.tokenizer, job.eval_text, protocol, job.config, job.sequence_length)
     # Several processes give the same rows, and every one of them needs all of the result.
     program = jax.jit(segment_nll, static_argnums=4, out_shardings=NamedSharding(job.mesh, P()))
@@ -34,7 +34,7 @@ def make_evaluation(job: Job) -> Evaluation | None:
         def nll_of(tokens_BxT: np.ndarray) -> Array:
             return program(trained, frozen, tokens_BxT, np.int32(step), job.program)
 
-        return perplexity_of(nll_of, rows, protocol, min(len(rows), job.settings.batch_size)).nll
+        return perplexity_of(nll_of, rows, protocol, min(len(rows), job.settings.batch.batch_size)).nll
 
     return evaluate
 

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 
 from lesa_jax.base.errors import InputError
-from lesa_jax.base.files import read_json, read_text, write_json
+from lesa_jax.base.files import read_json, read_text
+from lesa_jax.base.units import parse_count
 from lesa_jax.checkpoint.format import Kind
 from lesa_jax.checkpoint.hub import resolve_model
 from lesa_jax.checkpoint.integrity import fingerprint
@@ -28,19 +29,18 @@ from lesa_jax.parallel.mesh import make_mesh, parse_mesh
 from lesa_jax.planning.record import FILE as GROWTH_FILE
 from lesa_jax.planning.record import Growth, read_growth
 from lesa_jax.training.mask import Mask
-from lesa_jax.training.optimizer import OptimizerSettings
+from lesa_jax.training.optimizer import Optimizer
 from lesa_jax.training.parameters import Leaf, choose, make_leaves
 from lesa_jax.training.segments import Segment
-from lesa_jax.training.settings import TrainSettings, check_settings, fixed_settings, optimizer_settings
+from lesa_jax.training.settings import TrainSettings, check_settings
 from lesa_jax.training.sharding import check_mesh, leaf_shardings
 from lesa_jax.training.step import Program
 
-RUN_FILE = "run.json"
 STORED = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainJob:
     """A run, checked.
 
     Attributes:
@@ -54,7 +54,7 @@ class Job:
       segments, leaves: see `segments` and `parameters`.
       tokenizer: of the model.
       sequence_length: tokens.
-      optimizer: its settings, the number of steps among them.
+      optimizer: AdamW, and for how many steps.
       program: what is compiled.
       mesh, shardings: where everything lies.
       identity: of model and trained tensors; checkpoints of another one are refused.
@@ -72,16 +72,26 @@ class Job:
     leaves: tuple[Leaf, ...]
     tokenizer: Any
     sequence_length: int
-    optimizer: OptimizerSettings
+    optimizer: Optimizer
     program: Program
     mesh: Mesh
     shardings: dict[tuple[str, ...], NamedSharding]
     identity: str
     eval_text: str | None
 
+    @property
+    def frozen_dtype(self) -> jnp.dtype:
+        """Of the weights that are not trained."""
+        return jnp.dtype(self.program.dtype)
 
-def prepare(settings: TrainSettings) -> Job:
-    """Opens the model and checks every option against it and against an earlier run.
+    @property
+    def step_tokens(self) -> int:
+        """Tokens of one step, over all devices."""
+        return self.settings.batch.batch_size * self.sequence_length
+
+
+def make_train_job(settings: TrainSettings) -> TrainJob:
+    """Opens the model and checks every option against it.
 
     Raises:
       InputError: whatever is wrong, before anything is written.
@@ -103,16 +113,17 @@ def prepare(settings: TrainSettings) -> Job:
         trained = choose(settings.train, config, growth.plan if growth else None)
     tokenizer: Any = load_tokenizer(folder)
     check_vocabulary(max(tokenizer.get_vocab().values(), default=0), config.vocab_size)
-    length = row_length("corpus", config, settings.sequence_length)
+    batch, devices, eval_text = settings.batch, settings.devices, settings.held_out.eval_text
+    length = row_length("corpus", config, batch.sequence_length)
     segments, leaves = make_leaves(config, trained)
-    sizes = parse_mesh(settings.mesh, jax.device_count())
-    check_mesh(sizes, config, settings.batch_size // settings.accumulate)
+    sizes = parse_mesh(devices.mesh, jax.device_count())
+    check_mesh(sizes, config, batch.batch_size // batch.accumulate)
     mesh = make_mesh(sizes)
-    dtype = settings.dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
+    dtype = devices.dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
     model = json.dumps(hf_config, sort_keys=True) if checkpoint is None else fingerprint(checkpoint)
-    optimizer = optimizer_settings(settings, length)
+    optimizer = Optimizer(settings.optimizer, count_steps(settings, length))
     mask = make_mask(settings, growth, optimizer.steps)
-    job = Job(
+    return TrainJob(
         settings=settings,
         checkpoint=checkpoint,
         folder=folder,
@@ -125,14 +136,12 @@ def prepare(settings: TrainSettings) -> Job:
         tokenizer=tokenizer,
         sequence_length=length,
         optimizer=optimizer,
-        program=Program(config, segments, dtype, settings.remat, output_tensor(config) in trained, mask),
+        program=Program(config, segments, dtype, devices.remat, output_tensor(config) in trained, mask),
         mesh=mesh,
         shardings=leaf_shardings(leaves, mesh),
         identity=sha256(f"{model} {sorted(trained)}".encode()).hexdigest(),
-        eval_text=None if settings.eval_text is None else read_text("--eval-text", settings.eval_text),
+        eval_text=None if eval_text is None else read_text("--eval-text", eval_text),
     )
-    check_run(job)
-    return job
 
 
 def open_model(settings: TrainSettings) -> tuple[Checkpoint | None, Path, Mapping[str, Any]]:
@@ -146,6 +155,14 @@ def open_model(settings: TrainSettings) -> tuple[Checkpoint | None, Path, Mappin
     return checkpoint, folder, checkpoint.config
 
 
+def count_steps(settings: TrainSettings, sequence_length: int) -> int:
+    """The number of steps, as given or as so many tokens need."""
+    if settings.steps is not None:
+        return settings.steps
+    assert settings.tokens is not None
+    return max(1, parse_count("--tokens", settings.tokens) // (settings.batch.batch_size * sequence_length))
+
+
 def make_mask(settings: TrainSettings, growth: Growth | None, steps: int) -> Mask | None:
     """The mask that --mask-steps asks for; it must be gone at the end, for a checkpoint cannot hold one."""
     if settings.mask_steps == 0:
@@ -155,48 +172,3 @@ def make_mask(settings: TrainSettings, growth: Growth | None, steps: int) -> Mas
     if settings.mask_steps > steps:
         raise InputError(f"--mask-steps {settings.mask_steps}: must end within the run's {steps} steps")
     return Mask(growth.plan.new_layers, settings.mask_steps)
-
-
-def check_run(job: Job) -> None:
-    """Refuses an output that is something else, or a run with other settings, model or plan."""
-    output = job.settings.output
-    path = output / RUN_FILE
-    if not path.exists():
-        if job.settings.resume:
-            raise InputError(f"--resume: {output} holds no run to go on with; leave out --resume to start one")
-        if output.exists() and (not output.is_dir() or any(output.iterdir())):
-            raise InputError(f"--output {output}: exists and is not a run of lesa_jax.train; choose another folder")
-        return
-    earlier = read_json(path, "")
-    if earlier.get("identity") != job.identity:
-        raise InputError(
-            f"--output {output}: holds a run of another model, plan or --train; choose another folder for this one"
-        )
-    for name, value in record(job)["settings"].items():
-        if earlier["settings"].get(name) != value:
-            raise InputError(
-                f"--output {output}: its run has {name}={earlier['settings'].get(name)}, now it is {value}; go on with "
-                "the settings it began with, or choose another folder"
-            )
-
-
-def record(job: Job) -> dict[str, Any]:
-    """run.json: what a resumed run must share."""
-    settings = fixed_settings(job.settings) | {
-        "steps": job.optimizer.steps,
-        "sequence_length": job.sequence_length,
-        "dtype": job.program.dtype,
-    }
-    settings.pop("tokens")
-    return {"identity": job.identity, "settings": settings}
-
-
-def start_run(job: Job) -> None:
-    """Makes the run's folder, or leaves an earlier run's as it is."""
-    job.settings.output.mkdir(parents=True, exist_ok=True)
-    if jax.process_index() == 0 and not (job.settings.output / RUN_FILE).exists():
-        write_json(job.settings.output / RUN_FILE, record(job))
-
-
-def frozen_dtype(job: Job) -> jnp.dtype:
-    return jnp.dtype(job.program.dtype)

@@ -10,19 +10,20 @@ from lesa_jax.parallel.mesh import BATCH
 from lesa_jax.parallel.stop import stop_signal
 from lesa_jax.training.checkpoints import Checkpoints
 from lesa_jax.training.held_out import Evaluation
-from lesa_jax.training.job import Job
+from lesa_jax.training.job import TrainJob
 from lesa_jax.training.recorder import recorder
-from lesa_jax.training.state import Run
+from lesa_jax.training.start import Run
 from lesa_jax.training.step import Batch, compile_step
 
 
-def loop(job: Job, run: Run, loader: Loader, checkpoints: Checkpoints, evaluation: Evaluation | None) -> bool:
+def loop(job: TrainJob, run: Run, loader: Loader, checkpoints: Checkpoints, evaluation: Evaluation | None) -> bool:
     """Trains to the end, or until asked to stop; returns whether it was stopped.
 
     A step's numbers are fetched when the next one is on its way, so that the devices never wait for the host. But
     nothing is saved before they are seen to be finite.
     """
-    settings, total = job.settings, job.optimizer.steps
+    total, eval_every = job.optimizer.steps, job.settings.held_out.eval_every
+    save_every = job.settings.keeping.save_every
     step_program = compile_step(job.program, job.optimizer, run.placed, job.mesh)
     done = saved = int(run.state.step)
     with stop_signal() as stop, recorder(job, run, evaluation) as record:
@@ -33,8 +34,8 @@ def loop(job: Job, run: Run, loader: Loader, checkpoints: Checkpoints, evaluatio
             run.state, metrics = step_program(run.state, run.frozen, batch)
             done += 1
             record.step(done, metrics)
-            to_measure = evaluation is not None and (done % settings.eval_every == 0 or done == total)
-            to_save = done % settings.save_every == 0 or done == total
+            to_measure = evaluation is not None and (done % eval_every == 0 or done == total)
+            to_save = done % save_every == 0 or done == total
             if to_measure or to_save:
                 record.catch_up(to_measure)
             if to_save:
@@ -47,11 +48,11 @@ def loop(job: Job, run: Run, loader: Loader, checkpoints: Checkpoints, evaluatio
     return done < total
 
 
-def device_batch(job: Job, rows: dict[str, np.ndarray]) -> Batch:
+def device_batch(job: TrainJob, rows: dict[str, np.ndarray]) -> Batch:
     """A loader's batch [sequences, tokens] as a global one [accumulate, sequences, tokens] on the mesh."""
     sharding = NamedSharding(job.mesh, P(None, BATCH))
-    parts = job.settings.accumulate
-    shape = (parts, job.settings.batch_size // parts, job.sequence_length)
+    parts = job.settings.batch.accumulate
+    shape = (parts, job.settings.batch.batch_size // parts, job.sequence_length)
 
     def place(x: np.ndarray) -> jax.Array:
         local = np.ascontiguousarray(x).reshape(parts, -1, x.shape[-1])
@@ -66,7 +67,7 @@ def device_batch(job: Job, rows: dict[str, np.ndarray]) -> Batch:
     )
 
 
-def save(job: Job, run: Run, loader: Loader, checkpoints: Checkpoints, step: int) -> None:
+def save(job: TrainJob, run: Run, loader: Loader, checkpoints: Checkpoints, step: int) -> None:
     """A checkpoint of the state and of where data and measurements stand."""
     facts = {
         "identity": job.identity,

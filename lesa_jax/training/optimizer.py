@@ -1,36 +1,38 @@
 """AdamW and its learning rate."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from lesa_jax.checkpoint.names import Tree
 from lesa_jax.training.segments import SEGMENTS
+from lesa_jax.training.settings import AdamW
 
-Schedule = Literal["cosine", "linear", "wsd"]
+WARMUP = 0.03  # the share of all steps that the learning rate rises in, unless it is given
 WSD_DECAY = 0.2  # the share of a warm-up-stable-decay run that decays (arXiv 2405.18392)
 
 
 @dataclass(frozen=True)
-class OptimizerSettings:
-    """AdamW and its learning rate over `steps` steps."""
+class Optimizer:
+    """AdamW over `steps` steps."""
 
-    learning_rate: float
-    schedule: Schedule
-    warmup: int
+    settings: AdamW
     steps: int
-    betas: tuple[float, float]
-    weight_decay: float
-    clip: float
+
+    @property
+    def warmup(self) -> int:
+        """Steps in which the learning rate rises."""
+        warmup = self.settings.warmup
+        return min(self.steps, round(WARMUP * self.steps) if warmup is None else warmup)
 
 
-def learning_rate(settings: OptimizerSettings) -> optax.Schedule:
+def learning_rate(optimizer: Optimizer) -> optax.Schedule:
     """Step number to learning rate: linear warm-up from 0, then cosine or linear to 0, or constant and linear to 0."""
-    peak, warmup = settings.learning_rate, settings.warmup
-    rest = max(1, settings.steps - warmup)
-    match settings.schedule:
+    peak, warmup = optimizer.settings.learning_rate, optimizer.warmup
+    rest = max(1, optimizer.steps - warmup)
+    match optimizer.settings.schedule:
         case "cosine":
             after = optax.cosine_decay_schedule(peak, rest)
         case "linear":
@@ -42,13 +44,14 @@ def learning_rate(settings: OptimizerSettings) -> optax.Schedule:
     return optax.join_schedules([optax.linear_schedule(peak / (warmup + 1), peak, max(1, warmup)), after], [warmup])
 
 
-def make_optimizer(settings: OptimizerSettings) -> optax.GradientTransformation:
+def make_transformation(optimizer: Optimizer) -> optax.GradientTransformation:
     """Clip by the trained leaves' global norm, AdamW, no decay for norms and biases."""
+    settings = optimizer.settings
     return optax.chain(
         optax.clip_by_global_norm(settings.clip),
         optax.scale_by_adam(*settings.betas, eps=1e-8),
         optax.add_decayed_weights(settings.weight_decay, mask=decayed),
-        optax.scale_by_learning_rate(learning_rate(settings)),
+        optax.scale_by_learning_rate(learning_rate(optimizer)),
     )
 
 

@@ -11,12 +11,12 @@ from lesa_jax.tracking.display import Display
 from lesa_jax.tracking.log import RunLog
 from lesa_jax.training.cost import device_peak, token_cost
 from lesa_jax.training.held_out import Evaluation
-from lesa_jax.training.job import Job
-from lesa_jax.training.state import Run
+from lesa_jax.training.job import TrainJob
+from lesa_jax.training.start import Run
 
 
 @contextmanager
-def recorder(job: Job, run: Run, evaluation: Evaluation | None) -> Iterator["Recorder"]:
+def recorder(job: TrainJob, run: Run, evaluation: Evaluation | None) -> Iterator["Recorder"]:
     """A recorder for this process: the first one writes, all of them check and measure."""
     if jax.process_index() > 0:
         yield Recorder(job, run, evaluation, None, None)
@@ -29,7 +29,9 @@ def recorder(job: Job, run: Run, evaluation: Evaluation | None) -> Iterator["Rec
 class Recorder:
     """Fetches the metrics of steps, checks them, measures the held-out loss, and writes both down."""
 
-    def __init__(self, job: Job, run: Run, evaluation: Evaluation | None, log: RunLog | None, display: Display | None):
+    def __init__(
+        self, job: TrainJob, run: Run, evaluation: Evaluation | None, log: RunLog | None, display: Display | None
+    ):
         self.run, self.evaluation, self.log, self.display = run, evaluation, log, display
         self.seed = job.settings.seed
         self.clock = Clock(job)
@@ -82,8 +84,8 @@ class Recorder:
 class Clock:
     """Tokens a second and model FLOPs utilisation, from one fetched step to the next."""
 
-    def __init__(self, job: Job):
-        self.step_tokens = job.settings.batch_size * job.sequence_length
+    def __init__(self, job: TrainJob):
+        self.step_tokens = job.step_tokens
         self.cost = token_cost(job.config, job.leaves, job.sequence_length).total
         peak = device_peak()
         self.peak = None if peak is None else peak * jax.device_count()

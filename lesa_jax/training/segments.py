@@ -11,7 +11,7 @@ under `tree["segments"][segment][place]`, numbers as strings, stacked; the rest 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import numpy as np
@@ -22,8 +22,8 @@ from lesa_jax.checkpoint.names import Tree
 from lesa_jax.models.attention import layer_windows
 from lesa_jax.models.config import ModelConfig
 from lesa_jax.models.decoder import Context, block
+from lesa_jax.training.settings import Remat
 
-Remat = Literal["none", "block", "full"]
 SEGMENTS = "segments"  # where the layers lie in a tree in training
 LONGEST_PATTERN = 8
 

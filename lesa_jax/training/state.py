@@ -1,8 +1,6 @@
 """What a training step changes, and where it lies."""
 
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import flax.struct
@@ -14,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from lesa_jax.checkpoint.names import Tree
-from lesa_jax.training.optimizer import OptimizerSettings, make_optimizer
+from lesa_jax.training.optimizer import Optimizer, make_transformation
 
 
 @flax.struct.dataclass
@@ -32,51 +30,40 @@ def state_shardings(
     params: Mapping[str, Any],
     shardings: Mapping[tuple[str, ...], NamedSharding],
     mesh: Mesh,
-    settings: OptimizerSettings,
+    optimizer: Optimizer,
 ) -> TrainState:
     """Where every leaf of the state lies: moments with their parameters, numbers everywhere."""
     everywhere = NamedSharding(mesh, P())
     placed = unflatten_dict({path: shardings[path] for path in flatten_dict(params)})
-    optimizer = make_optimizer(settings)
+    transformation = make_transformation(optimizer)
     moments = optax.tree.map_params(
-        optimizer,
+        transformation,
         lambda _, sharding: sharding,
-        jax.eval_shape(optimizer.init, params),
+        jax.eval_shape(transformation.init, params),
         placed,
         transform_non_params=lambda _: everywhere,
     )
     return TrainState(everywhere, placed, moments, everywhere)
 
 
-def first_state(params: Tree, settings: OptimizerSettings, placed: TrainState) -> TrainState:
+def first_state(params: Tree, optimizer: Optimizer, placed: TrainState) -> TrainState:
     """The state before the first step; consumes `params`."""
 
     def start(params: Tree) -> TrainState:
-        return TrainState(jnp.zeros((), jnp.int32), params, make_optimizer(settings).init(params), jnp.array(True))
+        return TrainState(
+            jnp.zeros((), jnp.int32), params, make_transformation(optimizer).init(params), jnp.array(True)
+        )
 
     return jax.jit(start, out_shardings=placed, donate_argnums=0)(params)
 
 
-def abstract_state(params: Tree, settings: OptimizerSettings, placed: TrainState) -> TrainState:
+def abstract_state(params: Tree, optimizer: Optimizer, placed: TrainState) -> TrainState:
     """Shapes and shardings of a state, for `Checkpoints.restore`; computes nothing.
 
     Args:
       params: the trained tree, or its shapes.
-      settings: of the optimiser.
+      optimizer: what its moments are of.
       placed: where every leaf of the state lies.
     """
-    state = jax.eval_shape(lambda params: first_state(params, settings, placed), params)
+    state = jax.eval_shape(lambda params: first_state(params, optimizer, placed), params)
     return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, placed)
-
-
-@dataclass
-class Run:
-    """A run under way. `state` is given away and replaced in every step."""
-
-    state: TrainState
-    frozen: Tree
-    placed: TrainState
-    loader_state: dict[str, Any] | None = None
-    first_eval: float | None = None
-    last_eval: float | None = None
-    started: float = field(default_factory=time.monotonic)

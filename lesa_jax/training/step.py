@@ -21,8 +21,9 @@ from lesa_jax.models.config import ModelConfig
 from lesa_jax.models.decoder import Context, embed, final_norm, head_weight, make_context
 from lesa_jax.models.losses import summed_nll
 from lesa_jax.training.mask import Mask
-from lesa_jax.training.optimizer import OptimizerSettings, learning_rate, make_optimizer
-from lesa_jax.training.segments import Remat, Segment, merge, run_segments
+from lesa_jax.training.optimizer import Optimizer, learning_rate, make_transformation
+from lesa_jax.training.segments import Segment, merge, run_segments
+from lesa_jax.training.settings import Remat
 from lesa_jax.training.state import TrainState
 
 
@@ -109,7 +110,7 @@ def train_step(
     frozen: Tree,
     batch: Batch,
     program: Program,
-    settings: OptimizerSettings,
+    optimizer: Optimizer,
 ) -> tuple[TrainState, dict[str, Array]]:
     """The next state, and this step's loss, grad_norm, learning_rate, tokens (counted) and sound.
 
@@ -119,7 +120,7 @@ def train_step(
     loss, tokens, gradient = mean_gradient(state.params, frozen, batch, program, state.step + 1)
     norm = optax.tree.norm(gradient)
     sound = state.sound & jnp.isfinite(loss) & jnp.isfinite(norm)
-    updates, moments = make_optimizer(settings).update(gradient, state.optimizer, state.params)
+    updates, moments = make_transformation(optimizer).update(gradient, state.optimizer, state.params)
     params = optax.apply_updates(state.params, updates)
     params, moments = jax.tree.map(
         lambda new, old: jnp.where(sound, new, old), (params, moments), (state.params, state.optimizer)
@@ -127,7 +128,7 @@ def train_step(
     metrics = {
         "loss": loss,
         "grad_norm": norm,
-        "learning_rate": learning_rate(settings)(state.step),
+        "learning_rate": learning_rate(optimizer)(state.step),
         "tokens": tokens,
         "sound": sound,
     }
@@ -135,7 +136,7 @@ def train_step(
 
 
 def compile_step(
-    program: Program, settings: OptimizerSettings, placed: TrainState, mesh: Mesh
+    program: Program, optimizer: Optimizer, placed: TrainState, mesh: Mesh
 ) -> Callable[[TrainState, Tree, Batch], tuple[TrainState, dict[str, Array]]]:
     """`train_step` as one program that reuses the state's memory, its results pinned to the mesh.
 
@@ -143,8 +144,8 @@ def compile_step(
     """
     step = jax.jit(
         train_step,  # itself, no function made here: JAX finds programs by the function
-        static_argnames=("program", "settings"),
+        static_argnames=("program", "optimizer"),
         donate_argnums=0,
         out_shardings=(placed, NamedSharding(mesh, P())),
     )
-    return functools.partial(step, program=program, settings=settings)
+    return functools.partial(step, program=program, optimizer=optimizer)

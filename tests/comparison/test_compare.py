@@ -31,16 +31,19 @@ from lesa_jax.comparison.result import Comparison, Outcome
 from lesa_jax.comparison.run import compare
 from lesa_jax.comparison.settings import CompareSettings
 from lesa_jax.comparison.variants import BASE, variants
-from lesa_jax.evaluation.run import EvaluateSettings, evaluate
+from lesa_jax.evaluation.run import evaluate
+from lesa_jax.evaluation.settings import EvaluateSettings
 from lesa_jax.growth.run import expand
 from lesa_jax.growth.settings import ExpandSettings
 from lesa_jax.planning import methods
 from lesa_jax.training import loop
+from tests.support.settings import change, nest
 from tests.support.training import rows
 
 
 def settings(place: Path, output: str, **options) -> CompareSettings:
-    return CompareSettings(
+    return nest(
+        CompareSettings,
         model=str(place / "base"),
         text=place / "eval.txt",
         output=place / output,
@@ -343,7 +346,7 @@ def test_only_random_variants_start_from_a_model_for_each_seed():
 )
 def test_bad_options_end_in_one_line_and_grow_nothing(place, tmp_path, options, message):
     with pytest.raises(InputError, match=message) as caught:
-        compare(replace(settings(place, "bad"), output=tmp_path / "out", **options))
+        compare(change(settings(place, "bad"), output=tmp_path / "out", **options))
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out" / "models").exists()
 

@@ -13,7 +13,7 @@ from lesa_jax import demo
 from lesa_jax.base.errors import InputError
 from lesa_jax.data import open_data, sources, tokens
 from lesa_jax.data.tokens import TokenStore, store_key, token_store
-from tests.data.test_chat import CHATML, INST, TALK, small_tokenizer
+from tests.support.tokenizers import CHATML, INST, TALK, small_tokenizer
 
 TEXTS = ["the user", "the good words, 123 and\n\nothers", "ü机"]
 

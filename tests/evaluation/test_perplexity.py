@@ -19,7 +19,8 @@ from lesa_jax.command import run_command
 from lesa_jax.evaluation import perplexity as metrics
 from lesa_jax.evaluation.perplexity import model_nll, perplexity_of
 from lesa_jax.evaluation.protocol import token_rows
-from lesa_jax.evaluation.run import EvaluateSettings, evaluate, evaluate_text, show
+from lesa_jax.evaluation.run import evaluate, evaluate_text, show
+from lesa_jax.evaluation.settings import EvaluateSettings
 from lesa_jax.models.config import ModelConfig
 from lesa_jax.models.load import load_model
 
@@ -42,7 +43,7 @@ def torch_row_losses(folder: Path, rows: list[list[int]]) -> list[float]:
 
 
 def torch_perplexity(folder: Path, protocol: str) -> float:
-    """The definitions of `lesa_jax.metrics`, written down a second time."""
+    """The definitions of `lesa_jax.evaluation.protocol`, written down a second time."""
     tokenizer = hf.AutoTokenizer.from_pretrained(folder)
     if protocol == "corpus":
         ids = tokenizer(text())["input_ids"]

@@ -1,4 +1,4 @@
-"""Run by test_sharded_training in processes of their own: a short training on each mesh that is named.
+"""Run by tests/training/test_sharding.py in processes of their own: a short training on each mesh that is named.
 
     python -m tests.support.mesh_losses FOLDER MESH...
 
@@ -13,7 +13,7 @@ import jax
 
 from lesa_jax.parallel.processes import join_processes
 from lesa_jax.training.run import train
-from lesa_jax.training.settings import TrainSettings
+from tests.support.settings import train_settings
 
 
 def main(folder: Path, meshes: list[str]) -> None:
@@ -22,21 +22,9 @@ def main(folder: Path, meshes: list[str]) -> None:
         join_processes()
     for mesh in meshes:
         output = folder / f"run-{jax.process_count()}-{jax.device_count()}-{mesh}"
-        settings = TrainSettings(
-            model=str(folder / "grown"),
-            data=str(folder / "data.jsonl"),
-            output=output,
-            steps=4,
-            batch_size=16,
-            accumulate=2,
-            sequence_length=32,
-            learning_rate=1e-2,
-            eval_text=folder / "eval.txt",
-            eval_every=2,
-            mesh=mesh,
-            token_cache=folder / f"tokens-{jax.process_index()}",
-        )
-        train(settings)
+        changes = {"steps": 4, "batch_size": 16, "accumulate": 2, "eval_every": 2, "mesh": mesh}
+        tokens = folder / f"tokens-{jax.process_index()}"
+        train(train_settings(folder, output.name, token_cache=tokens, save_every=500, **changes))
         if jax.process_index() == 0:
             rows = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
             print(json.dumps({name: [row[name] for row in rows] for name in ("loss", "eval_loss", "grad_norm")}))

@@ -9,7 +9,8 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from lesa_jax.base.errors import InputError
-from lesa_jax.evaluation.run import EvaluateSettings, evaluate
+from lesa_jax.evaluation.run import evaluate
+from lesa_jax.evaluation.settings import EvaluateSettings
 from lesa_jax.models.decoder import block, embed, final_norm, head_weight, make_context
 from lesa_jax.models.load import load_model
 from lesa_jax.models.losses import token_nll
@@ -17,10 +18,10 @@ from lesa_jax.models.parts import layers_of
 from lesa_jax.training.mask import Mask
 from lesa_jax.training.run import train
 from lesa_jax.training.step import Program, mean_gradient
+from tests.support.settings import train_settings
 from tests.support.tiny import tiny
 from tests.support.training import rows
-from tests.training.test_frozen_training import PLANS, by_name, full_by_name, packed, pieces
-from tests.training.test_train import settings
+from tests.support.trees import PLANS, by_name, full_by_name, packed, pieces
 
 SLOW = pytest.mark.slow
 
@@ -75,7 +76,7 @@ def test_loss_and_gradient_are_those_of_the_mask_written_out(train, plan, step):
 
 
 def test_a_run_begins_as_the_original_and_ends_as_a_plain_model(place):
-    train(settings(place, "masked", mask_steps=4))
+    train(train_settings(place, "masked", mask_steps=4))
     measured = [row["eval_loss"] for row in rows(place / "masked") if row["eval_loss"] is not None]
     options = {"text": place / "eval.txt", "sequence_length": 32}
     assert measured[0] == pytest.approx(evaluate(EvaluateSettings(str(place / "base"), **options))["nll"], rel=1e-5)
@@ -95,4 +96,4 @@ def test_a_run_begins_as_the_original_and_ends_as_a_plain_model(place):
 def test_masks_that_cannot_be(place, changes, message):
     changes = changes | ({"model": str(place / "base")} if "model" in changes else {})
     with pytest.raises(InputError, match=message):
-        train(settings(place, "refused", **changes))
+        train(train_settings(place, "refused", **changes))

@@ -5,11 +5,12 @@ from dataclasses import replace
 import pytest
 from jax.sharding import PartitionSpec as P
 
+from lesa_jax.base.errors import InputError
 from lesa_jax.checkpoint.reader import open_checkpoint
 from lesa_jax.models.config import ModelConfig
 from lesa_jax.models.shapes import model_tensors
 from lesa_jax.training.parameters import make_leaves
-from lesa_jax.training.sharding import leaf_spec
+from lesa_jax.training.sharding import check_mesh, leaf_spec
 from tests.support.tiny import tiny
 
 OUTSIDE = {"model.embed_tokens.weight": P("tensor", "fsdp"), "model.norm.weight": P()}
@@ -64,3 +65,11 @@ def test_an_axis_that_does_not_divide_is_left_out():
     found = specs(config, {"data": 1, "fsdp": 2, "tensor": 2})
     odd = {"model.embed_tokens.weight": P(None, "fsdp"), "lm_head.weight": P(None, "fsdp")}
     assert found == OUTSIDE | LAYER | odd
+
+
+def test_a_mesh_must_divide_heads_and_batch():
+    config = ModelConfig.from_hf(open_checkpoint(tiny("llama")).config)  # 4 heads, 2 of them for keys
+    with pytest.raises(InputError, match="tensor=4 does not divide the model's num_key_value_heads 2"):
+        check_mesh({"data": 1, "fsdp": 1, "tensor": 4}, config, 8)
+    with pytest.raises(InputError, match="6 sequences, which data x fsdp = 4"):
+        check_mesh({"data": 2, "fsdp": 2, "tensor": 2}, config, 6)

@@ -14,13 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lesa_jax.base.errors import InputError
 from lesa_jax.checkpoint.reader import open_checkpoint, read
-from lesa_jax.models.config import ModelConfig
-from lesa_jax.parallel.mesh import parse_mesh
-from lesa_jax.parallel.processes import join_processes
-from lesa_jax.training.sharding import check_mesh
-from tests.support.tiny import tiny
 from tests.support.training import OPTIONS, finish, losses, rows, start
 
 FACTORISATIONS = [
@@ -141,35 +135,3 @@ def test_checkpoints_of_eight_devices_go_on_with_two_and_one(place):
         for name in ("model.layers.2.mlp.up_proj.weight", "model.layers.4.self_attn.q_proj.weight"):
             ours, theirs = (read(open_checkpoint(run / "final"), name) for run in (output, whole))
             assert np.linalg.norm(ours - theirs) < 1e-3 * np.linalg.norm(theirs)
-
-
-@pytest.mark.parametrize(
-    ("text", "devices", "sizes"),
-    [
-        ("data=1,fsdp=-1,tensor=1", 8, {"data": 1, "fsdp": 8, "tensor": 1}),
-        ("tensor=2,data=-1", 8, {"data": 4, "fsdp": 1, "tensor": 2}),
-        ("fsdp=4", 4, {"data": 1, "fsdp": 4, "tensor": 1}),
-    ],
-)
-def test_mesh_is_read(text, devices, sizes):
-    assert parse_mesh(text, devices) == sizes
-
-
-@pytest.mark.parametrize("text", ["fsdp=3", "fsdp=-1,data=-1", "model=8", "fsdp", "fsdp=0", "tensor=2"])
-def test_a_mesh_that_is_none_is_refused(text):
-    with pytest.raises(InputError, match=r"^--mesh"):
-        parse_mesh(text, 8)
-
-
-def test_a_mesh_must_divide_heads_and_batch():
-    config = ModelConfig.from_hf(open_checkpoint(tiny("llama")).config)  # 4 heads, 2 of them for keys
-    with pytest.raises(InputError, match="tensor=4 does not divide the model's num_key_value_heads 2"):
-        check_mesh({"data": 1, "fsdp": 1, "tensor": 4}, config, 8)
-    with pytest.raises(InputError, match="6 sequences, which data x fsdp = 4"):
-        check_mesh({"data": 2, "fsdp": 2, "tensor": 2}, config, 6)
-
-
-def test_half_a_set_of_coordinates_is_refused(monkeypatch):
-    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "localhost:1")
-    with pytest.raises(InputError, match="JAX_NUM_PROCESSES is not set"):
-        join_processes()

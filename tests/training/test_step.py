@@ -8,66 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from flax.traverse_util import flatten_dict, unflatten_dict
-from hypothesis import given
-from hypothesis import strategies as st
+from flax.traverse_util import unflatten_dict
 
-from lesa_jax.base.errors import InputError
-from lesa_jax.checkpoint.reader import open_checkpoint
 from lesa_jax.models.config import ModelConfig
 from lesa_jax.models.decoder import forward, head_weight
 from lesa_jax.models.load import load_model
 from lesa_jax.models.losses import token_nll
-from lesa_jax.models.parts import output_tensor
 from lesa_jax.parallel.mesh import make_mesh
-from lesa_jax.planning.placement import insert, make_plan
-from lesa_jax.planning.plan import Plan
-from lesa_jax.training.optimizer import OptimizerSettings, learning_rate
-from lesa_jax.training.parameters import choose, load_model_leaves, make_leaves
-from lesa_jax.training.segments import Segment, find_segments, merge
-from lesa_jax.training.sharding import leaf_shardings
+from lesa_jax.training.optimizer import learning_rate
 from lesa_jax.training.state import first_state, state_shardings
-from lesa_jax.training.step import Batch, Program, compile_step, mean_gradient
-from tests.support.tiny import RUNNING, family_of, tiny
-
-OPTIMIZER = OptimizerSettings(1e-2, "cosine", 1, 8, (0.9, 0.95), 0.1, 0.5)
-MESH = {"data": 1, "fsdp": 1, "tensor": 1}
-PLANS = {
-    "top": make_plan(4, "lesa", layers=6),  # tiny models have 6 layers
-    "irregular": insert(3, [0, 1]),
-    "stacked": make_plan(4, "solar", layers=6),
-}
-
-
-def packed(vocab: int, batch: int = 2, tokens: int = 24, parts: int = 1) -> Batch:
-    """Rows of two documents each and some padding."""
-    rng = np.random.default_rng(0)
-    shape = (parts, batch, tokens)
-    ids = rng.integers(0, vocab, (*shape[:2], tokens + 1)).astype(np.int32)
-    documents = np.ones(shape, np.int32)
-    documents[..., 10:] = 2
-    documents[..., 21:] = 0
-    positions = np.where(np.arange(tokens) < 10, np.arange(tokens), np.arange(tokens) - 10)
-    weights = np.ones(shape, np.float32)
-    weights[..., [9, 20, 21, 22, 23]] = 0
-    fields = ids[..., :-1], ids[..., 1:], documents, np.broadcast_to(positions.astype(np.int32), shape), weights
-    return Batch(*map(jnp.asarray, fields))
-
-
-def pieces(family: str, train: str, plan: Plan | None, remat: str = "none"):
-    checkpoint = open_checkpoint(tiny(family))
-    config = ModelConfig.from_hf(checkpoint.config)
-    trained = choose(train, config, plan)
-    segments, leaves = make_leaves(config, trained)
-    shardings = leaf_shardings(leaves, make_mesh(MESH))
-    trees = load_model_leaves(checkpoint, leaves, shardings, jnp.float32)
-    return (
-        trees,
-        Program(config, segments, "float32", remat, output_tensor(config) in trained),
-        leaves,
-        shardings,
-        trained,
-    )
+from lesa_jax.training.step import Batch, compile_step, mean_gradient
+from tests.support.tiny import tiny
+from tests.support.trees import MESH, OPTIMIZER, PLANS, by_name, full_by_name, packed, pieces
 
 
 def full_loss(params, batch: Batch, config: ModelConfig):
@@ -80,27 +32,6 @@ def full_loss(params, batch: Batch, config: ModelConfig):
             nll = token_nll(hidden, head_weight(params, config), targets)
             total = total + jnp.sum(nll * batch.weights[0, row : row + 1, start:stop])
     return total / jnp.sum(batch.weights)
-
-
-def by_name(tree, leaves) -> dict[str, np.ndarray]:
-    arrays = flatten_dict(tree)
-    tensors = {}
-    for leaf in leaves:
-        if leaf.path in arrays:
-            rows = np.asarray(arrays[leaf.path])
-            tensors |= dict(zip(leaf.names, rows if leaf.stacked else [rows], strict=True))
-    return tensors
-
-
-def full_by_name(tree, config: ModelConfig) -> dict[str, np.ndarray]:
-    tensors = {}
-    for path, array in flatten_dict(tree, sep=".").items():
-        if path.startswith("model.layers."):
-            kind = path.removeprefix("model.layers.")
-            tensors |= {f"model.layers.{i}.{kind}": np.asarray(row) for i, row in enumerate(array)}
-        else:
-            tensors[path] = np.asarray(array)
-    return tensors
 
 
 CASES = [
@@ -150,7 +81,7 @@ def test_steps_are_those_of_a_masked_full_model():
     params = {name: jnp.asarray(x, jnp.float32) for name, x in full_by_name(params, config).items()}
     reference = {name: params[name] for name in chosen}
     optimizer = optax.chain(
-        optax.clip_by_global_norm(OPTIMIZER.clip),
+        optax.clip_by_global_norm(OPTIMIZER.settings.clip),
         optax.adamw(
             learning_rate(OPTIMIZER), 0.9, 0.95, weight_decay=0.1, mask={n: params[n].ndim > 1 for n in chosen}
         ),
@@ -211,78 +142,3 @@ def test_a_loss_that_is_not_finite_changes_nothing_from_then_on():
         assert bool(metrics["sound"]) == sound
     for before, after in zip(jax.tree.leaves(trained), jax.tree.leaves(state.params), strict=True):
         np.testing.assert_array_equal(before, after)
-
-
-@given(st.lists(st.sampled_from("abc"), max_size=40))
-def test_segments_cover_the_layers_once_and_in_order(groups):
-    segments = find_segments(groups)
-    order = []
-    for segment in segments:
-        places = [segment.layers(place) for place in range(segment.width)]
-        order += [layer for row in zip(*places, strict=True) for layer in row]
-        for layers in places:
-            assert len({groups[layer] for layer in layers}) == 1
-    assert order == list(range(len(groups)))
-
-
-@pytest.mark.parametrize(
-    ("groups", "expected"),
-    [
-        ("o" * 8 + "no" * 8, (Segment(0, 1, 8), Segment(8, 2, 8))),
-        ("oon" * 8, (Segment(0, 3, 8),)),
-        ("o" * 24, (Segment(0, 1, 24),)),
-    ],
-)
-def test_usual_plans_are_one_or_two_scans(groups, expected):
-    assert find_segments(groups) == expected
-
-
-def test_merge_puts_both_trees_together():
-    assert merge({"a": {"b": 1}}, {"a": {"c": 2}, "d": 3}) == {"a": {"b": 1, "c": 2}, "d": 3}
-
-
-@pytest.mark.parametrize(
-    ("train", "plan", "message"),
-    [
-        ("new", None, "no growth.json"),
-        ("new+norms", None, "no growth.json"),
-        ("layers.99", None, "matches no tensor; names look like"),
-        ("(", None, "not a regular expression"),
-    ],
-)
-def test_a_choice_that_means_nothing_is_refused(train, plan, message):
-    with pytest.raises(InputError, match=message):
-        choose(train, ModelConfig.from_hf(open_checkpoint(tiny("llama")).config), plan)
-
-
-def test_new_and_norms():
-    checkpoint = open_checkpoint(tiny("qwen2"))  # biases are no norms
-    config = ModelConfig.from_hf(checkpoint.config)
-    new = {name for name in checkpoint.entries if name.startswith(("model.layers.1.", "model.layers.3."))}
-    assert choose("new", config, insert(4, [0, 1])) == new
-    norms = {name for name in checkpoint.entries if "norm" in name}
-    assert len(norms) == 2 * 6 + 1
-    assert choose("new+norms", config, insert(4, [0, 1])) == new | norms
-
-
-@pytest.mark.parametrize("schedule", ["cosine", "linear", "wsd"])
-def test_schedules_warm_up_peak_and_end_at_zero(schedule):
-    rate = learning_rate(OptimizerSettings(1.0, schedule, 10, 100, (0.9, 0.95), 0.1, 1.0))
-    values = np.array([float(rate(step)) for step in range(101)])
-    assert 0 < values[0] < 0.2
-    assert np.argmax(values) == 10
-    assert values[10] == pytest.approx(1)
-    assert np.all(np.diff(values[:11]) > 0)
-    assert np.all(np.diff(values[10:]) <= 1e-7)
-    assert values[99] > 0
-    assert values[100] == pytest.approx(0, abs=1e-6)
-
-
-def test_weights_are_those_of_the_plain_loader():
-    (trained, frozen), _, leaves, _, _ = pieces("llama", "new", PLANS["irregular"])
-    params, config = load_model(tiny("llama"))
-    loaded = by_name(trained, leaves) | by_name(frozen, leaves)
-    plain = full_by_name(params, config)
-    assert loaded.keys() == plain.keys()
-    for name, value in loaded.items():
-        np.testing.assert_array_equal(value, np.asarray(plain[name], np.float32))

@@ -1,0 +1,66 @@
+"""What a training run is, and what came of it, as data."""
+
+import math
+from dataclasses import dataclass
+
+import jax
+
+from lesa_jax.training.cost import Cost, StateBytes, state_bytes, token_cost
+from lesa_jax.training.job import TrainJob
+
+
+@dataclass(frozen=True)
+class TrainReport:
+    """A run's size, and once it has run, its results.
+
+    Attributes:
+      output: RUN.
+      trained, frozen: parameters.
+      segments: as text.
+      memory: bytes on the fullest device, activations not counted.
+      devices: how many, and of what kind.
+      cost: of one token.
+      steps, tokens: of the whole run.
+      step_seconds: estimated; for a dry run only.
+      done: steps done; None for a dry run.
+      stopped: by a signal, before the end.
+      losses: held-out loss before and after, where measured.
+      seconds: that the run took, this time.
+    """
+
+    output: str
+    trained: int
+    frozen: int
+    segments: str
+    memory: StateBytes
+    devices: str
+    cost: Cost
+    steps: int
+    tokens: int
+    step_seconds: float | None = None
+    done: int | None = None
+    stopped: bool = False
+    losses: tuple[float | None, float | None] = (None, None)
+    seconds: float = 0.0
+
+
+def describe(job: TrainJob) -> TrainReport:
+    """The size of a run that is still to come."""
+    counts = {
+        trained: sum(math.prod(leaf.shape) for leaf in job.leaves if leaf.trained == trained)
+        for trained in (True, False)
+    }
+    return TrainReport(
+        output=str(job.settings.output),
+        trained=counts[True],
+        frozen=counts[False],
+        segments=" + ".join(
+            f"{segment.repeats} x {segment.width}" if segment.width > 1 else f"{segment.repeats}"
+            for segment in job.segments
+        ),
+        memory=state_bytes(job.leaves, job.shardings, job.frozen_dtype),
+        devices=f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        cost=token_cost(job.config, job.leaves, job.sequence_length),
+        steps=job.optimizer.steps,
+        tokens=job.optimizer.steps * job.step_tokens,
+    )

@@ -1,0 +1,63 @@
+"""A run under way, and how it begins: with the model's weights, or with those of its last checkpoint."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from lesa_jax.base.errors import InputError
+from lesa_jax.checkpoint.names import Tree
+from lesa_jax.training.checkpoints import Checkpoints
+from lesa_jax.training.job import TrainJob
+from lesa_jax.training.parameters import Leaf, abstract_leaves, load_leaves, load_model_leaves, random_weights
+from lesa_jax.training.state import TrainState, abstract_state, first_state, state_shardings
+
+
+@dataclass
+class Run:
+    """A run under way.
+
+    Attributes:
+      state: what a step changes; given away and replaced in every step.
+      frozen: the tree that no step changes.
+      placed: where every leaf of the state lies.
+      loader_state: where the data goes on; None from its beginning.
+      first_eval, last_eval: held-out losses in nats, where measured.
+      started: when, by the monotonic clock, in seconds.
+    """
+
+    state: TrainState
+    frozen: Tree
+    placed: TrainState
+    loader_state: dict[str, Any] | None = None
+    first_eval: float | None = None
+    last_eval: float | None = None
+    started: float = field(default_factory=time.monotonic)
+
+
+def start(job: TrainJob, checkpoints: Checkpoints) -> Run:
+    """Weights on their devices: from the run's last checkpoint, or from the model."""
+    shapes = abstract_leaves([leaf for leaf in job.leaves if leaf.trained], job.shardings)
+    placed = state_shardings(shapes, job.shardings, job.mesh, job.optimizer)
+    if checkpoints.latest is not None:
+        return resume(job, checkpoints, abstract_state(shapes, job.optimizer, placed), placed)
+    trained, frozen = load_weights(job, job.leaves)
+    return Run(first_state(trained, job.optimizer, placed), frozen, placed)
+
+
+def resume(job: TrainJob, checkpoints: Checkpoints, abstract: TrainState, placed: TrainState) -> Run:
+    """The run as its last checkpoint has it; the model's files give the frozen weights only."""
+    facts = checkpoints.facts()
+    if facts.get("identity") != job.identity:
+        raise InputError(f"{checkpoints.folder}: checkpoints of another model or plan; choose another --output")
+    state = checkpoints.restore(abstract)
+    _, frozen = load_weights(job, [leaf for leaf in job.leaves if not leaf.trained])
+    return Run(state, frozen, placed, facts["loader"], facts["first_eval"], facts["last_eval"])
+
+
+def load_weights(job: TrainJob, leaves: Sequence[Leaf]) -> tuple[Tree, Tree]:
+    """Trained and frozen tree of `leaves`: from the model's files, or fresh ones."""
+    if job.checkpoint is not None:
+        return load_model_leaves(job.checkpoint, leaves, job.shardings, job.frozen_dtype)
+    deviation = float(job.hf_config.get("initializer_range", 0.02))
+    return load_leaves(leaves, random_weights(job.settings.seed, deviation), job.shardings, job.frozen_dtype)

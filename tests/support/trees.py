@@ -1,0 +1,73 @@
+"""What the tests of training steps share: plans, packed batches, a tiny model as two trees, and its tensors by name."""
+
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict
+
+from lesa_jax.checkpoint.reader import open_checkpoint
+from lesa_jax.models.config import ModelConfig
+from lesa_jax.models.parts import output_tensor
+from lesa_jax.parallel.mesh import make_mesh
+from lesa_jax.planning.placement import insert, make_plan
+from lesa_jax.planning.plan import Plan
+from lesa_jax.training.optimizer import Optimizer
+from lesa_jax.training.parameters import choose, load_model_leaves, make_leaves
+from lesa_jax.training.settings import AdamW
+from lesa_jax.training.sharding import leaf_shardings
+from lesa_jax.training.step import Batch, Program
+from tests.support.tiny import tiny
+
+OPTIMIZER = Optimizer(AdamW(learning_rate=1e-2, warmup=1, clip=0.5), steps=8)
+MESH = {"data": 1, "fsdp": 1, "tensor": 1}
+PLANS = {
+    "top": make_plan(4, "lesa", layers=6),  # tiny models have 6 layers
+    "irregular": insert(3, [0, 1]),
+    "stacked": make_plan(4, "solar", layers=6),
+}
+
+
+def packed(vocab: int, batch: int = 2, tokens: int = 24, parts: int = 1) -> Batch:
+    """Rows of two documents each and some padding."""
+    rng = np.random.default_rng(0)
+    shape = (parts, batch, tokens)
+    ids = rng.integers(0, vocab, (*shape[:2], tokens + 1)).astype(np.int32)
+    documents = np.ones(shape, np.int32)
+    documents[..., 10:] = 2
+    documents[..., 21:] = 0
+    positions = np.where(np.arange(tokens) < 10, np.arange(tokens), np.arange(tokens) - 10)
+    weights = np.ones(shape, np.float32)
+    weights[..., [9, 20, 21, 22, 23]] = 0
+    fields = ids[..., :-1], ids[..., 1:], documents, np.broadcast_to(positions.astype(np.int32), shape), weights
+    return Batch(*map(jnp.asarray, fields))
+
+
+def pieces(family: str, train: str, plan: Plan | None, remat: str = "none"):
+    checkpoint = open_checkpoint(tiny(family))
+    config = ModelConfig.from_hf(checkpoint.config)
+    trained = choose(train, config, plan)
+    segments, leaves = make_leaves(config, trained)
+    shardings = leaf_shardings(leaves, make_mesh(MESH))
+    trees = load_model_leaves(checkpoint, leaves, shardings, jnp.float32)
+    program = Program(config, segments, "float32", remat, output_tensor(config) in trained)
+    return trees, program, leaves, shardings, trained
+
+
+def by_name(tree, leaves) -> dict[str, np.ndarray]:
+    arrays = flatten_dict(tree)
+    tensors = {}
+    for leaf in leaves:
+        if leaf.path in arrays:
+            rows = np.asarray(arrays[leaf.path])
+            tensors |= dict(zip(leaf.names, rows if leaf.stacked else [rows], strict=True))
+    return tensors
+
+
+def full_by_name(tree, config: ModelConfig) -> dict[str, np.ndarray]:
+    tensors = {}
+    for path, array in flatten_dict(tree, sep=".").items():
+        if path.startswith("model.layers."):
+            kind = path.removeprefix("model.layers.")
+            tensors |= {f"model.layers.{i}.{kind}": np.asarray(row) for i, row in enumerate(array)}
+        else:
+            tensors[path] = np.asarray(array)
+    return tensors
