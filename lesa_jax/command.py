@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import tyro
 
-from lesa_jax.base.errors import InputError, Interrupted
+from lesa_jax.base.errors import InputError
 
 Settings = TypeVar("Settings")
 Result = TypeVar("Result")
@@ -44,9 +44,6 @@ def run_command(
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except Interrupted:
-        print(f"interrupted: {interrupted}", file=sys.stderr)
-        return INTERRUPTED
     except KeyboardInterrupt:
         print(f"interrupted: {interrupted}", file=sys.stderr, flush=True)
         os._exit(INTERRUPTED)  # an orderly exit would wait for the computation that XLA is in the middle of
