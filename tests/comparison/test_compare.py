@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 from filelock import FileLock
 
 from lesa_jax.base.errors import InputError
+from lesa_jax.compare import main
 from lesa_jax.comparison import folder as folders
 from lesa_jax.comparison import measure, run
 from lesa_jax.comparison.result import Comparison, Outcome
@@ -273,3 +275,14 @@ def test_an_output_of_something_else_is_left_alone(place, untrained, tmp_path):
     with pytest.raises(InputError, match="exists and is no comparison"):
         compare(replace(settings(place, "x"), output=tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_stopped_training_interrupts_the_comparison_which_says_how_to_go_on(place, monkeypatch, capsys):
+    stopped = SimpleNamespace(stopped=True)
+    monkeypatch.setattr(measure, "train", lambda settings: stopped)
+    argv = ["--model", str(place / "base"), "--text", str(place / "eval.txt"), "--output", str(place / "interrupted")]
+    argv += ["--sequence-length", "32", "--methods", "duplicate"]
+    argv += ["--train-data", str(place / "data.jsonl"), "--train-tokens", "2K"]
+    monkeypatch.setattr(sys, "argv", ["compare", *argv])
+    assert main() == 130
+    assert capsys.readouterr().err.endswith("interrupted: run the same command again to go on\n")
