@@ -1,48 +1,38 @@
-"""Settings and the command that asks for them."""
+"""Nested settings are one flat list, of which records keep what decides the result."""
 
-import shlex
-from dataclasses import dataclass, field
+import json
+from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-import tyro
-
-from lesa_jax.base.settings import command_line
+from lesa_jax.base.settings import deciding, flatten, free, option
 
 
 @dataclass(frozen=True)
 class Inner:
-    betas: tuple[float, float] = (0.9, 0.95)
-    shown: bool = True
+    rates: tuple[float, ...] = (0.9, 0.95)
+    devices: int = free(1)
 
 
 @dataclass(frozen=True)
 class Outer:
-    model: str | None = None
-    learning_rate: float = 2e-4
-    output: Path = Path("out")
-    keep_models: bool = False
-    inner: Inner = field(default_factory=Inner)
+    model: str
+    inner: Inner = Inner()
+    folder: Path = Path("here")
+    shown: bool = free(True)
 
 
-def test_defaults_are_left_out():
-    assert command_line("python -m door", Outer()) == "python -m door"
+def test_groups_are_flattened_in_order():
+    settings = Outer("m", Inner(devices=8))
+    expected = {"model": "m", "rates": (0.9, 0.95), "devices": 8, "folder": Path("here"), "shown": True}
+    assert flatten(settings) == expected
+    assert list(flatten(settings)) == list(expected)
 
 
-def test_a_command_is_quoted_for_a_shell():
-    asked = Outer("my model's", output=Path("a b"), keep_models=True)
-    assert command_line("lesa x", asked) == """lesa x --model 'my model'"'"'s' --output 'a b' --keep-models"""
+def test_a_record_holds_what_decides_as_json():
+    record = deciding(Outer("m", Inner(devices=8), shown=False))
+    assert record == {"model": "m", "rates": [0.9, 0.95], "folder": "here"}
+    assert json.loads(json.dumps(record)) == record
 
 
-@pytest.mark.parametrize(
-    "asked",
-    [
-        Outer(),
-        Outer("$HOME/*.txt", 1e-05, Path("/x/y z"), True),
-        Outer(inner=Inner((0.5, 0.25), False)),
-    ],
-)
-def test_the_command_asks_for_the_same_settings(asked):
-    words = shlex.split(command_line("door", asked))
-    assert words[0] == "door"
-    assert tyro.cli(Outer, args=words[1:], config=(tyro.conf.OmitArgPrefixes,)) == asked
+def test_options_are_spelled_as_in_a_shell():
+    assert option("learning_rate") == "--learning-rate"

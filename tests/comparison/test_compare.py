@@ -226,7 +226,7 @@ def test_the_command_says_how_to_go_on(untrained, capsys):
 @pytest.mark.slow
 def test_sigterm_ends_the_command_with_a_report(place, trained):
     job = settings(place, "signalled", methods="llama_pro,duplicate", batch_size=8, **training(place))
-    job = replace(job, train_tokens="100M", eval_every="100M")
+    job = change(job, train_tokens="100M", eval_every="100M")
     command = [sys.executable, *shlex.split(command_line("-m lesa_jax.compare", job))]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     metrics = job.output / "runs" / "base-0" / "metrics.jsonl"

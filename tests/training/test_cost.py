@@ -8,7 +8,7 @@ from flax.traverse_util import unflatten_dict
 from lesa_jax.models.config import ModelConfig
 from lesa_jax.parallel.mesh import make_mesh
 from lesa_jax.planning.placement import make_plan
-from lesa_jax.training import parameters
+from lesa_jax.training import cost, parameters
 from lesa_jax.training.cost import state_bytes, token_cost
 from lesa_jax.training.parameters import choose, make_leaves
 from lesa_jax.training.segments import Segment
@@ -75,3 +75,12 @@ def test_frozen_memory_has_no_moments():
     assert memory.trained == 4 * 4 * layer
     assert memory.moments == 2 * memory.trained
     assert memory.frozen == 2 * (8 * layer + 2 * 512 * 256 + 256)
+
+
+def test_a_step_takes_as_long_as_the_devices_need_at_their_typical_use(monkeypatch):
+    peaks = [4e12, None]
+    monkeypatch.setattr(cost, "device_peak", lambda: peaks.pop(0))
+    monkeypatch.setattr(cost, "measured_peak", lambda dtype: 1e12)
+    monkeypatch.setattr(jax, "device_count", lambda: 2)
+    seconds = [cost.estimate_seconds(cost.Cost(1e9, 3e9, 1), 1000, "float32") for _ in range(2)]
+    assert seconds == pytest.approx([4e12 / (2 * 4e12 * 0.4), 4e12 / (2 * 1e12 * 0.4)])

@@ -17,7 +17,7 @@ from lesa_jax.base.errors import InputError
 from lesa_jax.checkpoint.reader import open_checkpoint, read
 from lesa_jax.evaluation.run import evaluate
 from lesa_jax.evaluation.settings import EvaluateSettings
-from lesa_jax.training import parameters
+from lesa_jax.training import parameters, run
 from lesa_jax.training.run import train
 from tests.support.settings import train_settings
 from tests.support.training import OPTIONS, finish, losses, rows, start
@@ -25,8 +25,10 @@ from tests.support.training import OPTIONS, finish, losses, rows, start
 
 @pytest.fixture(scope="module")
 def finished(place: Path) -> Path:
-    """A run of six steps."""
-    train(train_settings(place, "finished"))
+    """A run of six steps, for which no time is estimated."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "estimate_seconds", None)
+        train(train_settings(place, "finished"))
     return place / "finished"
 
 
@@ -170,6 +172,8 @@ def test_an_output_that_is_something_else_is_left_alone(place):
 def test_dry_run_touches_nothing(place):
     report = train(train_settings(place, "dry", dry_run=True))
     assert not (place / "dry").exists()
+    assert report.step_seconds is not None
+    assert report.step_seconds > 0
     layer = 4 * 64 * 64 + 3 * 64 * 64 + 2 * 64
     assert report.trained == 2 * layer
     assert report.frozen == 4 * layer + 64 + 4096 * 64

@@ -1,0 +1,85 @@
+"""Bars are shown where they can be redrawn: on a terminal, and in a notebook in one place."""
+
+import importlib.machinery
+import io
+import sys
+from types import ModuleType
+
+import pytest
+from rich.console import Console
+from rich.progress import TextColumn
+
+from lesa_jax.base import console as module
+from lesa_jax.base.console import LiveProgress, progress_bars
+
+
+class Notebook:
+    """Stands in for IPython and ipywidgets: what is displayed, and what was drawn into each widget."""
+
+    def __init__(self):
+        self.displayed, self.drawn, self.inside = [], [], False
+
+    def display(self, thing):
+        (self.drawn if self.inside else self.displayed).append(thing)
+
+    def output(self):
+        notebook = self
+
+        class Output:
+            def __enter__(self):
+                notebook.inside = True
+
+            def __exit__(self, *error):
+                notebook.inside = False
+
+            def clear_output(self, wait):
+                notebook.drawn.clear()
+
+        return Output()
+
+
+@pytest.fixture
+def notebook(monkeypatch: pytest.MonkeyPatch) -> Notebook:
+    notebook = Notebook()
+    ipython, display, widgets = ModuleType("IPython"), ModuleType("IPython.display"), ModuleType("ipywidgets")
+    display.display = notebook.display
+    widgets.Output = notebook.output
+    widgets.__spec__ = importlib.machinery.ModuleSpec("ipywidgets", None)
+    for stub in (ipython, display, widgets):
+        monkeypatch.setitem(sys.modules, stub.__name__, stub)
+    return notebook
+
+
+def test_in_a_notebook_bars_are_one_widget_that_ends_as_they_are_at_last(notebook):
+    console = Console(force_jupyter=True, width=80)
+    with LiveProgress(TextColumn("{task.completed} done"), console=console) as progress:
+        task = progress.add_task("", total=100)
+        for _ in range(100):
+            progress.advance(task)
+            progress.refresh()
+    shown = [thing for thing in notebook.displayed if getattr(thing, "text", "widget").strip()]
+    assert len(shown) == 1  # and at the end an empty block, which is rich's
+    assert [drawn.text.strip() for drawn in notebook.drawn] == ["100 done"]
+
+
+def test_without_ipywidgets_a_notebook_gets_none(notebook, monkeypatch, recwarn):
+    monkeypatch.setattr(module, "find_spec", lambda name: None)
+    with LiveProgress(TextColumn("bar"), console=Console(force_jupyter=True)) as progress:
+        progress.add_task("", total=1)
+    assert notebook.displayed == notebook.drawn == []
+    assert not recwarn
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_bars_are_shown_on_a_terminal_only(terminal):
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=terminal, force_jupyter=False, legacy_windows=False)
+    with LiveProgress(TextColumn("bar"), console=console) as progress:
+        progress.add_task("", total=1)
+    assert ("bar" in stream.getvalue()) == terminal
+
+
+def test_where_nothing_can_be_redrawn_the_commands_are_silent(capsys):
+    with progress_bars() as progress:
+        progress.advance(progress.add_task("work", total=2, note=""))
+    assert tuple(capsys.readouterr()) == ("", "")

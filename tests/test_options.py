@@ -1,0 +1,66 @@
+"""The commands' options: their names and defaults are a promise, wherever the settings behind them are nested."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from lesa_jax import CompareSettings, EvaluateSettings, ExpandSettings, TrainSettings
+from lesa_jax.base.settings import flatten, option
+from lesa_jax.command import run_command
+
+OPTIONS = {
+    ExpandSettings: {
+        "model": None, "output": Path("expanded"), "revision": None, "method": "lesa", "layers": None, "gaps": None,
+        "placement": None, "every": None, "output_scale": None, "calibrate": None, "norm_source": None, "seed": 0,
+        "epochs": 10, "batch_size": 64, "learning_rate": 0.001, "norm_weight": 0.0005, "hidden_size": 256,
+        "eval_text": None, "ppl_protocol": "corpus", "sequence_length": None, "shard_size": 5.0, "dry_run": False,
+        "overwrite": False,
+    },
+    TrainSettings: {
+        "model": None, "data": None, "output": Path("run"), "tokens": None, "steps": None, "stage": "pretrain",
+        "train": "new", "revision": None, "init": "checkpoint", "config": None, "batch_size": 16, "accumulate": 1,
+        "sequence_length": None, "learning_rate": 0.0002, "schedule": "cosine", "warmup": None, "betas": (0.9, 0.95),
+        "weight_decay": 0.1, "mask_steps": 0, "clip": 1.0, "dtype": None, "remat": "block",
+        "mesh": "data=1,fsdp=-1,tensor=1", "distributed": False, "seed": 0, "save_every": 500, "keep": 2,
+        "eval_every": 500, "eval_text": None, "ppl_protocol": "corpus", "token_cache": None, "export": "hf",
+        "resume": False, "dry_run": False,
+    },
+    EvaluateSettings: {
+        "model": None, "text": None, "ppl_protocol": "corpus", "sequence_length": None, "batch_size": 8,
+        "revision": None,
+    },
+    CompareSettings: {
+        "model": None, "text": None, "output": Path("comparison"), "methods": "all", "layers": None,
+        "placements": None, "seeds": 1, "revision": None, "train_data": None, "train_tokens": None, "train": "new",
+        "eval_every": "100k", "learning_rate": 0.0002, "batch_size": 16, "sequence_length": None,
+        "ppl_protocol": "corpus", "keep_models": False,
+    },
+}  # fmt: skip
+SWITCHES = {"distributed", "dry_run", "keep_models", "overwrite", "resume"}
+
+
+@pytest.mark.parametrize("settings", OPTIONS, ids=lambda settings: settings.__name__)
+def test_names_and_defaults_stay(settings):
+    assert flatten(settings()) == OPTIONS[settings]
+
+
+@pytest.mark.parametrize("settings", OPTIONS, ids=lambda settings: settings.__name__)
+def test_the_help_has_every_option_by_its_plain_name_and_says_what_it_is(settings, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    with pytest.raises(SystemExit) as ended:
+        run_command(print, settings, print, ["--help"])
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    expected = {"--help", *map(option, OPTIONS[settings])}
+    expected |= {f"--no-{name.replace('_', '-')}" for name in SWITCHES & OPTIONS[settings].keys()}
+    assert set(re.findall(r"(?m)(?:^\W |, )(--[a-z-]+)", shown)) == expected
+
+
+def test_options_reach_the_groups(capsys):
+    got = []
+    argv = ["--learning-rate", "0.5", "--betas", "0.1", "0.2", "--eval-text", "t", "--mesh", "fsdp=2", "--keep", "7"]
+    assert run_command(got.append, TrainSettings, lambda result: None, argv) == 0
+    [settings] = got
+    assert (settings.optimizer.learning_rate, settings.optimizer.betas) == (0.5, (0.1, 0.2))
+    assert (settings.held_out.eval_text, settings.devices.mesh, settings.keeping.keep) == (Path("t"), "fsdp=2", 7)
