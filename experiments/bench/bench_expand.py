@@ -114,7 +114,7 @@ def stage_times(folder: Path) -> dict[str, tuple[float, float]]:
     checkpoint = open_checkpoint(folder)
     times = {"svd": 0.0, "training": 0.0}
     for stack in checkpoint.stacks:
-        if stack.sizes and len(stack.kind.shape) == 2:
+        if stack.sizes and len(stack.spec.shape) == 2:
             (kind,) = old_matrices(checkpoint, WeightKind(stack))
             basis = None
 

@@ -30,7 +30,7 @@ QUANTISED_PARTS = {"qweight", "qzeros", "g_idx", "absmax", "quant_map", "weight_
 SHARD_SIZE = 5_000_000_000  # bytes, as transformers writes
 
 
-class Kind(NamedTuple):
+class TensorSpec(NamedTuple):
     """What the tensors of one stack have in common: shape and safetensors dtype (`"BF16"`, `"F32"`, ...)."""
 
     shape: tuple[int, ...]

@@ -22,9 +22,9 @@ def check_finite(checkpoint: Checkpoint) -> None:
       InputError: the first tensor that holds NaN or an infinity.
     """
     for entry in sorted(checkpoint.entries.values(), key=lambda e: (e.file, e.start)):
-        if entry.kind.dtype not in FLOATS:
+        if entry.spec.dtype not in FLOATS:
             continue
-        unsigned, exponent = EXPONENTS[entry.kind.dtype]
+        unsigned, exponent = EXPONENTS[entry.spec.dtype]
         mask = unsigned(exponent)
         bits = np.frombuffer(read_bytes(checkpoint, entry), unsigned)
         step = BLOCK // bits.itemsize
@@ -39,7 +39,7 @@ def fingerprint(checkpoint: Checkpoint) -> str:
     """Tells checkpoints apart without reading them: a digest of every tensor's name, shape, dtype and first bytes."""
     digest = hashlib.sha256()
     for name, entry in sorted(checkpoint.entries.items()):
-        digest.update(f"{name} {entry.kind.shape} {entry.kind.dtype} ".encode())
+        digest.update(f"{name} {entry.spec.shape} {entry.spec.dtype} ".encode())
         digest.update(read_bytes(checkpoint, entry)[:4096])
     release(checkpoint)
     return digest.hexdigest()

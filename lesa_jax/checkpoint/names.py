@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lesa_jax.base.errors import InputError
-from lesa_jax.checkpoint.format import Kind
+from lesa_jax.checkpoint.format import TensorSpec
 
 Tree = dict[str, Any]  # nested, its leaves stacked arrays (or what stands for them: shapes, shardings)
 
@@ -27,15 +27,15 @@ class Stack:
     Attributes:
       template: the name with `*` for every counted number.
       starts: the first number on each axis, ().. for a tensor without numbers.
-      sizes: how many numbers each axis counts; the stacked array has the shape `sizes + kind.shape`.
-      kind: shape and dtype of one tensor.
+      sizes: how many numbers each axis counts; the stacked array has the shape `sizes + spec.shape`.
+      spec: shape and dtype of one tensor.
       whole: False when the first axis is only a run of the layers (others have another shape, or lack the tensor).
     """
 
     template: str
     starts: tuple[int, ...]
     sizes: tuple[int, ...]
-    kind: Kind
+    spec: TensorSpec
     whole: bool = True
 
     @property
@@ -63,10 +63,6 @@ class Stack:
     def names(self) -> list[str]:
         return [self.name(*numbers) for numbers in self.numbers()]
 
-    def inner(self) -> list[tuple[int, ...]]:
-        """The numbers after the layer's: [()] for a plain weight, [(0,), (1,), ...] for experts."""
-        return list(itertools.product(*(range(a, a + n) for a, n in zip(self.starts[1:], self.sizes[1:], strict=True))))
-
     def covers(self, layer: int) -> bool:
         return bool(self.sizes) and self.starts[0] <= layer < self.starts[0] + self.sizes[0]
 
@@ -92,19 +88,19 @@ def render(template: str, numbers: Iterable[int]) -> str:
     return ".".join(str(next(remaining)) if part == "*" else part for part in template.split("."))
 
 
-def stack_names(kinds: Mapping[str, Kind]) -> list[Stack]:
+def stack_names(specs: Mapping[str, TensorSpec]) -> list[Stack]:
     """Groups tensors into stacks; their names, taken together, are exactly the names given.
 
     Args:
-      kinds: shape and dtype of each tensor, by name.
+      specs: shape and dtype of each tensor, by name.
 
     Returns:
       Stacks in order of template and layer. Runs of layers whose shapes or expert counts differ are separate stacks.
     """
-    by_template: dict[str, dict[tuple[int, ...], Kind]] = {}
-    for name, kind in kinds.items():
+    by_template: dict[str, dict[tuple[int, ...], TensorSpec]] = {}
+    for name, spec in specs.items():
         template, numbers = parse(name)
-        by_template.setdefault(template, {})[numbers] = kind
+        by_template.setdefault(template, {})[numbers] = spec
     depths: dict[str, int] = {}
     for template, members in by_template.items():
         if "*" in template:
@@ -120,15 +116,15 @@ def stack_names(kinds: Mapping[str, Kind]) -> list[Stack]:
     return stacks
 
 
-def _runs(template: str, members: dict[tuple[int, ...], Kind], depths: Mapping[str, int]) -> list[Stack]:
+def _runs(template: str, members: dict[tuple[int, ...], TensorSpec], depths: Mapping[str, int]) -> list[Stack]:
     """Cuts the tensors of one template into the longest runs of layers that are alike."""
     if "*" not in template:
         return [Stack(template, (), (), members[()])]
     prefix = template.split("*", 1)[0]
 
-    layers: dict[int, dict[tuple[int, ...], Kind]] = {}
-    for numbers, kind in sorted(members.items()):
-        layers.setdefault(numbers[0], {})[numbers[1:]] = kind
+    layers: dict[int, dict[tuple[int, ...], TensorSpec]] = {}
+    for numbers, spec in sorted(members.items()):
+        layers.setdefault(numbers[0], {})[numbers[1:]] = spec
 
     stacks: list[Stack] = []
     previous: tuple[int, Hashable] | None = None
@@ -142,22 +138,22 @@ def _runs(template: str, members: dict[tuple[int, ...], Kind], depths: Mapping[s
         grid = _grid(inside)
         if grid is None:  # experts that are not alike: every tensor by itself, only the layer counts
             head, _, tail = template.partition("*")
-            stacks += [Stack(f"{head}*{render(tail, rest)}", (layer,), (1,), kind) for rest, kind in inside.items()]
+            stacks += [Stack(f"{head}*{render(tail, rest)}", (layer,), (1,), spec) for rest, spec in inside.items()]
             previous = None
             continue
-        starts, sizes, kind = grid
-        stacks.append(Stack(template, (layer, *starts), (1, *sizes), kind))
+        starts, sizes, spec = grid
+        stacks.append(Stack(template, (layer, *starts), (1, *sizes), spec))
         previous = (layer, signature)
     depth = depths[prefix]
     return [replace(s, whole=not s.sizes or (s.starts[0] == 0 and s.sizes[0] == depth)) for s in stacks]
 
 
-def _grid(inside: Mapping[tuple[int, ...], Kind]) -> tuple[tuple[int, ...], tuple[int, ...], Kind] | None:
-    """Starts, sizes and kind if the numbers fill a box and all kinds agree, else None."""
-    kinds = set(inside.values())
+def _grid(inside: Mapping[tuple[int, ...], TensorSpec]) -> tuple[tuple[int, ...], tuple[int, ...], TensorSpec] | None:
+    """Starts, sizes and spec if the numbers fill a box and all specs agree, else None."""
+    specs = set(inside.values())
     axes = [sorted(set(axis)) for axis in zip(*inside, strict=True)]
     full = math.prod(len(axis) for axis in axes) == len(inside)
     contiguous = all(axis == list(range(axis[0], axis[0] + len(axis))) for axis in axes)
-    if len(kinds) != 1 or not full or not contiguous:
+    if len(specs) != 1 or not full or not contiguous:
         return None
-    return tuple(axis[0] for axis in axes), tuple(len(axis) for axis in axes), kinds.pop()
+    return tuple(axis[0] for axis in axes), tuple(len(axis) for axis in axes), specs.pop()

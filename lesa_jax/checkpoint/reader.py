@@ -6,7 +6,7 @@ by the safetensors library before any byte of them is used. Source of the format
 
 import json
 import mmap
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from lesa_jax.base.errors import InputError
 from lesa_jax.base.files import inside, read_json
-from lesa_jax.checkpoint.format import DTYPES, FLOATS, INDEX, QUANTISED_PARTS, WEIGHTS, Kind
+from lesa_jax.checkpoint.format import DTYPES, FLOATS, INDEX, QUANTISED_PARTS, WEIGHTS, TensorSpec
 from lesa_jax.checkpoint.names import Stack, stack_names
 
 
@@ -25,7 +25,7 @@ class Entry:
     """Where one tensor lies: bytes [start, stop) of `file`."""
 
     name: str
-    kind: Kind
+    spec: TensorSpec
     file: Path
     start: int
     stop: int
@@ -55,7 +55,7 @@ class Checkpoint:
 
     @property
     def parameters(self) -> int:
-        return sum(int(np.prod(entry.kind.shape)) for entry in self.entries.values() if entry.kind.dtype in FLOATS)
+        return sum(int(np.prod(entry.spec.shape)) for entry in self.entries.values() if entry.spec.dtype in FLOATS)
 
 
 def open_checkpoint(folder: str | Path) -> Checkpoint:
@@ -80,7 +80,7 @@ def open_checkpoint(folder: str | Path) -> Checkpoint:
         entries |= shard
         with file.open("rb") as stream:
             maps[file] = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-    stacks = stack_names({name: entry.kind for name, entry in entries.items()})
+    stacks = stack_names({name: entry.spec for name, entry in entries.items()})
     return Checkpoint(folder, config, entries, tuple(stacks), maps)
 
 
@@ -128,7 +128,7 @@ def read_header(file: Path) -> dict[str, Entry]:
                 f"{file.name}: tensor {name} ({info['dtype']}) is quantised; dequantise the model to bf16 first"
             )
         start, stop = (8 + length + offset for offset in info["data_offsets"])
-        entries[name] = Entry(name, Kind(tuple(info["shape"]), info["dtype"]), file, start, stop)
+        entries[name] = Entry(name, TensorSpec(tuple(info["shape"]), info["dtype"]), file, start, stop)
     if not entries:
         raise InputError(f"{file}: holds no tensors; download it again")
     return entries
@@ -152,8 +152,8 @@ def read_bytes(checkpoint: Checkpoint, entry: Entry) -> memoryview:
 def read(checkpoint: Checkpoint, name: str) -> np.ndarray:
     """One tensor as a read-only view of its file, in the file's dtype."""
     entry = checkpoint.entries[name]
-    array = np.frombuffer(read_bytes(checkpoint, entry), np.uint8).view(DTYPES[entry.kind.dtype])
-    return array.reshape(entry.kind.shape)
+    array = np.frombuffer(read_bytes(checkpoint, entry), np.uint8).view(DTYPES[entry.spec.dtype])
+    return array.reshape(entry.spec.shape)
 
 
 def release(checkpoint: Checkpoint) -> None:
@@ -163,9 +163,9 @@ def release(checkpoint: Checkpoint) -> None:
 
 
 def read_stack(checkpoint: Checkpoint, stack: Stack) -> np.ndarray:
-    """All tensors of one stack, stacked: shape `stack.sizes + stack.kind.shape`, in the file's dtype."""
-    out = np.empty((*stack.sizes, *stack.kind.shape), DTYPES[stack.kind.dtype])
-    for row, name in zip(out.reshape(-1, *stack.kind.shape), stack.names(), strict=True):
+    """All tensors of one stack, stacked: shape `stack.sizes + stack.spec.shape`, in the file's dtype."""
+    out = np.empty((*stack.sizes, *stack.spec.shape), DTYPES[stack.spec.dtype])
+    for row, name in zip(out.reshape(-1, *stack.spec.shape), stack.names(), strict=True):
         row[...] = read(checkpoint, name)
     return out
 
@@ -178,18 +178,6 @@ def load_tree(checkpoint: Checkpoint, dtype: np.dtype | None = None) -> dict[str
         for key in stack.path[:-1]:
             node = node.setdefault(key, {})
         array = read_stack(checkpoint, stack)
-        node[stack.path[-1]] = array if dtype is None or stack.kind.dtype not in FLOATS else array.astype(dtype)
+        node[stack.path[-1]] = array if dtype is None or stack.spec.dtype not in FLOATS else array.astype(dtype)
     release(checkpoint)
     return tree
-
-
-def tree_tensors(tree: Mapping[str, Any], stacks: Iterable[Stack]) -> dict[str, np.ndarray]:
-    """The inverse of `load_tree`: checkpoint names and the rows that belong to them."""
-    tensors = {}
-    for stack in stacks:
-        node: Any = tree
-        for key in stack.path:
-            node = node[key]
-        rows = np.asarray(node).reshape(-1, *stack.kind.shape)
-        tensors |= dict(zip(stack.names(), rows, strict=True))
-    return tensors

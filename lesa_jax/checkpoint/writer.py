@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from lesa_jax.base.files import write_json
-from lesa_jax.checkpoint.format import DTYPES, INDEX, WEIGHTS, Kind
+from lesa_jax.checkpoint.format import DTYPES, INDEX, WEIGHTS, TensorSpec
 
 CHUNK = 1 << 24  # bytes per write call: large enough to cost nothing, small enough for a moving progress bar
 
@@ -48,17 +48,17 @@ class Layout:
         return {"metadata": {"total_size": total}, "weight_map": {n: p.file for n, p in self.places.items()}}
 
 
-def lay_out(kinds: Mapping[str, Kind], shard_size: int) -> Layout:
+def lay_out(specs: Mapping[str, TensorSpec], shard_size: int) -> Layout:
     """Distributes tensors over files of at most `shard_size` bytes, in the order given; a larger tensor gets its own.
 
     Args:
-      kinds: shape and dtype of every tensor of the output.
+      specs: shape and dtype of every tensor of the output.
       shard_size: bytes of tensor data per file.
     """
     shards: list[dict[str, int]] = [{}]
     room = shard_size
-    for name, kind in kinds.items():
-        nbytes = math.prod(kind.shape) * DTYPES[kind.dtype].itemsize
+    for name, spec in specs.items():
+        nbytes = math.prod(spec.shape) * DTYPES[spec.dtype].itemsize
         if nbytes > room and shards[-1]:
             shards.append({})
             room = shard_size
@@ -70,8 +70,8 @@ def lay_out(kinds: Mapping[str, Kind], shard_size: int) -> Layout:
         header: dict[str, Any] = {"__metadata__": {"format": "pt"}}  # transformers refuses files without it
         offset = 0
         for name, nbytes in shard.items():
-            kind = kinds[name]
-            header[name] = {"dtype": kind.dtype, "shape": list(kind.shape), "data_offsets": [offset, offset + nbytes]}
+            spec = specs[name]
+            header[name] = {"dtype": spec.dtype, "shape": list(spec.shape), "data_offsets": [offset, offset + nbytes]}
             offset += nbytes
         text = json.dumps(header, separators=(",", ":")).encode()
         text += b" " * (-len(text) % 8)  # tensor data is aligned to 8 bytes

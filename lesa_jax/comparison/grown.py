@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lesa_jax.base.errors import InputError
 from lesa_jax.comparison.folder import MODELS, curve_file, model_folder, row_file
-from lesa_jax.comparison.job import Job
+from lesa_jax.comparison.job import CompareJob
 from lesa_jax.comparison.settings import CompareSettings
 from lesa_jax.comparison.variants import BASE, Variant
 from lesa_jax.growth.run import grow
@@ -14,7 +14,7 @@ from lesa_jax.growth.settings import ExpandSettings
 from lesa_jax.planning.record import FILE as GROWTH_FILE
 
 
-def grow_missing(job: Job) -> dict[Path, InputError]:
+def grow_missing(job: CompareJob) -> dict[Path, InputError]:
     """Grows what is neither measured nor there, all together; returns why some cannot be grown, by folder."""
     wanted = [(variant, seed) for variant, seed in models(job) if is_missing(job.settings, variant, seed)]
     missing = [expand_settings(job.settings, variant, seed) for variant, seed in wanted]
@@ -26,7 +26,7 @@ def grow_missing(job: Job) -> dict[Path, InputError]:
     }
 
 
-def remove_models(job: Job) -> None:
+def remove_models(job: CompareJob) -> None:
     """Removes the grown checkpoints, but none of another process that compares other methods here."""
     for variant, seed in models(job):
         shutil.rmtree(model_folder(job.settings, variant, seed), ignore_errors=True)
@@ -35,7 +35,7 @@ def remove_models(job: Job) -> None:
         folder.rmdir()
 
 
-def models(job: Job) -> Iterator[tuple[Variant, int]]:
+def models(job: CompareJob) -> Iterator[tuple[Variant, int]]:
     """What is grown: variants, each for the seeds that make a difference."""
     for variant in job.variants:
         if variant != BASE:

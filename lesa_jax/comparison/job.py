@@ -14,7 +14,7 @@ from lesa_jax.models.config import ModelConfig
 
 
 @dataclass(frozen=True)
-class Job:
+class CompareJob:
     """What is to be compared, and how.
 
     Attributes:
@@ -28,7 +28,7 @@ class Job:
     command: str
 
 
-def prepare(settings: CompareSettings) -> Job:
+def make_compare_job(settings: CompareSettings) -> CompareJob:
     """Checks the options, and writes nothing.
 
     Raises:
@@ -42,4 +42,4 @@ def prepare(settings: CompareSettings) -> Job:
     if settings.text is not None:
         read_text("--text", settings.text)
     command = command_line("python -m lesa_jax.compare", settings)
-    return Job(replace(settings, model=str(base), revision=None, sequence_length=length), wanted, command)
+    return CompareJob(replace(settings, model=str(base), revision=None, sequence_length=length), wanted, command)

@@ -18,7 +18,7 @@ from lesa_jax.base.files import read_json, write_json
 from lesa_jax.base.units import parse_count
 from lesa_jax.comparison.folder import START_LOCK, curve_file, lock_file, make_output, start, turn
 from lesa_jax.comparison.grown import grow_missing, remove_models
-from lesa_jax.comparison.job import Job, prepare
+from lesa_jax.comparison.job import CompareJob, make_compare_job
 from lesa_jax.comparison.measure import measure, trained_curve
 from lesa_jax.comparison.report import write_report
 from lesa_jax.comparison.result import Comparison, Outcome, Point
@@ -40,7 +40,7 @@ def compare(settings: CompareSettings) -> Comparison:
     Raises:
       InputError: bad input, found before anything is grown. A method that fails is a row of the result, no error.
     """
-    job = prepare(settings)
+    job = make_compare_job(settings)
     make_output(job.settings.output)
     with turn(job.settings.output / START_LOCK, "grows the models and measures them"):
         job = replace(job, settings=start(job.settings))
@@ -52,7 +52,7 @@ def compare(settings: CompareSettings) -> Comparison:
     return report(job, outcomes, stopped=not finished)
 
 
-def train_missing(job: Job, outcomes: dict[Variant, Outcome]) -> bool:
+def train_missing(job: CompareJob, outcomes: dict[Variant, Outcome]) -> bool:
     """Trains what has no curve yet, and reports after each. An outcome whose training fails gets the reason.
 
     What another process is training is left to it and looked at last, in case it was stopped.
@@ -105,7 +105,7 @@ def train_variant(settings: CompareSettings, variant: Variant, seed: int, outcom
     return True
 
 
-def report(job: Job, outcomes: Mapping[Variant, Outcome], stopped: bool = False) -> Comparison:
+def report(job: CompareJob, outcomes: Mapping[Variant, Outcome], stopped: bool = False) -> Comparison:
     """Writes the report of what is there by now, from this process and others."""
     with FileLock(job.settings.output / "report.lock"):
         found = tuple(with_curves(job.settings, variant, outcome) for variant, outcome in outcomes.items())
@@ -128,7 +128,7 @@ def with_curves(settings: CompareSettings, variant: Variant, outcome: Outcome) -
     )
 
 
-def describe(job: Job, outcomes: tuple[Outcome, ...], stopped: bool) -> Comparison:
+def describe(job: CompareJob, outcomes: tuple[Outcome, ...], stopped: bool) -> Comparison:
     """The outcomes with all that one needs to understand and to repeat them."""
     settings, training = job.settings, job.settings.training
     tokens = None if training.train_tokens is None else parse_count("--train-tokens", training.train_tokens)

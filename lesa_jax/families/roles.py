@@ -64,7 +64,7 @@ def expert_count(checkpoint: Checkpoint) -> int | None:
 def is_transposed(checkpoint: Checkpoint, stack: Stack) -> bool:
     """Whether the matrices lie as [in, out] in the file."""
     linear = find_family(checkpoint.config).transposed
-    return len(stack.kind.shape) == 2 and not linear.isdisjoint(stack.template.split("."))
+    return len(stack.spec.shape) == 2 and not linear.isdisjoint(stack.template.split("."))
 
 
 def is_buffer(name: str) -> bool:

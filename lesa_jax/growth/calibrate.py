@@ -67,7 +67,7 @@ def calibrate(
         if part.new and writes_residual(part.stack.template):
             position = int(part.name.removeprefix(part.stack.prefix).split(".")[0])
             scale = scales[plan.new_layers.index(position)]
-            dtype = DTYPES[part.stack.kind.dtype]
+            dtype = DTYPES[part.stack.spec.dtype]
             rewrite(folder, layout, part.name, lambda x, a=scale, t=dtype: (a * x.astype(np.float64)).astype(t), dtype)
     return tuple(scales.tolist()), losses
 

@@ -98,7 +98,7 @@ def compile_batch(jobs: Sequence[ExpandJob], batch: list[WeightKind]) -> None:
     kind = batch[0]
     for request in dict.fromkeys(request_of(job, kind) for job in jobs if kind in job.computed):
         if isinstance(request.start, Lesa):
-            dtype = DTYPES[kind.stack.kind.dtype]
+            dtype = DTYPES[kind.stack.spec.dtype]
             compile_prediction(kind.shape, dtype, request.gaps, request.start, request.predictor)
 
 
@@ -111,7 +111,7 @@ def wait(page: Sequence[NewMatrices]) -> None:
 def old_matrices(checkpoint: Checkpoint, kind: WeightKind) -> Iterator[OldMatrices]:
     """A kind's matrices of all layers in the file's dtype; for packed experts, expert after expert."""
     for page in range(kind.pages):
-        views = [read(checkpoint, name).reshape(-1, *kind.stack.kind.shape[-2:])[page] for name in kind.tensors]
+        views = [read(checkpoint, name).reshape(-1, *kind.stack.spec.shape[-2:])[page] for name in kind.tensors]
         if kind.transposed:
             views = [view.T for view in views]
         norm = float(np.mean([np.linalg.norm(view.astype(np.float32, copy=False)) for view in views]))

@@ -30,8 +30,8 @@ def part_bytes(checkpoint: Checkpoint, part: Part) -> bytes | memoryview:
     """The bytes of a tensor that is not computed."""
     if part.made == "copy" and part.scale == 1:
         return read_bytes(checkpoint, checkpoint.entries[part.sources[0]])
-    dtype = DTYPES[part.stack.kind.dtype]
+    dtype = DTYPES[part.stack.spec.dtype]
     if part.made == "zero":
-        return np.zeros(part.stack.kind.shape, dtype).tobytes()
+        return np.zeros(part.stack.spec.shape, dtype).tobytes()
     mean = np.mean([read(checkpoint, name).astype(np.float64) for name in part.sources], axis=0)
     return (part.scale * mean).astype(dtype).tobytes()

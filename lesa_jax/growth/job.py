@@ -2,7 +2,6 @@
 
 import functools
 import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any, TypeVar
 
 from lesa_jax import demo
 from lesa_jax.base.errors import InputError
-from lesa_jax.base.files import read_text
+from lesa_jax.base.files import free_space, nearest_folder, read_text
 from lesa_jax.checkpoint.companions import files_to_carry
 from lesa_jax.checkpoint.hub import resolve_model
 from lesa_jax.checkpoint.reader import Checkpoint, open_checkpoint
@@ -129,7 +128,7 @@ def make_job(
     if scale != 1 or settings.calibrate is not None:
         check_silenceable(checkpoint.config, checkpoint.stacks, prefix)
     parts = write_recipe(checkpoint, prefix, plan, method, norm_source(settings, method), scale)
-    layout = lay_out({part.name: part.stack.kind for part in parts}, round(settings.shard_size * 1e9))
+    layout = lay_out({part.name: part.stack.spec for part in parts}, round(settings.shard_size * 1e9))
     companions = files_to_carry(checkpoint.folder)
     text = text_to_measure(settings)
     calibration = None if settings.calibrate is None else read_text("--calibrate", settings.calibrate)
@@ -150,8 +149,8 @@ def text_to_measure(settings: ExpandSettings) -> str | None:
 def check_room(jobs: Sequence[ExpandJob]) -> None:
     """Refuses outputs that fit on the disk one by one, but not together."""
     needed = sum(job.layout.nbytes for job in jobs)
-    folder = next(parent for parent in jobs[0].settings.output.resolve().parents if parent.exists())
-    free = shutil.disk_usage(folder).free
+    folder = nearest_folder(jobs[0].settings.output.parent)
+    free = free_space(folder)
     if needed > free:
         raise InputError(
             f"{folder}: {len(jobs)} grown models need {needed / 1e9:.2f} GB, but {free / 1e9:.2f} GB are free; "
@@ -181,10 +180,10 @@ def check_output(output: Path, source: Path, overwrite: bool, nbytes: int) -> No
             raise InputError(f"--output {output} is not empty; choose another folder or add --overwrite")
         if not (output / "growth.json").exists():
             raise InputError(f"--output {output} was not written by lesa_jax (no growth.json); remove it yourself")
-    parent = next(p for p in (here.parent, *here.parents) if p.exists())
+    parent = nearest_folder(here.parent)
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         raise InputError(f"--output {output}: no permission to write in {parent}; choose another folder")
-    free = shutil.disk_usage(parent).free
+    free = free_space(parent)
     if free < nbytes:
         raise InputError(
             f"--output {output}: needs {nbytes / 1e9:.2f} GB but {parent} has {free / 1e9:.2f} GB free; "

@@ -46,7 +46,7 @@ class Output:
           old_norm: mean Frobenius norm of the original matrices.
           loss: the predictor's, if one made them.
         """
-        parts, dtype = self.job.computed[kind], kind.stack.kind.dtype
+        parts, dtype = self.job.computed[kind], kind.stack.spec.dtype
         expected = [len(parts), *kind.shape[1:]]
         if list(pages[0].shape) != expected:
             self.failure = InputError(f"{kind.name}: the initialiser gave {list(pages[0].shape)} for {expected}")

@@ -84,7 +84,7 @@ def norm_sources(
     layer, *inner = numbers
     above = layer + 1 if stack.covers(layer + 1) else layer
     layers = {"first": [stack.starts[0]], "previous": [layer], "next": [above], "mean": [layer, above]}[norm_source]
-    if stack.kind.dtype not in FLOATS:
+    if stack.spec.dtype not in FLOATS:
         layers = [layer]  # a buffer, such as gpt2's causal mask
     return "mean" if len(layers) > 1 else "copy", tuple(stack.name(source, *inner) for source in layers)
 
@@ -95,8 +95,8 @@ def is_matrix(stack: Stack, experts: int | None) -> bool:
     Routers [experts, hidden] are copied: their rows mean nothing without the experts that they were trained with.
     """
     parts = stack.template.split(".")
-    router = experts is not None and stack.kind.shape[:1] == (experts,) and not ROUTERS.isdisjoint(parts)
-    return stack.kind.dtype in FLOATS and len(stack.kind.shape) in (2, 3) and not router
+    router = experts is not None and stack.spec.shape[:1] == (experts,) and not ROUTERS.isdisjoint(parts)
+    return stack.spec.dtype in FLOATS and len(stack.spec.shape) in (2, 3) and not router
 
 
 def check_neighbours(stack: Stack, layer: int, least_layers: int) -> None:

@@ -18,6 +18,7 @@ from lesa_jax.base.files import write_json, write_text
 from lesa_jax.checkpoint.companions import carry
 from lesa_jax.checkpoint.integrity import check_finite, hash_files
 from lesa_jax.checkpoint.writer import write_index
+from lesa_jax.evaluation.settings import EvaluateSettings
 from lesa_jax.growth.card import model_card
 from lesa_jax.growth.copying import write_copies
 from lesa_jax.growth.job import ExpandJob, check_room, open_source, prepare_jobs, source_name
@@ -166,7 +167,7 @@ def finish(output: Output, before: float | None, source: Mapping[str, Any], seco
 
 def measure_perplexity(folder: Path, job: ExpandJob) -> float:
     """Of the checkpoint in `folder`, on the job's text."""
-    from lesa_jax.evaluation.run import EvaluateSettings, evaluate_text
+    from lesa_jax.evaluation.run import evaluate_text
 
     assert job.text is not None
     options = EvaluateSettings(

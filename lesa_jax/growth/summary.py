@@ -24,8 +24,8 @@ def summarise(
     losses: Mapping[str, float],
 ) -> ExpandResult:
     """The result of a job; what was not measured is empty."""
-    floats = [part for part in job.parts if part.stack.kind.dtype in FLOATS]
-    sizes = [math.prod(part.stack.kind.shape) for part in floats]
+    floats = [part for part in job.parts if part.stack.spec.dtype in FLOATS]
+    sizes = [math.prod(part.stack.spec.shape) for part in floats]
     return ExpandResult(
         method=job.settings.method,
         output=job.settings.output,

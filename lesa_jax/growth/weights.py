@@ -38,13 +38,13 @@ class WeightKind:
     @property
     def shape(self) -> tuple[int, int, int]:
         """[layers, out, in] of the matrices."""
-        out, fan_in = self.stack.kind.shape[-2:]
+        out, fan_in = self.stack.spec.shape[-2:]
         return (self.stack.sizes[0], fan_in, out) if self.transposed else (self.stack.sizes[0], out, fan_in)
 
     @property
     def pages(self) -> int:
         """Matrices in one tensor: 1, or the number of packed experts."""
-        shape = self.stack.kind.shape
+        shape = self.stack.spec.shape
         return shape[0] if len(shape) == 3 else 1
 
     @property
@@ -62,7 +62,7 @@ def batches(kinds: Iterable[WeightKind]) -> list[list[WeightKind]]:
     """Kinds that share shape and layers, and so a compiled program, as many together as fit into `BATCH_BYTES`."""
     groups: dict[tuple[object, ...], list[WeightKind]] = {}
     for kind in dict.fromkeys(kinds):
-        groups.setdefault((kind.stack.kind, kind.stack.starts[0], kind.stack.sizes[0]), []).append(kind)
+        groups.setdefault((kind.stack.spec, kind.stack.starts[0], kind.stack.sizes[0]), []).append(kind)
     found = []
     for group in groups.values():
         size = max(1, BATCH_BYTES // group[0].nbytes)

@@ -30,7 +30,7 @@ def load_model(folder: Path) -> tuple[dict[str, Any], ModelConfig]:
 
 def check_tensors(checkpoint: Checkpoint, config: ModelConfig) -> None:
     """Refuses a checkpoint that does not hold exactly what the forward pass of `config` needs; reads no weights."""
-    check_shapes({".".join(stack.path): stack.sizes + stack.kind.shape for stack in checkpoint.stacks}, config)
+    check_shapes({".".join(stack.path): stack.sizes + stack.spec.shape for stack in checkpoint.stacks}, config)
 
 
 def checked_params(tree: dict[str, Any], config: ModelConfig) -> dict[str, Any]:

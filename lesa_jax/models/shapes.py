@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lesa_jax.base.errors import InputError
-from lesa_jax.checkpoint.format import Kind
+from lesa_jax.checkpoint.format import TensorSpec
 from lesa_jax.checkpoint.names import Stack, parse, stack_names
 from lesa_jax.families.roles import is_buffer
 from lesa_jax.models.config import ModelConfig
@@ -80,7 +80,7 @@ def model_stacks(config: ModelConfig) -> list[Stack]:
     """The table as a checkpoint's tree stacks it; the dtypes are left open."""
     tensors = model_tensors(config)
     order = list(dict.fromkeys(parse(name)[0] for name in tensors))
-    stacks = stack_names({name: Kind(tensor.shape, "") for name, tensor in tensors.items()})
+    stacks = stack_names({name: TensorSpec(tensor.shape, "") for name, tensor in tensors.items()})
     return sorted(stacks, key=lambda stack: order.index(stack.template))
 
 
@@ -99,7 +99,7 @@ def check_shapes(shapes: Mapping[str, tuple[int, ...]], config: ModelConfig) -> 
     ignored = {head_tensor(config)} if config.tied else set()
     unknown = {name for name in shapes if name not in ignored and not is_buffer(name)}
     for stack in model_stacks(config):
-        name, shape = ".".join(stack.path), stack.sizes + stack.kind.shape
+        name, shape = ".".join(stack.path), stack.sizes + stack.spec.shape
         if name not in shapes:
             raise InputError(
                 f"tensor {stack.template} is missing or its layers differ in shape; "

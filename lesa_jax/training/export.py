@@ -11,7 +11,7 @@ from jax.experimental import multihost_utils
 
 from lesa_jax.base.files import publish, write_json, write_text
 from lesa_jax.checkpoint.companions import carry, files_to_carry
-from lesa_jax.checkpoint.format import DTYPES, SHARD_SIZE, Kind
+from lesa_jax.checkpoint.format import DTYPES, SHARD_SIZE, TensorSpec
 from lesa_jax.checkpoint.names import Tree
 from lesa_jax.checkpoint.reader import Checkpoint, read_bytes, release
 from lesa_jax.checkpoint.writer import TensorWriter, lay_out, write_index
@@ -24,7 +24,7 @@ def export(
     output: Path,
     trained: Tree,
     leaves: Sequence[Leaf],
-    kinds: Mapping[str, Kind],
+    specs: Mapping[str, TensorSpec],
     source: Checkpoint | None,
     config: ModelConfig,
     documents: Mapping[str, Any],
@@ -36,7 +36,7 @@ def export(
       output: the folder; an earlier one is replaced when the new one is complete.
       trained: the trained tree.
       leaves: of the whole model.
-      kinds: shape and stored dtype of every tensor of the output, in order.
+      specs: shape and stored dtype of every tensor of the output, in order.
       source: where frozen tensors are copied from, byte for byte; None when everything is trained.
       config: of the model.
       documents: config.json and other JSON or text files by name.
@@ -47,7 +47,7 @@ def export(
         for _ in tensors:  # every process takes part in gathering
             pass
         return
-    layout = lay_out(kinds, SHARD_SIZE)
+    layout = lay_out(specs, SHARD_SIZE)
     with publish(output) as folder:
         writer = TensorWriter(folder, layout)
         try:
@@ -55,9 +55,9 @@ def export(
                 # Some checkpoints store a tied head a second time; it must not stay behind.
                 tied = config.tied and name == embedding_tensor(config)
                 for stored in (name, head_tensor(config)) if tied else (name,):
-                    if stored in kinds:
-                        writer.write(stored, tensor.astype(DTYPES[kinds[stored].dtype]).tobytes())
-            for name in list(kinds):
+                    if stored in specs:
+                        writer.write(stored, tensor.astype(DTYPES[specs[stored].dtype]).tobytes())
+            for name in list(specs):
                 if name in writer.missing:
                     assert source is not None, name
                     writer.write(name, read_bytes(source, source.entries[name]))

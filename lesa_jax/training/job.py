@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding
 from lesa_jax.base.errors import InputError
 from lesa_jax.base.files import read_json, read_text
 from lesa_jax.base.units import parse_count
-from lesa_jax.checkpoint.format import Kind
+from lesa_jax.checkpoint.format import TensorSpec
 from lesa_jax.checkpoint.hub import resolve_model
 from lesa_jax.checkpoint.integrity import fingerprint
 from lesa_jax.checkpoint.reader import Checkpoint, open_checkpoint
@@ -50,7 +50,7 @@ class TrainJob:
       hf_config: config.json.
       config: what the forward pass makes of it.
       growth: how the model was grown, if it was.
-      kinds: shape and stored dtype of every tensor of the exported model.
+      specs: shape and stored dtype of every tensor of the exported model.
       segments, leaves: see `segments` and `parameters`.
       tokenizer: of the model.
       sequence_length: tokens.
@@ -67,7 +67,7 @@ class TrainJob:
     hf_config: Mapping[str, Any]
     config: ModelConfig
     growth: Growth | None
-    kinds: Mapping[str, Kind]
+    specs: Mapping[str, TensorSpec]
     segments: tuple[Segment, ...]
     leaves: tuple[Leaf, ...]
     tokenizer: Any
@@ -105,11 +105,11 @@ def make_train_job(settings: TrainSettings) -> TrainJob:
     growth = read_growth(folder) if (folder / GROWTH_FILE).exists() else None
     if checkpoint is None:
         stored = STORED.get(str(hf_config.get("dtype", hf_config.get("torch_dtype"))), "F32")
-        kinds = {name: Kind(tensor.shape, stored) for name, tensor in model_tensors(config).items()}
-        trained = frozenset(kinds)
+        specs = {name: TensorSpec(tensor.shape, stored) for name, tensor in model_tensors(config).items()}
+        trained = frozenset(specs)
     else:
         check_tensors(checkpoint, config)
-        kinds = {name: entry.kind for name, entry in checkpoint.entries.items()}
+        specs = {name: entry.spec for name, entry in checkpoint.entries.items()}
         trained = choose(settings.train, config, growth.plan if growth else None)
     tokenizer: Any = load_tokenizer(folder)
     check_vocabulary(max(tokenizer.get_vocab().values(), default=0), config.vocab_size)
@@ -130,7 +130,7 @@ def make_train_job(settings: TrainSettings) -> TrainJob:
         hf_config=hf_config,
         config=config,
         growth=growth,
-        kinds=kinds,
+        specs=specs,
         segments=segments,
         leaves=leaves,
         tokenizer=tokenizer,

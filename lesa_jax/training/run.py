@@ -108,4 +108,4 @@ def write_final(job: TrainJob, params: Tree) -> None:
     if job.growth is not None:
         documents[GROWTH_FILE] = job.growth.to_json()
     folder = job.settings.output / "final"
-    export(folder, params, job.leaves, job.kinds, job.checkpoint, job.config, documents, job.folder)
+    export(folder, params, job.leaves, job.specs, job.checkpoint, job.config, documents, job.folder)

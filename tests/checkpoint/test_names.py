@@ -2,16 +2,17 @@
 
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lesa_jax.base.errors import InputError
-from lesa_jax.checkpoint.format import Kind
+from lesa_jax.checkpoint.format import TensorSpec
 from lesa_jax.checkpoint.names import parse, render, stack_names
-from lesa_jax.checkpoint.reader import load_tree, open_checkpoint, read_bytes, tree_tensors
+from lesa_jax.checkpoint.reader import load_tree, open_checkpoint, read_bytes
 from tests.support.tiny import CONFIGS, tiny
 
-MATRIX = Kind((4, 3), "F32")
+MATRIX = TensorSpec((4, 3), "F32")
 
 
 @given(st.lists(st.one_of(st.integers(0, 200).map(str), st.sampled_from(["layers", "w", "07", "h", "x2"])), min_size=1))
@@ -36,7 +37,7 @@ def test_stack_axes_are_layers_then_experts():
 
 
 def test_runs_of_unlike_layers_are_separate_stacks():
-    wide = Kind((8, 3), "F32")
+    wide = TensorSpec((8, 3), "F32")
     kinds = {"l.0.w": MATRIX, "l.1.w": MATRIX, "l.2.w": wide, "l.3.w": MATRIX, "l.0.n": MATRIX, "l.3.n": MATRIX}
     stacks = {stack.path: stack for stack in stack_names(kinds)}
     assert set(stacks) == {("l[0:2]", "w"), ("l[2:3]", "w"), ("l[3:4]", "w"), ("l[0:1]", "n"), ("l[3:4]", "n")}
@@ -44,7 +45,7 @@ def test_runs_of_unlike_layers_are_separate_stacks():
 
 
 def test_experts_that_differ_are_kept_one_by_one_with_their_layer():
-    kinds = {"l.0.e.0.w": MATRIX, "l.0.e.1.w": Kind((9, 3), "F32"), "l.1.e.0.w": MATRIX}
+    kinds = {"l.0.e.0.w": MATRIX, "l.0.e.1.w": TensorSpec((9, 3), "F32"), "l.1.e.0.w": MATRIX}
     stacks = stack_names(kinds)
     assert sorted(name for stack in stacks for name in stack.names()) == sorted(kinds)
     assert all(stack.prefix == "l." for stack in stacks)
@@ -58,7 +59,12 @@ def test_colliding_names_are_refused():
 @pytest.mark.parametrize("family", CONFIGS)
 def test_tree_round_trip_is_bit_exact(family):
     checkpoint = open_checkpoint(tiny(family))
-    tensors = tree_tensors(load_tree(checkpoint), checkpoint.stacks)
+    leaves = flatten_dict(load_tree(checkpoint))
+    tensors = {}
+    for stack in checkpoint.stacks:
+        rows = leaves.pop(stack.path).reshape(-1, *stack.spec.shape)
+        tensors |= dict(zip(stack.names(), rows, strict=True))
+    assert not leaves
     assert tensors.keys() == checkpoint.entries.keys()
     for name, entry in checkpoint.entries.items():
         assert np.ascontiguousarray(tensors[name]).tobytes() == bytes(read_bytes(checkpoint, entry))

@@ -8,14 +8,14 @@ from safetensors.numpy import load_file
 
 from lesa_jax.base.errors import InputError
 from lesa_jax.base.files import publish
-from lesa_jax.checkpoint.format import Kind
+from lesa_jax.checkpoint.format import TensorSpec
 from lesa_jax.checkpoint.reader import open_checkpoint, read
 from lesa_jax.checkpoint.writer import TensorWriter, lay_out, write_index
 from lesa_jax.growth.job import check_output
 
-KINDS = {f"t.{i}": Kind((i + 1, 5), "F32") for i in range(7)} | {
-    "scalar": Kind((), "F32"),
-    "empty": Kind((0, 4), "F32"),
+KINDS = {f"t.{i}": TensorSpec((i + 1, 5), "F32") for i in range(7)} | {
+    "scalar": TensorSpec((), "F32"),
+    "empty": TensorSpec((0, 4), "F32"),
 }
 ARRAYS = {name: np.random.default_rng(i).random(kind.shape, np.float32) for i, (name, kind) in enumerate(KINDS.items())}
 

@@ -60,7 +60,7 @@ def test_originals_are_byte_equal_and_transformers_loads_the_result(tmp_path, fa
         inside = name.startswith(prefix)
         layer = int(name.removeprefix(prefix).split(".")[0]) if inside else -1
         kept = after.entries[rename(name, prefix, positions[layer]) if inside else name]
-        assert kept.kind == entry.kind
+        assert kept.spec == entry.spec
         assert read_bytes(after, kept) == read_bytes(before, entry)
     model, info = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out", output_loading_info=True)
     assert not info["missing_keys"]

@@ -21,7 +21,7 @@ def test_names_and_shapes_are_those_of_the_checkpoint(name):
     check_tensors(checkpoint, config)
     tensors = model_tensors(config)
     assert {name: tensor.shape for name, tensor in tensors.items()} == {
-        name: entry.kind.shape for name, entry in checkpoint.entries.items()
+        name: entry.spec.shape for name, entry in checkpoint.entries.items()
     }
     assert output_tensor(config) in tensors
     for name, tensor in tensors.items():
