@@ -1,7 +1,7 @@
 """Grids of predictors in one program, a linear predictor in closed form, and errors on layers that were held out.
 
-One training sample is one row k of one interior layer l (see `lesa_jax.predictor`). A held-out layer is never a target;
-it is still an input of its neighbours' samples, as there is no other model to take inputs from.
+One training sample is one row k of one interior layer l (see `lesa_jax.initializers.lesa.predictor`). A held-out layer is
+never a target; it is still an input of its neighbours' samples, as there is no other model to take inputs from.
 """
 
 import functools
@@ -42,7 +42,7 @@ def training_samples(
 def sample_batches(
     samples: Int[np.ndarray, " samples"], seed: int, settings: PredictorSettings
 ) -> tuple[Int[np.ndarray, "epochs steps batch"], Float[np.ndarray, "epochs steps batch"]]:
-    """A fresh order for every epoch, the last batch partial; what `lesa_jax.predictor.train` takes.
+    """A fresh order for every epoch, the last batch partial; what `predictor.train` takes.
 
     Fewer epochs are the beginning of more.
     """

@@ -19,7 +19,7 @@ from lesa_jax.evaluation.settings import EvaluateSettings
 from lesa_jax.growth.run import expand
 from lesa_jax.growth.settings import ExpandSettings
 from lesa_jax.tracking.log import METRICS, read_metrics
-from lesa_jax.training.result import TrainReport
+from lesa_jax.training.result import TrainResult
 from lesa_jax.training.run import train
 from lesa_jax.training.settings import AdamW, BatchSettings, HeldOutSettings, KeepSettings, TrainSettings
 
@@ -199,7 +199,7 @@ def excerpt(settings: Convergence, text: Path, characters: int) -> Path:
     return path
 
 
-def token_mflop(report: TrainReport) -> float:
+def token_mflop(report: TrainResult) -> float:
     return report.cost.total / 1e6
 
 

@@ -6,10 +6,10 @@ from rich.console import Console
 from rich.table import Table
 
 from lesa_jax.base.units import format_bytes
-from lesa_jax.training.result import TrainReport
+from lesa_jax.training.result import TrainResult
 
 
-def print_train_report(report: TrainReport) -> None:
+def print_train_report(report: TrainResult) -> None:
     console = Console()
     table = Table(show_header=False)
     table.add_row("trained", f"{report.trained:,} parameters")

@@ -10,7 +10,7 @@ from lesa_jax.training.job import TrainJob
 
 
 @dataclass(frozen=True)
-class TrainReport:
+class TrainResult:
     """A run's size, and once it has run, its results.
 
     Attributes:
@@ -44,13 +44,13 @@ class TrainReport:
     seconds: float = 0.0
 
 
-def describe(job: TrainJob) -> TrainReport:
+def describe(job: TrainJob) -> TrainResult:
     """The size of a run that is still to come."""
     counts = {
         trained: sum(math.prod(leaf.shape) for leaf in job.leaves if leaf.trained == trained)
         for trained in (True, False)
     }
-    return TrainReport(
+    return TrainResult(
         output=str(job.settings.output),
         trained=counts[True],
         frozen=counts[False],

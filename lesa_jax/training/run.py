@@ -27,12 +27,12 @@ from lesa_jax.training.folder import check_run, start_run
 from lesa_jax.training.held_out import make_evaluation
 from lesa_jax.training.job import TrainJob, make_train_job
 from lesa_jax.training.loop import loop
-from lesa_jax.training.result import TrainReport, describe
+from lesa_jax.training.result import TrainResult, describe
 from lesa_jax.training.settings import TrainSettings
 from lesa_jax.training.start import start
 
 
-def train(settings: TrainSettings) -> TrainReport:
+def train(settings: TrainSettings) -> TrainResult:
     """Trains a model; see `TrainSettings`. Goes on with a run that is already in the output folder.
 
     Returns:

@@ -87,7 +87,7 @@ def run_segments(
       context: what every layer sees beside the residual stream.
       config: of the model; its windows are looked up by layer.
       remat: what the backward pass computes again: nothing, a block but for its matrix products, or the whole block.
-      shares: how much of what each layer does to the stream counts (`step.Mask`): x + share (layer(x) - x).
+      shares: how much of what each layer does to the stream counts (`mask.Mask`): x + share (layer(x) - x).
     """
     run = rematerialised(block, remat)
     for number, segment in enumerate(segments):

@@ -1,7 +1,7 @@
 """New layers predicted from their neighbours: LESA (arXiv 2502.13794; github.com/yangyifei729/LESA).
 
 For one weight kind: the L matrices W_l [out, in] side by side are U diag(S) [V_0 | ... | V_{L-1}]; a network G learns
-to predict V_l from (V_{l-1}, V_{l+1}) (`lesa_jax.predictor`); the matrix of a new layer between l and l+1 is
+to predict V_l from (V_{l-1}, V_{l+1}) (`predictor`); the matrix of a new layer between l and l+1 is
 U diag(S) G([V_l, V_{l+1}]). Inputs are two layers apart in training and adjacent here, as published. Several new layers
 in one gap are found by halving: the middle one first, then those between it and its neighbours.
 """
