@@ -1,7 +1,8 @@
 """Grids of predictors in one program, a linear predictor in closed form, and errors on layers that were held out.
 
-One training sample is one row k of one interior layer l (see `lesa_jax.initializers.lesa.predictor`). A held-out layer is
-never a target; it is still an input of its neighbours' samples, as there is no other model to take inputs from.
+One training sample is one row k of one interior layer l (see `lesa_jax.initializers.lesa.predictor`). A held-out
+layer is never a target; it is still an input of its neighbours' samples, as there is no other model to take inputs
+from.
 """
 
 import functools
