@@ -1,9 +1,12 @@
 """The house rules of lesa_jax's packages: which may import which. docs/architecture.md says why."""
 
 import ast
+import re
+from dataclasses import astuple
 from pathlib import Path
 
 import lesa_jax
+from lesa_jax.families import gpt2, llama, roles
 
 ROOT = Path(lesa_jax.__file__).parent
 
@@ -118,3 +121,25 @@ def test_files_fit_into_a_head():
         module: lines for module, path in MODULES.items() if (lines := len(path.read_text("utf-8").splitlines())) > 400
     }
     assert not long
+
+
+def test_no_other_room_spells_a_tensor_name():
+    names = {part for value in astuple(llama.NAMES) for part in value.split(".")} - {
+        "model",
+        "layers",
+    }  # these are words, too
+    names |= roles.RESIDUAL_WRITERS | roles.ROUTERS | gpt2.CONV1D
+    wrong = [
+        f"{module}: {text!r}"
+        for module, path in MODULES.items()
+        if room(module) != "families"
+        for text in strings(path)
+        if re.fullmatch(r"[\w.*]+", text) and names & set(text.split("."))
+    ]
+    assert not wrong
+
+
+def strings(path: Path) -> list[str]:
+    """The string constants of a file, docstrings and parts of f-strings included."""
+    nodes = ast.walk(ast.parse(path.read_text("utf-8")))
+    return [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
