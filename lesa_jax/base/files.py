@@ -58,12 +58,14 @@ def inside(path: Path) -> Path:
     raise InputError(f"{path}: links to {target}, outside the checkpoint's folder; put the file itself there")
 
 
-def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
-    """Writes a file beside `path`, which gets its name when every byte is on the disk.
+def partial(path: Path) -> Path:
+    """Where a file lies while it is written; always there, so that the next process writes over a killed one's."""
+    return path.with_name(f".{path.name}.partial")
 
-    The name beside is always the same, so that what a killed process left there is written over by the next.
-    """
-    beside = path.with_name(f".{path.name}.partial")
+
+def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
+    """Writes a file beside `path`, which gets its name when every byte is on the disk."""
+    beside = partial(path)
     try:
         write(beside)
         sync(beside)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lesa_jax.base.errors import InputError
-from lesa_jax.base.files import read_json, write_json
+from lesa_jax.base.files import partial, read_json, write_json
 from lesa_jax.base.settings import option
 
 
@@ -37,9 +37,11 @@ class Work:
         Raises:
           InputError: the folder holds something else.
         """
-        if (folder / self.file).exists():
-            return read_json(folder / self.file, "")
+        # Listed once, for another process of the same work may be writing the file at this very moment.
         names = {path.name for path in folder.iterdir()} if folder.is_dir() else {""} if folder.exists() else set()
+        if self.file in names:
+            return read_json(folder / self.file, "")
+        names.discard(partial(folder / self.file).name)
         if names and names.isdisjoint(self.others):
             raise InputError(f"--output {folder}: exists and is {self.foreign}; choose another folder")
         return None

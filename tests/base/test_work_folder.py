@@ -19,6 +19,11 @@ def test_new_work_is_kept_and_recognised(tmp_path):
     assert WORK.earlier(folder) == {"depth": 3}
 
 
+def test_work_that_another_process_is_just_beginning_is_no_other_work(tmp_path):
+    (tmp_path / ".dig.json.partial").touch()
+    assert WORK.earlier(tmp_path) is None
+
+
 def test_what_is_something_else_is_refused(tmp_path):
     (tmp_path / "thesis.tex").write_text("x")
     for output in (tmp_path, tmp_path / "thesis.tex"):
