@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from lesa_jax.base.errors import InputError
+from lesa_jax.checkpoint.reader import open_checkpoint
+from lesa_jax.models.config import ModelConfig
 from lesa_jax.models.load import load_model
 from lesa_jax.planning.placement import insert
 from lesa_jax.training.parameters import choose
@@ -22,18 +24,17 @@ from tests.support.trees import PLANS, by_name, full_by_name, pieces
 )
 def test_a_choice_that_means_nothing_is_refused(train, plan, message):
     with pytest.raises(InputError, match=message):
-        choose(train, ["model.layers.0.mlp.up_proj.weight", "model.norm.weight"], plan)
+        choose(train, ModelConfig.from_hf(open_checkpoint(tiny("llama")).config), plan)
 
 
 def test_new_and_norms():
-    plan = insert(2, [0])
-    names = [f"model.layers.{i}.{kind}.weight" for i in range(3) for kind in ("mlp.up_proj", "input_layernorm")]
-    assert choose("new", names, plan) == {n for n in names if ".1." in n}
-    assert choose("new+norms", [*names, "model.norm.weight"], plan) == {
-        "model.norm.weight",
-        "model.layers.1.mlp.up_proj.weight",
-        *(n for n in names if "layernorm" in n),
-    }
+    checkpoint = open_checkpoint(tiny("qwen2"))  # biases are no norms
+    config = ModelConfig.from_hf(checkpoint.config)
+    new = {name for name in checkpoint.entries if name.startswith(("model.layers.1.", "model.layers.3."))}
+    assert choose("new", config, insert(4, [0, 1])) == new
+    norms = {name for name in checkpoint.entries if "norm" in name}
+    assert len(norms) == 2 * 6 + 1
+    assert choose("new+norms", config, insert(4, [0, 1])) == new | norms
 
 
 def test_weights_are_those_of_the_plain_loader():

@@ -18,7 +18,7 @@ from lesa_jax.parallel.mesh import make_mesh
 from lesa_jax.training.optimizer import learning_rate
 from lesa_jax.training.state import first_state, state_shardings
 from lesa_jax.training.step import Batch, compile_step, mean_gradient
-from tests.support.tiny import tiny
+from tests.support.tiny import RUNNING, family_of, tiny
 from tests.support.trees import MESH, OPTIMIZER, PLANS, by_name, full_by_name, packed, pieces
 
 
