@@ -18,14 +18,13 @@ import transformers
 
 from lesa_jax.planning.methods import METHODS
 from tests.support.cloud import Cloud
+from tests.support.shared import SHARED
 from tests.support.training import grown_model, write_text
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
 torch.set_num_threads(1)  # tiny models are slower on many threads, above all beside JAX's own
-
-SHARED = Path(__file__).parent.parent.parent / "shared"
 
 
 @pytest.fixture(scope="session")

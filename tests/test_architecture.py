@@ -141,3 +141,14 @@ def strings(path: Path) -> list[str]:
     """The string constants of a file, docstrings and parts of f-strings included."""
     nodes = ast.walk(ast.parse(path.read_text("utf-8")))
     return [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+
+
+def test_tests_share_by_support_only():
+    tests = Path(__file__).parent
+    wrong = [
+        f"{path.relative_to(tests)} imports {name}"
+        for path in tests.rglob("*.py")
+        for name in imports(path)
+        if name.startswith("tests.") and not name.startswith("tests.support")
+    ]
+    assert not wrong

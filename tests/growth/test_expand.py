@@ -22,16 +22,10 @@ from lesa_jax.growth.settings import ExpandSettings, parse_gaps
 from lesa_jax.planning.methods import PredictorSettings
 from lesa_jax.planning.placement import make_plan
 from lesa_jax.planning.record import read_growth
+from tests.support.growth import QUICK, TOKENS, grow
 from tests.support.tiny import DECODERS, SILENCEABLE, save, tiny, torch_logits
 
 METHODS = ("lesa", "llama_pro", "solar", "duplicate")
-TOKENS = np.random.default_rng(0).integers(3, 64, (2, 24)).tolist()
-QUICK = {"predictor": PredictorSettings(epochs=1, hidden_size=16, batch_size=32)}
-
-
-def grow(source: Path, output: Path, method: str = "lesa", **options):
-    quick = QUICK if method in ("lesa", "lesa_raw", "shuffled") else {}
-    return expand(ExpandSettings(str(source), output, method=method, **(quick | options)))
 
 
 def rename(name: str, layer_prefix: str, position: int) -> str:

@@ -11,7 +11,7 @@ from lesa_jax.checkpoint.reader import open_checkpoint, read
 from lesa_jax.growth.run import grow as grow_together
 from lesa_jax.growth.settings import ExpandSettings
 from lesa_jax.planning import methods
-from tests.growth.test_expand import QUICK, TOKENS, grow
+from tests.support.growth import QUICK, TOKENS, grow
 from tests.support.tiny import tiny, torch_logits
 
 SILENT = ("llama_pro", "tli_zero", "lemon", "identity", "opt_deus", "opt_deus_published")

@@ -11,7 +11,7 @@ from lesa_jax.growth.run import expand
 from lesa_jax.growth.settings import ExpandSettings
 from lesa_jax.models.decoder import logits
 from lesa_jax.models.load import load_model
-from tests.conftest import SHARED
+from tests.support.shared import SHARED
 from tests.support.tiny import torch_logits
 
 TOP = {"llama_pro": {"placement": "top"}, "lesa": {}, "solar": {}, "duplicate": {"placement": "top"}}
