@@ -24,6 +24,22 @@ def test_work_that_another_process_is_just_beginning_is_no_other_work(tmp_path):
     assert WORK.earlier(tmp_path) is None
 
 
+def test_a_folder_that_another_process_is_just_beginning_is_no_stranger(tmp_path, monkeypatch):
+    """The file is on its way to the disk while the other process looks."""
+    found = []
+
+    def slow_sync(path):
+        if path.name.startswith("."):
+            found.append([path.name for path in tmp_path.iterdir()])
+            found.append(work.earlier(tmp_path))
+
+    work = Work("dig", "dig.json", "no dig")
+    monkeypatch.setattr("lesa_jax.base.files.sync", slow_sync)
+    work.keep(tmp_path, {"depth": 3})
+    assert found == [[".dig.json.partial"], None]
+    assert work.earlier(tmp_path) == {"depth": 3}
+
+
 def test_what_is_something_else_is_refused(tmp_path):
     (tmp_path / "thesis.tex").write_text("x")
     for output in (tmp_path, tmp_path / "thesis.tex"):
