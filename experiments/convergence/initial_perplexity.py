@@ -4,7 +4,7 @@ Command:   python experiments/convergence/initial_perplexity.py --model DIR --te
                [--sequence-length N]
 Run time:  about 3 minutes for a 16-layer model of 7 million parameters and 2.3 MB of text, on 2 CPU cores.
 Expected:  base = llama_pro (in every digit) <= lesa < solar < duplicate, lesa within 2 % of base. The table that the
-           README shows is in experiments/results/initial_perplexity.md.
+           docs/results.md shows is in experiments/results/initial_perplexity.md.
 
 Each row is one `lesa_jax.expand.expand` into a temporary folder, evaluated from the files that it wrote. LESA and the
 plain copies fill the top gaps, so that the position does not confound the comparison.
