@@ -206,7 +206,7 @@ def token_mflop(report: TrainResult) -> float:
 def caption(settings: Convergence) -> str:
     return (
         f"`experiments/convergence/convergence_{settings.name}.py`: `{settings.model.name}`, "
-        f"data `{settings.data.name}`; windows of {settings.sequence_length} tokens, batch {settings.batch_size}; perplexity on the first "
-        f"{settings.eval_characters:,} characters of `{settings.eval_text.name}`, and at the end (other) on the first "
-        f"{settings.other_characters:,} of `{settings.other_text.name}`."
+        f"data `{settings.data.name}`; windows of {settings.sequence_length} tokens, batch {settings.batch_size}; "
+        f"perplexity on the first {settings.eval_characters:,} characters of `{settings.eval_text.name}`, and at the "
+        f"end (other) on the first {settings.other_characters:,} of `{settings.other_text.name}`."
     )

@@ -1,4 +1,4 @@
-"""The TPU's kernel computes what XLA does, run by Pallas's interpreter; `python -m tests.test_splash` is run by a test.
+"""The TPU's kernel computes what XLA does, run by Pallas's interpreter; this module is also run by a test.
 
 What no test here can say: that Mosaic compiles the kernel on a given TPU, and how fast it is.
 """
@@ -170,7 +170,7 @@ def test_forward_and_backward_lower_to_three_kernels_for_a_tpu(head_dim, dtype):
 @pytest.mark.slow
 def test_eight_devices_compute_what_one_does():
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": "8", "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-m", "tests.test_splash"]
+    command = [sys.executable, "-m", __name__]
     process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert process.returncode == 0, process.stderr
     errors = json.loads(process.stdout.splitlines()[-1])
