@@ -3,6 +3,7 @@
 import os
 
 import jax
+from jax.experimental import multihost_utils
 
 from lesa_jax.base.errors import InputError
 
@@ -34,3 +35,9 @@ def join_processes() -> None:
         raise InputError(
             f"--distributed: cannot join the other processes ({reason}); set {COORDINATES[0]} etc."
         ) from None
+
+
+def meet(where: str) -> None:
+    """Waits until all processes of the run have come to the same place; there is nobody to wait for in a single one."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(where)

@@ -7,6 +7,7 @@ import jax
 from lesa_jax.base.errors import InputError
 from lesa_jax.base.settings import deciding
 from lesa_jax.base.work_folder import Work
+from lesa_jax.parallel.processes import meet
 from lesa_jax.training.job import TrainJob
 
 RUN = Work("run", "run.json", "not a run of lesa_jax.train", setting="{name}={value}")
@@ -40,6 +41,7 @@ def record(job: TrainJob) -> dict[str, Any]:
 
 def start_run(job: TrainJob) -> None:
     """Makes the run's folder, or leaves an earlier run's as it is."""
+    meet("every process has looked at the folder")  # before one writes there what another would take for foreign
     output = job.settings.output
     output.mkdir(parents=True, exist_ok=True)
     if jax.process_index() == 0 and not (output / RUN.file).exists():
