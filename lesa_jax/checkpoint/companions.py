@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from lesa_jax.base.files import inside, sync
+from lesa_jax.base.files import inside
 
 # Weights in any format, and what this program writes itself.
 WEIGHT_SUFFIXES = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".onnx", ".msgpack", ".h5", ".npz", ".pkl"}
@@ -27,6 +27,6 @@ def files_to_carry(folder: Path) -> list[Path]:
 
 
 def carry(files: Iterable[Path], output: Path) -> None:
+    """Copies them into a folder that is yet to be published, which sees to it that they are on the disk."""
     for file in files:
         shutil.copyfile(file, output / file.name)
-        sync(output / file.name)

@@ -24,6 +24,7 @@ from lesa_jax.planning.config_process import grow_configs_apart
 from lesa_jax.planning.methods import Method, find_method
 from lesa_jax.planning.placement import make_plan
 from lesa_jax.planning.plan import Plan
+from lesa_jax.planning.record import FILE as GROWTH_FILE
 
 Value = TypeVar("Value")
 
@@ -178,7 +179,7 @@ def check_output(output: Path, source: Path, overwrite: bool, nbytes: int) -> No
     if output.is_dir() and any(output.iterdir()):
         if not overwrite:
             raise InputError(f"--output {output} is not empty; choose another folder or add --overwrite")
-        if not (output / "growth.json").exists():
+        if not (output / GROWTH_FILE).exists():
             raise InputError(f"--output {output} was not written by lesa_jax (no growth.json); remove it yourself")
     parent = nearest_folder(here.parent)
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
