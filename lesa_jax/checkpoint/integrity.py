@@ -1,7 +1,6 @@
 """Whether a checkpoint's numbers are numbers, and which bytes it was."""
 
 import hashlib
-from pathlib import Path
 
 import numpy as np
 
@@ -43,12 +42,3 @@ def fingerprint(checkpoint: Checkpoint) -> str:
         digest.update(read_bytes(checkpoint, entry)[:4096])
     release(checkpoint)
     return digest.hexdigest()
-
-
-def hash_files(files: list[Path]) -> dict[str, str]:
-    """SHA-256 of each file by name, the same digest that the Hugging Face hub shows."""
-    digests = {}
-    for file in files:
-        with file.open("rb") as stream:
-            digests[file.name] = hashlib.file_digest(stream, "sha256").hexdigest()
-    return digests

@@ -4,13 +4,8 @@ compare.json has the settings, models/ the grown checkpoints, rows/ what was mea
 (NAME-SEED.curve.json), runs/ the training runs, tokens/ the training data. Locks go with the process that holds them.
 """
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from lesa_jax import demo
 from lesa_jax.base.files import write_text
@@ -50,21 +45,6 @@ def start(settings: CompareSettings) -> CompareSettings:
     else:
         COMPARISON.check_same(output, earlier, deciding(settings))
     return settings if settings.text is not None else replace(settings, text=text)
-
-
-@contextmanager
-def turn(lock: Path, what: str) -> Iterator[None]:
-    """A block that one process at a time is in; the others wait and say that one of them does `what`."""
-    held = FileLock(lock)
-    try:
-        held.acquire(blocking=False)
-    except Timeout:
-        print(f"waiting for another process, which {what}", file=sys.stderr)
-        held.acquire()
-    try:
-        yield
-    finally:
-        held.release()
 
 
 def row_file(settings: CompareSettings, variant: Variant, seed: int) -> Path:

@@ -15,8 +15,9 @@ from filelock import FileLock, Timeout
 
 from lesa_jax.base.errors import InputError
 from lesa_jax.base.files import read_json, write_json
+from lesa_jax.base.locks import turn
 from lesa_jax.base.units import parse_count
-from lesa_jax.comparison.folder import START_LOCK, curve_file, lock_file, make_output, start, turn
+from lesa_jax.comparison.folder import START_LOCK, curve_file, lock_file, make_output, start
 from lesa_jax.comparison.grown import grow_missing, remove_models
 from lesa_jax.comparison.job import CompareJob, make_compare_job
 from lesa_jax.comparison.measure import measure, trained_curve

@@ -13,10 +13,11 @@ from rich.progress import Progress
 
 from lesa_jax.base.background import second_thread
 from lesa_jax.base.console import progress_bars
+from lesa_jax.base.digests import digest_files
 from lesa_jax.base.errors import InputError
 from lesa_jax.base.files import write_json, write_text
 from lesa_jax.checkpoint.companions import carry
-from lesa_jax.checkpoint.integrity import check_finite, hash_files
+from lesa_jax.checkpoint.integrity import check_finite
 from lesa_jax.checkpoint.writer import write_index
 from lesa_jax.evaluation.settings import EvaluateSettings
 from lesa_jax.growth.card import model_card
@@ -73,7 +74,7 @@ def grow(wanted: Sequence[ExpandSettings]) -> list[Outcome]:
             check_room(jobs)
             warm_up(jobs)
             finite.result()
-        digests = background.submit(hash_files, checkpoint.files)
+        digests = background.submit(digest_files, checkpoint.files)
         with progress_bars() as progress, ExitStack() as opened:
             before = measure_before(jobs, seconds)
             bar = progress.add_task("bytes written", total=sum(job.layout.nbytes for job in jobs), note="")
