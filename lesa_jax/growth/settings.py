@@ -81,6 +81,9 @@ def check_settings(settings: ExpandSettings, method: Method) -> None:
     for name, owner in OWNERS.items():
         if name not in method.start.options and given[name] != defaults[name]:
             raise InputError(f"{option(name)} belongs to {owner}, not to {settings.method}")
+    for name, value in given.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f"{option(name)} {value}: must be a finite number")
     for name in ("epochs", "batch_size", "learning_rate", "hidden_size", "shard_size"):
         if not given[name] > 0:
             raise InputError(f"{option(name)} {given[name]}: must be positive")
@@ -90,8 +93,6 @@ def check_settings(settings: ExpandSettings, method: Method) -> None:
         raise InputError(f"--sequence-length {settings.sequence_length}: at least 2 tokens are needed to predict one")
     if settings.output_scale is not None and settings.calibrate is not None:
         raise InputError("--calibrate finds the scale by itself: leave out --output-scale")
-    if settings.output_scale is not None and not math.isfinite(settings.output_scale):
-        raise InputError(f"--output-scale {settings.output_scale}: must be a finite number")
 
 
 def output_scale(settings: ExpandSettings, method: Method) -> float:
