@@ -18,14 +18,17 @@ from lesa_jax.base.errors import InputError
 
 
 def read_text(option: str, path: Path) -> str:
-    """The text of a UTF-8 file that the user named with `option`.
+    """The text of a UTF-8 file that the user named with `option`, as training data are read: without a byte order
+    mark, every line end as \\n.
 
-    Raises InputError for a file that is missing, not UTF-8, or blank.
+    Raises InputError for a file that is missing, not UTF-8 text, or blank.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
         raise InputError(f"{option} {path}: cannot be read as UTF-8 text ({error})") from None
+    if "\0" in text:
+        raise InputError(f"{option} {path}: holds NUL bytes; expected a text file, convert UTF-16 to UTF-8")
     if not text.strip():
         raise InputError(f"{option} {path}: holds no text")
     return text
