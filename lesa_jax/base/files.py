@@ -48,12 +48,12 @@ def read_json(path: Path, why: str) -> dict[str, Any]:
     return value
 
 
-def inside(path: Path) -> Path:
-    """The path itself, if following links does not lead out of its folder.
+def inside(path: Path, root: Path | None = None) -> Path:
+    """The path itself, if following links does not lead out of `root`, by default its folder.
 
     The hub's cache is the one exception: `snapshots/REVISION/file` links to `blobs/HASH` two folders up.
     """
-    folder = path.parent.resolve()
+    folder = (root or path.parent).resolve()
     target = path.resolve()
     blobs = folder.parent.parent / "blobs"
     if target.is_relative_to(folder) or (folder.parent.name == "snapshots" and target.parent == blobs):

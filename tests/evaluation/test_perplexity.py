@@ -117,9 +117,7 @@ def test_a_second_model_of_the_same_shapes_compiles_nothing():
 def test_damaged_weights_are_reported_not_averaged():
     params, config = load_model(demo.MODEL_DIRECTORY)
     damaged = jax.tree.map(lambda leaf: leaf * np.nan, params)
-    with pytest.raises(
-        InputError, match="weights hold NaN or infinite .* another model's config.json"
-    ):
+    with pytest.raises(InputError, match="weights hold NaN or infinite .* another model's config.json"):
         perplexity_of(model_nll(damaged, config), demo_rows("corpus")[:1], "corpus", 1)
 
 
