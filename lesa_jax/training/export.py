@@ -66,7 +66,7 @@ def export(
             check_unchanged(source)
         writer.close()
         write_index(folder, layout)
-        carry(files_to_carry(carried_from), folder)
+        carry(files_to_carry(carried_from), carried_from, folder)
         for name, content in documents.items():
             (write_text if isinstance(content, str) else write_json)(folder / name, content)
 
