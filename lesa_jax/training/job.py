@@ -102,7 +102,7 @@ def make_train_job(settings: TrainSettings) -> TrainJob:
         find_files(settings.data)
     checkpoint, folder, hf_config = open_model(settings)
     config = ModelConfig.from_hf(hf_config)
-    growth = read_growth(folder) if (folder / GROWTH_FILE).exists() else None
+    growth = read_growth(folder, config.num_layers) if (folder / GROWTH_FILE).exists() else None
     if checkpoint is None:
         stored = STORED.get(str(hf_config.get("dtype", hf_config.get("torch_dtype"))), "F32")
         specs = {name: TensorSpec(tensor.shape, stored) for name, tensor in model_tensors(config).items()}
