@@ -43,7 +43,7 @@ UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "G": 10**9}
 def parse_count(option: str, text: str) -> int:
     """`200M` as 200,000,000."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMBG]?)", text.strip().upper().replace("_", ""))
-    count = round(float(match[1]) * UNITS[match[2]]) if match else 0
-    if count < 1:
+    count = float(match[1]) * UNITS[match[2]] if match else 0.0
+    if not 0.5 < count < math.inf:
         raise InputError(f"{option} {text}: expected a number such as 500000, 200M or 1.5B")
-    return count
+    return round(count)
