@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lesa_jax.base.errors import InputError
-from lesa_jax.base.settings import deciding, flatten, free, option
+from lesa_jax.base.settings import check_seed, deciding, flatten, free, option
 from lesa_jax.planning.methods import OWNERS, PUBLISHED, Method, NormSource, Placement, PredictorSettings
 
 
@@ -87,6 +87,7 @@ def check_settings(settings: ExpandSettings, method: Method) -> None:
     for name in ("epochs", "batch_size", "learning_rate", "hidden_size", "shard_size"):
         if not given[name] > 0:
             raise InputError(f"{option(name)} {given[name]}: must be positive")
+    check_seed(settings.seed)
     if not 0 <= settings.predictor.norm_weight < 1:
         raise InputError(f"--norm-weight {settings.predictor.norm_weight}: must lie in [0, 1)")
     if settings.sequence_length is not None and settings.sequence_length < 2:

@@ -76,7 +76,7 @@ def choose(train: str, config: ModelConfig, plan: Plan | None) -> frozenset[str]
         return frozenset(tensors.keys() & (new | norms))
     try:
         pattern = re.compile(train)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise InputError(f"--train {train}: not a regular expression ({error}); or use new, new+norms, all") from None
     chosen = frozenset(name for name in tensors if pattern.search(name))
     if not chosen:
