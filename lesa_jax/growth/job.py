@@ -84,12 +84,13 @@ def prepare_jobs(wanted: Sequence[ExpandSettings], checkpoint: Checkpoint) -> li
     prefix = find_layers(checkpoint.config, checkpoint.stacks)
     depth = max(s.starts[0] + s.sizes[0] for s in checkpoint.stacks if s.prefix == prefix)
     planned = [or_error(lambda s=settings: plan_growth(s, depth)) for settings in wanted]
-    plans = list(dict.fromkeys(both[1] for both in planned if not isinstance(both, InputError)))
+    sources = [both[0].start.sources(both[1]) for both in planned if not isinstance(both, InputError)]
+    plans = list(dict.fromkeys(sources))
     configs = dict(zip(plans, grow_configs_apart(checkpoint.config, plans), strict=True)) if plans else {}
 
     def job(settings: ExpandSettings, both: tuple[Method, Plan] | InputError) -> ExpandJob:
         method, plan = sound(both)
-        return make_job(settings, method, checkpoint, prefix, plan, sound(configs[plan]))
+        return make_job(settings, method, checkpoint, prefix, plan, sound(configs[method.start.sources(plan)]))
 
     return [or_error(lambda s=s, b=b: job(s, b)) for s, b in zip(wanted, planned, strict=True)]
 
@@ -128,7 +129,7 @@ def make_job(
     scale = output_scale(settings, method)
     if scale != 1 or settings.calibrate is not None:
         check_silenceable(checkpoint.config, checkpoint.stacks, prefix)
-    parts = write_recipe(checkpoint, prefix, plan, method, norm_source(settings, method), scale)
+    parts = write_recipe(checkpoint, prefix, method.start.sources(plan), method, norm_source(settings, method), scale)
     layout = lay_out({part.name: part.stack.spec for part in parts}, round(settings.shard_size * 1e9))
     companions = files_to_carry(checkpoint.folder)
     text = text_to_measure(settings)

@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import Any, ClassVar, Literal, get_args
 
 from lesa_jax.base.errors import InputError
+from lesa_jax.planning.plan import Plan
 
 Placement = Literal["top", "even", "middle", "bottom", "ends"]
 NormSource = Literal["first", "previous", "next", "mean"]
@@ -63,13 +64,26 @@ class Start:
     options: ClassVar[frozenset[str]] = frozenset(("norm_source", "seed"))
     remedy: ClassVar[str] = "look at the initialiser"
 
+    def sources(self, plan: Plan) -> Plan:
+        """The plan as it is read: each new layer has the tensors and the config entries of its slot's layer there."""
+        return plan
+
 
 @dataclass(frozen=True)
 class Copy(Start):
-    """A new layer is a copy of the layer below it, norms and all."""
+    """A new layer is a copy of the layer below it, norms and all, or of the layer above it.
+
+    Attributes:
+      source: which of the two; there is nothing above the last layer, of which it is a copy there in any case.
+    """
 
     computed: ClassVar[bool] = False
     options: ClassVar[frozenset[str]] = frozenset()
+
+    source: Literal["below", "above"] = "below"
+
+    def sources(self, plan: Plan) -> Plan:
+        return plan.from_above() if self.source == "above" else plan
 
 
 @dataclass(frozen=True)
@@ -212,6 +226,7 @@ for _name, _method in {
     "interpolate": Method("every layer repeated in place", "arXiv 2510.08008", "repeat", Copy()),
     "lemon": Method("every layer repeated, copies silenced", "arXiv 2310.07999", "repeat", Copy(), 0.0),
     "identity": Method("silenced copies where lesa puts its layers", CONTROL, "top", Copy(), 0.0),
+    "identity_next": Method("silenced copies of the layer above instead", CONTROL, "top", Copy("above"), 0.0),
     "random": Method(
         "Gaussian matrices of the neighbours' norm", CONTROL, "top", imported("controls", "random"), seeded=True
     ),
