@@ -5,8 +5,9 @@ Any number of grown models of one original are filled at once: a kind is read on
 
 import ctypes
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import chain
 
 import jax
@@ -111,12 +112,22 @@ def wait(page: Sequence[NewMatrices]) -> None:
 def old_matrices(checkpoint: Checkpoint, kind: WeightKind) -> Iterator[OldMatrices]:
     """A kind's matrices of all layers in the file's dtype; for packed experts, expert after expert."""
     for page in range(kind.pages):
-        views = [read(checkpoint, name).reshape(-1, *kind.stack.spec.shape[-2:])[page] for name in kind.tensors]
-        if kind.transposed:
-            views = [view.T for view in views]
+        views = page_of(checkpoint, kind, page)
         norm = float(np.mean([np.linalg.norm(view.astype(np.float32, copy=False)) for view in views]))
+        name, beside = f"{kind.stack.template} {kind.inner} {page}", partial(read_beside, checkpoint, kind)
         # No name here keeps the stack while this frame waits.
-        yield OldMatrices(f"{kind.stack.template} {kind.inner} {page}", stack_and_release(checkpoint, views), norm)
+        yield OldMatrices(name, stack_and_release(checkpoint, views), norm, beside)
+
+
+def read_beside(checkpoint: Checkpoint, kind: WeightKind) -> Mapping[str, np.ndarray]:
+    """The matrices of all layers that stand beside a kind."""
+    return {side: stack_and_release(checkpoint, page_of(checkpoint, other, 0)) for side, other in kind.beside}
+
+
+def page_of(checkpoint: Checkpoint, kind: WeightKind, page: int) -> list[np.ndarray]:
+    """One matrix, or vector, of each layer; of packed experts one expert's."""
+    views = [read(checkpoint, name).reshape(-1, *kind.stack.spec.shape[-2:])[page] for name in kind.tensors]
+    return [view.T for view in views] if kind.transposed else views
 
 
 def stack_and_release(checkpoint: Checkpoint, views: list[np.ndarray]) -> np.ndarray:

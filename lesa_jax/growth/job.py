@@ -15,7 +15,8 @@ from lesa_jax.checkpoint.hub import resolve_model
 from lesa_jax.checkpoint.reader import Checkpoint, open_checkpoint
 from lesa_jax.checkpoint.writer import Layout, lay_out
 from lesa_jax.families.fields import find_layers
-from lesa_jax.families.roles import check_silenceable, is_transposed
+from lesa_jax.families.roles import check_silenceable
+from lesa_jax.growth.beside import weight_kind
 from lesa_jax.growth.recipe import Part, write_recipe
 from lesa_jax.growth.settings import ExpandSettings, check_settings, norm_source, output_scale, parse_gaps
 from lesa_jax.growth.weights import WeightKind
@@ -60,7 +61,7 @@ class ExpandJob:
         found: dict[WeightKind, list[Part]] = {}
         for part in self.parts:
             if part.made == "computed":
-                kind = WeightKind(part.stack, part.numbers[1:], is_transposed(self.checkpoint, part.stack))
+                kind = weight_kind(self.checkpoint, part.stack, part.numbers[1:])
                 found.setdefault(kind, []).append(part)
         return {kind: sorted(parts, key=lambda part: part.numbers) for kind, parts in found.items()}
 

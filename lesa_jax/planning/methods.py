@@ -19,7 +19,7 @@ Stacking = Literal["overlap", "cycle", "repeat"]
 
 # (weights [layers, out, in], gaps, key) -> [new, out, in]: the new matrices of one kind of weight, one for each gap in
 # order. Gap g lies between layers g and g + 1; the last layer's number stands for a place above it.
-Initialiser = Callable[[Any, Sequence[int], Any], Any]
+Initialiser = Callable[..., Any]
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,17 @@ class Formula(Start):
     """A function computes the new matrices of one kind of weight from the old ones."""
 
     function: Initialiser
+
+
+@dataclass(frozen=True)
+class Aligned(Formula):
+    """A formula that moves neurons, and is shown the matrices of the same layers which must move along.
+
+    As `columns` the function gets what attention wrote and the columns of this kind read, as `rows` the weight that a
+    bias belongs to: [layers, neurons, ..], neurons in rows. With the norm source "mean" it makes the vectors that have
+    one of them, too: [layers, n]. For families without a forward pass it is not known what reads attention, and there
+    are no `columns` (`families.neurons`).
+    """
 
 
 @dataclass(frozen=True)
@@ -186,8 +197,8 @@ def find_method(name: str) -> Method:
 def imported(module: str, name: str) -> Initialiser:
     """An initialiser that imports its module, and JAX with it, when it is first called: copying needs neither."""
 
-    def initialiser(weights: Any, gaps: Sequence[int], key: Any) -> Any:
-        return getattr(import_module(f"lesa_jax.initializers.{module}"), name)(weights, gaps, key)
+    def initialiser(weights: Any, gaps: Sequence[int], key: Any, **beside: Any) -> Any:
+        return getattr(import_module(f"lesa_jax.initializers.{module}"), name)(weights, gaps, key, **beside)
 
     return initialiser
 
@@ -216,11 +227,11 @@ for _name, _method in {
     ),
     "opt_deus": Method(
         "neurons aligned by optimal transport, averaged, silenced", OPT_DEUS, "top",
-        imported("transport", "transport"), 0.0, "mean",
+        Aligned(imported("transport", "transport")), 0.0, "mean",
     ),
     "opt_deus_published": Method(
-        "the same with the public code's scaling", OPT_DEUS, "top", imported("transport", "transport_published"), 0.0,
-        "mean",
+        "the same with the public code's scaling", OPT_DEUS, "top",
+        Aligned(imported("transport", "transport_published")), 0.0, "mean",
     ),
     "g_stack": Method("the whole stack once more on top", "arXiv 2405.15319", "cycle", Copy()),
     "interpolate": Method("every layer repeated in place", "arXiv 2510.08008", "repeat", Copy()),
