@@ -12,7 +12,7 @@ from lesa_jax.growth.weights import WeightKind
 
 def weight_kind(checkpoint: Checkpoint, stack: Stack, inner: tuple[int, ...]) -> WeightKind:
     """The kind of the tensors in `stack` that have these numbers after the layer's, and what stands beside it."""
-    beside = tuple(
+    beside: tuple[tuple[Side, WeightKind], ...] = tuple(
         (side, WeightKind(other, inner, is_transposed(checkpoint, other)))
         for side, other in stacks_beside(checkpoint, stack).items()
     )
