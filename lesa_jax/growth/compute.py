@@ -5,8 +5,9 @@ Any number of grown models of one original are filled at once: a kind is read on
 
 import ctypes
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import chain
 
 import jax
@@ -111,12 +112,18 @@ def wait(page: Sequence[NewMatrices]) -> None:
 def old_matrices(checkpoint: Checkpoint, kind: WeightKind) -> Iterator[OldMatrices]:
     """A kind's matrices of all layers in the file's dtype; for packed experts, expert after expert."""
     for page in range(kind.pages):
+        name, beside = f"{kind.stack.template} {kind.inner} {page}", partial(read_beside, checkpoint, kind)
         # No name here keeps the stack while this frame waits.
-        yield OldMatrices(f"{kind.stack.template} {kind.inner} {page}", *read_matrices(checkpoint, kind, page))
+        yield OldMatrices(name, *read_matrices(checkpoint, kind, page), beside)
+
+
+def read_beside(checkpoint: Checkpoint, kind: WeightKind) -> Mapping[str, np.ndarray]:
+    """The matrices of all layers that stand beside a kind."""
+    return {side: read_matrices(checkpoint, other, 0)[0] for side, other in kind.beside}
 
 
 def read_matrices(checkpoint: Checkpoint, kind: WeightKind, page: int) -> tuple[np.ndarray, float]:
-    """One matrix of each layer, [layers, out, in], and their mean Frobenius norm."""
+    """One matrix, or vector, of each layer, [layers, out, in] or [layers, n], and their mean norm."""
     return_memory()
     stacked = np.empty(kind.shape, DTYPES[kind.stack.spec.dtype])
     packed = len(kind.stack.spec.shape) == 3

@@ -16,7 +16,8 @@ from lesa_jax.checkpoint.hub import resolve_model
 from lesa_jax.checkpoint.reader import Checkpoint, open_checkpoint
 from lesa_jax.checkpoint.writer import Layout, lay_out
 from lesa_jax.families.fields import find_layers
-from lesa_jax.families.roles import check_silenceable, is_transposed
+from lesa_jax.families.roles import check_silenceable
+from lesa_jax.growth.beside import weight_kind
 from lesa_jax.growth.memory import check_memory
 from lesa_jax.growth.recipe import Part, write_recipe
 from lesa_jax.growth.settings import ExpandSettings, check_settings, norm_source, output_scale, parse_gaps
@@ -61,7 +62,7 @@ class ExpandJob:
         found: dict[WeightKind, list[Part]] = {}
         for part in self.parts:
             if part.made == "computed":
-                kind = WeightKind(part.stack, part.numbers[1:], is_transposed(self.checkpoint, part.stack))
+                kind = weight_kind(self.checkpoint, part.stack, part.numbers[1:])
                 found.setdefault(kind, []).append(part)
         return {kind: sorted(parts, key=lambda part: part.numbers) for kind, parts in found.items()}
 
@@ -85,12 +86,13 @@ def prepare_jobs(wanted: Sequence[ExpandSettings], checkpoint: Checkpoint) -> li
     prefix = find_layers(checkpoint.config, checkpoint.stacks)
     depth = max(s.starts[0] + s.sizes[0] for s in checkpoint.stacks if s.prefix == prefix)
     planned = [or_error(lambda s=settings: plan_growth(s, depth)) for settings in wanted]
-    plans = list(dict.fromkeys(both[1] for both in planned if not isinstance(both, InputError)))
+    sources = [both[0].start.sources(both[1]) for both in planned if not isinstance(both, InputError)]
+    plans = list(dict.fromkeys(sources))
     configs = dict(zip(plans, grow_configs_apart(checkpoint.config, plans), strict=True)) if plans else {}
 
     def job(settings: ExpandSettings, both: tuple[Method, Plan] | InputError) -> ExpandJob:
         method, plan = sound(both)
-        return make_job(settings, method, checkpoint, prefix, plan, sound(configs[plan]))
+        return make_job(settings, method, checkpoint, prefix, plan, sound(configs[method.start.sources(plan)]))
 
     return [or_error(lambda s=s, b=b: job(s, b)) for s, b in zip(wanted, planned, strict=True)]
 
@@ -129,7 +131,7 @@ def make_job(
     scale = output_scale(settings, method)
     if scale != 1 or settings.calibrate is not None:
         check_silenceable(checkpoint.config, checkpoint.stacks, prefix)
-    parts = write_recipe(checkpoint, prefix, plan, method, norm_source(settings, method), scale)
+    parts = write_recipe(checkpoint, prefix, method.start.sources(plan), method, norm_source(settings, method), scale)
     layout = lay_out({part.name: part.stack.spec for part in parts}, round(settings.shard_size * 1e9))
     companions = files_to_carry(checkpoint.folder)
     text = text_to_measure(settings)

@@ -1,6 +1,6 @@
 """New matrices of one kind of weight, for all grown models at once: read once, decomposed once, learned once."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TypeAlias
@@ -13,7 +13,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from lesa_jax.initializers.lesa.predict import Basis, decompose, learn, learn_together, predict_matrices
 from lesa_jax.initializers.lesa.predictor import Fit
-from lesa_jax.planning.methods import PUBLISHED, Formula, Lesa, PredictorSettings, Start
+from lesa_jax.planning.methods import PUBLISHED, Aligned, Formula, Lesa, PredictorSettings, Start
+
+Weights: TypeAlias = Float[np.ndarray | Array, "layers ..."]  # of one kind: matrices [out, in], or vectors
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Request:
 class NewMatrices:
     """What one request got, float32, and how LESA's predictor was trained."""
 
-    weights: Float[Array, "new out in"]
+    weights: Float[Array, "new ..."]
     fit: Fit | None = None
 
 
@@ -47,14 +49,15 @@ class OldMatrices:
     Attributes:
       name: what is random about the kind depends on it, so that it does not depend on which other kinds there are.
       norm: mean Frobenius norm over the layers.
+      beside: reads the matrices whose rows are neurons of these, for initialisers that ask for them.
     """
 
-    def __init__(self, name: str, weights: Float[np.ndarray | Array, "layers out in"], norm: float):
-        self.name, self.norm = name, norm
-        self._weights: Float[np.ndarray | Array, "layers out in"] | None = weights
+    def __init__(self, name: str, weights: Weights, norm: float, beside: Callable[[], Mapping[str, Weights]] = dict):
+        self.name, self.norm, self.beside = name, norm, beside
+        self._weights: Weights | None = weights
 
     @property
-    def weights(self) -> Float[np.ndarray | Array, "layers out in"]:
+    def weights(self) -> Weights:
         """The matrices, still to be used by others.
 
         Raises:
@@ -64,7 +67,7 @@ class OldMatrices:
             raise ValueError(f"{self.name}: its matrices have been taken")
         return self._weights
 
-    def take(self) -> Float[np.ndarray | Array, "layers out in"]:
+    def take(self) -> Weights:
         """The matrices, for the last time: nobody but the caller keeps them, who may work in their memory."""
         weights = self.weights
         self._weights = None
@@ -104,7 +107,8 @@ def _compute_batch(
     for i, request in enumerate(requests):
         if isinstance(request.start, Formula):
             for k, kind in enumerate(kinds):
-                new = request.start.function(kind.weights, request.gaps, kind.key(request.seed))
+                beside = kind.beside() if isinstance(request.start, Aligned) else {}
+                new = request.start.function(kind.weights, request.gaps, kind.key(request.seed), **beside)
                 computed[k, i] = NewMatrices(jnp.asarray(new, jnp.float32))
     # The last space may work in the weights' own memory: none is kept while its predictors train.
     spaces = sorted({request.start.space for request in requests if isinstance(request.start, Lesa)}, reverse=True)

@@ -9,7 +9,8 @@ from lesa_jax.checkpoint.format import FLOATS
 from lesa_jax.checkpoint.names import Stack
 from lesa_jax.checkpoint.reader import Checkpoint
 from lesa_jax.families.roles import ROUTERS, expert_count, writes_residual
-from lesa_jax.planning.methods import Method, NormSource
+from lesa_jax.growth.beside import stacks_beside
+from lesa_jax.planning.methods import Aligned, Method, NormSource
 from lesa_jax.planning.plan import Plan
 
 
@@ -48,6 +49,7 @@ def write_recipe(
     for position, slot in enumerate(plan.slots):
         slots_of.setdefault(slot.layer, []).append(position)
     experts = expert_count(checkpoint)
+    align = isinstance(method.start, Aligned) and norm_source == "mean"
     parts = []
     for entry in sorted(checkpoint.entries.values(), key=lambda e: (e.file, e.start)):
         stack, numbers = places[entry.name]
@@ -64,7 +66,7 @@ def write_recipe(
                 parts.append(Part(name, stack, numbers, True, "zero"))
             elif not method.start.computed:
                 parts.append(Part(name, stack, numbers, True, "copy", (entry.name,), factor))
-            elif is_matrix(stack, experts):
+            elif is_matrix(stack, experts) or (align and is_aligned_vector(checkpoint, stack, experts)):
                 check_neighbours(stack, layer, method.start.least_layers)
                 parts.append(Part(name, stack, numbers, True, "computed", scale=factor))
             else:
@@ -97,6 +99,13 @@ def is_matrix(stack: Stack, experts: int | None) -> bool:
     parts = stack.template.split(".")
     router = experts is not None and stack.spec.shape[:1] == (experts,) and not ROUTERS.isdisjoint(parts)
     return stack.spec.dtype in FLOATS and len(stack.spec.shape) in (2, 3) and not router
+
+
+def is_aligned_vector(checkpoint: Checkpoint, stack: Stack, experts: int | None) -> bool:
+    """Whether this is a bias or a norm weight whose entries are neurons of matrices that an initialiser aligns."""
+    vector = stack.spec.dtype in FLOATS and len(stack.spec.shape) == 1
+    beside = stacks_beside(checkpoint, stack).values() if vector else ()
+    return bool(beside) and all(is_matrix(other, experts) for other in beside)
 
 
 def check_neighbours(stack: Stack, layer: int, least_layers: int) -> None:

@@ -38,6 +38,7 @@ class ExpandResult:
       silenced: the weight kinds that are zero in the new layers.
       scales: of the new layers' outputs, if they were calibrated.
       losses: then, on the calibration text: of the "base", as "grown", and "calibrated".
+      notes: what the method could not do with this family of models, one line each.
       seconds: wall-clock time by stage.
       peak_memory: largest resident size of this process so far, bytes.
       estimated_memory: what the prediction was expected to need besides the program itself, bytes.
@@ -55,6 +56,7 @@ class ExpandResult:
     silenced: tuple[str, ...]
     scales: tuple[float, ...]
     losses: Mapping[str, float]
+    notes: tuple[str, ...]
     seconds: Mapping[str, float]
     peak_memory: int
     estimated_memory: int

@@ -12,6 +12,7 @@ from lesa_jax.growth.job import ExpandJob
 from lesa_jax.growth.result import ExpandResult, KindResult
 from lesa_jax.growth.settings import recorded_settings
 from lesa_jax.growth.weights import computation_memory, kind_name
+from lesa_jax.planning.methods import Aligned
 from lesa_jax.planning.record import Growth
 
 
@@ -34,15 +35,27 @@ def summarise(
         new_parameters=sum(size for part, size in zip(floats, sizes, strict=True) if part.new),
         nbytes=job.layout.nbytes,
         perplexity=perplexity,
-        kinds=kinds,
+        # In an order that does not depend on what else was grown at once.
+        kinds={kind.name: kinds[kind.name] for kind in job.computed if kind.name in kinds},
         silenced=tuple(sorted({kind_name(part.stack) for part in job.parts if part.made == "zero"})),
         scales=scales,
         losses=losses,
+        notes=notes(job),
         seconds=dict(seconds),
         peak_memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024),
         estimated_memory=computation_memory(job.computed),
         dry_run=job.settings.dry_run,
     )
+
+
+def notes(job: ExpandJob) -> tuple[str, ...]:
+    """What the method could not do with this family of models."""
+    if isinstance(job.method.start, Aligned) and not any("columns" in dict(kind.beside) for kind in job.computed):
+        return (
+            f"{job.method.name} aligns rows only here: what reads the output of attention is not known of "
+            f"{job.checkpoint.config.get('model_type')}, which has no forward pass",
+        )
+    return ()
 
 
 def would_be(job: ExpandJob, seconds: Mapping[str, float]) -> ExpandResult:

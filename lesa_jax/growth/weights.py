@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from lesa_jax.checkpoint.names import Stack
+from lesa_jax.families.neurons import Side
 
 # Kinds of equal shape are predicted together while their weights stay below this many bytes of float32.
 BATCH_BYTES = 1 << 28
@@ -12,17 +13,19 @@ BATCH_BYTES = 1 << 28
 
 @dataclass(frozen=True)
 class WeightKind:
-    """The matrices that go by one name in all layers of a run, such as `mlp.up_proj`, or those of one expert.
+    """The tensors that go by one name in all layers of a run, such as `mlp.up_proj`, or those of one expert.
 
     Attributes:
       stack: the tensors; its first axis counts layers.
       inner: the numbers after the layer's, such as the expert's.
-      transposed: whether the matrices lie as [in, out] in the file.
+      transposed: whether they are matrices that lie as [in, out] in the file.
+      beside: kinds whose rows are this one's "rows" or "columns" (`families.neurons`).
     """
 
     stack: Stack
     inner: tuple[int, ...] = ()
     transposed: bool = False
+    beside: tuple[tuple[Side, "WeightKind"], ...] = ()
 
     @property
     def name(self) -> str:
@@ -36,10 +39,10 @@ class WeightKind:
         return [self.stack.name(first + layer, *self.inner) for layer in range(self.stack.sizes[0])]
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """[layers, out, in] of the matrices."""
-        out, fan_in = self.stack.spec.shape[-2:]
-        return (self.stack.sizes[0], fan_in, out) if self.transposed else (self.stack.sizes[0], out, fan_in)
+    def shape(self) -> tuple[int, ...]:
+        """[layers, out, in] of the matrices; [layers, n] of vectors."""
+        shape = self.stack.spec.shape[-2:]
+        return (self.stack.sizes[0], *(reversed(shape) if self.transposed else shape))
 
     @property
     def pages(self) -> int:
@@ -73,11 +76,12 @@ def batches(kinds: Iterable[WeightKind]) -> list[list[WeightKind]]:
 def computation_memory(kinds: Iterable[WeightKind]) -> int:
     """Bytes that computing new matrices needs at its peak besides the program: the largest batch of kinds.
 
-    Weights and V as float32 for every kind of the batch; Gram matrix, eigenvectors and their workspace for one.
+    Weights and V as float32 for every kind of the batch; Gram matrix, eigenvectors and their workspace for one. What
+    alignment needs is less: a matrix beside the weights instead of V, and a plan with its copies.
     """
 
     def batch_memory(batch: Sequence[WeightKind]) -> int:
-        _, out, _ = batch[0].shape
+        out = batch[0].shape[1]
         return len(batch) * 2 * batch[0].nbytes + 5 * 4 * out * out
 
     return max(map(batch_memory, batches(kinds)), default=0)

@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import Any, ClassVar, Literal, get_args
 
 from lesa_jax.base.errors import InputError
+from lesa_jax.planning.plan import Plan
 
 Placement = Literal["top", "even", "middle", "bottom", "ends"]
 NormSource = Literal["first", "previous", "next", "mean"]
@@ -18,7 +19,7 @@ Stacking = Literal["overlap", "cycle", "repeat"]
 
 # (weights [layers, out, in], gaps, key) -> [new, out, in]: the new matrices of one kind of weight, one for each gap in
 # order. Gap g lies between layers g and g + 1; the last layer's number stands for a place above it.
-Initialiser = Callable[[Any, Sequence[int], Any], Any]
+Initialiser = Callable[..., Any]
 
 
 @dataclass(frozen=True)
@@ -63,13 +64,26 @@ class Start:
     options: ClassVar[frozenset[str]] = frozenset(("norm_source", "seed"))
     remedy: ClassVar[str] = "look at the initialiser"
 
+    def sources(self, plan: Plan) -> Plan:
+        """The plan as it is read: each new layer has the tensors and the config entries of its slot's layer there."""
+        return plan
+
 
 @dataclass(frozen=True)
 class Copy(Start):
-    """A new layer is a copy of the layer below it, norms and all."""
+    """A new layer is a copy of the layer below it, norms and all, or of the layer above it.
+
+    Attributes:
+      source: which of the two; there is nothing above the last layer, of which it is a copy there in any case.
+    """
 
     computed: ClassVar[bool] = False
     options: ClassVar[frozenset[str]] = frozenset()
+
+    source: Literal["below", "above"] = "below"
+
+    def sources(self, plan: Plan) -> Plan:
+        return plan.from_above() if self.source == "above" else plan
 
 
 @dataclass(frozen=True)
@@ -77,6 +91,17 @@ class Formula(Start):
     """A function computes the new matrices of one kind of weight from the old ones."""
 
     function: Initialiser
+
+
+@dataclass(frozen=True)
+class Aligned(Formula):
+    """A formula that moves neurons, and is shown the matrices of the same layers which must move along.
+
+    As `columns` the function gets what attention wrote and the columns of this kind read, as `rows` the weight that a
+    bias belongs to: [layers, neurons, ..], neurons in rows. With the norm source "mean" it makes the vectors that have
+    one of them, too: [layers, n]. For families without a forward pass it is not known what reads attention, and there
+    are no `columns` (`families.neurons`).
+    """
 
 
 @dataclass(frozen=True)
@@ -172,8 +197,8 @@ def find_method(name: str) -> Method:
 def imported(module: str, name: str) -> Initialiser:
     """An initialiser that imports its module, and JAX with it, when it is first called: copying needs neither."""
 
-    def initialiser(weights: Any, gaps: Sequence[int], key: Any) -> Any:
-        return getattr(import_module(f"lesa_jax.initializers.{module}"), name)(weights, gaps, key)
+    def initialiser(weights: Any, gaps: Sequence[int], key: Any, **beside: Any) -> Any:
+        return getattr(import_module(f"lesa_jax.initializers.{module}"), name)(weights, gaps, key, **beside)
 
     return initialiser
 
@@ -202,16 +227,17 @@ for _name, _method in {
     ),
     "opt_deus": Method(
         "neurons aligned by optimal transport, averaged, silenced", OPT_DEUS, "top",
-        imported("transport", "transport"), 0.0, "mean",
+        Aligned(imported("transport", "transport")), 0.0, "mean",
     ),
     "opt_deus_published": Method(
-        "the same with the public code's scaling", OPT_DEUS, "top", imported("transport", "transport_published"), 0.0,
-        "mean",
+        "the same with the public code's scaling", OPT_DEUS, "top",
+        Aligned(imported("transport", "transport_published")), 0.0, "mean",
     ),
     "g_stack": Method("the whole stack once more on top", "arXiv 2405.15319", "cycle", Copy()),
     "interpolate": Method("every layer repeated in place", "arXiv 2510.08008", "repeat", Copy()),
     "lemon": Method("every layer repeated, copies silenced", "arXiv 2310.07999", "repeat", Copy(), 0.0),
     "identity": Method("silenced copies where lesa puts its layers", CONTROL, "top", Copy(), 0.0),
+    "identity_next": Method("silenced copies of the layer above instead", CONTROL, "top", Copy("above"), 0.0),
     "random": Method(
         "Gaussian matrices of the neighbours' norm", CONTROL, "top", imported("controls", "random"), seeded=True
     ),

@@ -4,13 +4,13 @@ Where the new layers go is decided here; `methods` says which rule each method u
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 
 @dataclass(frozen=True)
 class Slot:
-    """One layer of the grown model: original `layer`, or a new layer, which a copying method copies from `layer`.
+    """One layer of the grown model: original `layer`, or a new one; a copying method copies `layer`, or the one above.
 
     Where new layers fill gaps, `layer` and `layer + 1` are the neighbours; several new layers may share a gap.
     """
@@ -59,6 +59,12 @@ class Plan:
         """For each slot, its row in [originals; new layers] stacked in that order (see `splice`)."""
         new = iter(range(self.source_layers, self.layers))
         return tuple(next(new) if slot.new else slot.layer for slot in self.slots)
+
+    def from_above(self) -> "Plan":
+        """The same places; each new layer stands for the layer above it, if there is one, instead of the one below."""
+        last = self.source_layers - 1
+        slots = (replace(slot, layer=min(slot.layer + 1, last)) if slot.new else slot for slot in self.slots)
+        return Plan(self.source_layers, tuple(slots))
 
     def to_json(self) -> dict[str, Any]:
         slots = [{"layer": slot.layer, "new": True} if slot.new else {"layer": slot.layer} for slot in self.slots]

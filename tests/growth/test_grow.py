@@ -1,5 +1,7 @@
 """What all methods share, and several of them at once: the same bytes as alone, and a failure that stays its own."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -8,13 +10,14 @@ from safetensors.torch import load_file
 
 from lesa_jax.base.errors import InputError
 from lesa_jax.checkpoint.reader import open_checkpoint, read
+from lesa_jax.families.roles import writes_residual
 from lesa_jax.growth.run import grow as grow_together
 from lesa_jax.growth.settings import ExpandSettings
 from lesa_jax.planning import methods
 from tests.support.growth import QUICK, TOKENS, grow
 from tests.support.tiny import tiny, torch_logits
 
-SILENT = ("llama_pro", "tli_zero", "lemon", "identity", "opt_deus", "opt_deus_published")
+SILENT = ("llama_pro", "tli_zero", "lemon", "identity", "identity_next", "opt_deus", "opt_deus_published")
 
 
 @pytest.mark.parametrize("method", SILENT)
@@ -23,6 +26,36 @@ def test_silent_methods_leave_the_logits_unchanged(tmp_path, method):
     torch.testing.assert_close(
         torch_logits(tmp_path / "out", TOKENS), torch_logits(tiny("qwen2"), TOKENS), atol=0, rtol=0
     )
+
+
+@pytest.mark.parametrize(("family", "gap"), [("qwen2", 2), ("qwen3_moe", 0), ("gpt2", 1)])
+def test_identity_next_is_the_layer_above_in_every_tensor_but_silent(tmp_path, family, gap):
+    """qwen2's layers 2 and 3 differ in their attention window, qwen3_moe's 0 and 1 are dense and sparse."""
+    grow(tiny(family), tmp_path / "out", "identity_next", gaps=str(gap))
+    config, tensors = (
+        json.loads((tmp_path / "out" / "config.json").read_text()),
+        load_file(tmp_path / "out" / "model.safetensors"),
+    )
+    layers = [{}, {}]
+    for name, tensor in tensors.items():
+        parts = name.split(".")
+        if {str(gap + 1), str(gap + 2)} & set(parts[:3]):
+            number = next(i for i, part in enumerate(parts) if part.isdecimal())
+            layers[int(parts[number]) - gap - 1][".".join(parts[number + 1 :])] = tensor
+    new, above = layers
+    assert new.keys() == above.keys()
+    for name, tensor in above.items():
+        assert torch.equal(new[name], torch.zeros_like(tensor) if writes_residual(name) else tensor), name
+    if "layer_types" in config:
+        assert config["layer_types"][gap + 1] == config["layer_types"][gap + 2]
+
+
+def test_above_the_last_layer_a_copy_of_the_layer_above_is_one_of_the_last(tmp_path, registry):
+    methods.register("next", methods.Method("", "", "even", methods.Copy("above"), after_last=True))
+    grow(tiny("llama"), tmp_path / "out", "next", layers=12)
+    tensors = load_file(tmp_path / "out" / "model.safetensors")
+    new, last = (tensors[f"model.layers.{position}.mlp.up_proj.weight"] for position in (11, 10))
+    assert torch.equal(new, last)
 
 
 @pytest.mark.parametrize("family", ["gpt2", "mixtral", "qwen3_moe"])

@@ -7,6 +7,7 @@ import pytest
 
 from lesa_jax.base.errors import InputError
 from lesa_jax.initializers.transport import REGULARISATION, row_distances, sinkhorn, transport, transport_published
+from tests.support.transport import distances, reference_plan, reference_sinkhorn
 
 KEY = jax.random.key(0)
 BOTH = pytest.mark.parametrize("initialiser", [transport, transport_published])
@@ -16,23 +17,8 @@ def rows(n: int = 40, fan_in: int = 32, scale: float = 1.0, seed: int = 0) -> np
     return scale * np.random.default_rng(seed).standard_normal((n, fan_in), np.float32)
 
 
-def distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return np.linalg.norm(a[:, None].astype(np.float64) - b[None], axis=2)
-
-
-def reference_sinkhorn(cost: np.ndarray, reg: float, iterations: int = 20000) -> np.ndarray:
-    """Scaling vectors on the kernel, as in the textbook, in float64; for costs that exp(-cost / reg) survives."""
-    n = len(cost)
-    kernel = np.exp(-(cost - cost.min()) / reg)
-    v = np.ones(n)
-    for _ in range(iterations):
-        u = 1 / n / (kernel @ v)
-        v = 1 / n / (kernel.T @ u)
-    return u[:, None] * kernel * v[None, :]
-
-
 def reference_moved(below: np.ndarray, above: np.ndarray) -> np.ndarray:
-    return reference_sinkhorn(distances(below, above), REGULARISATION).T @ below
+    return reference_plan(below, above).T @ below
 
 
 @pytest.mark.parametrize(("scale", "reg"), [(0.02, 0.06), (0.1, 0.06), (0.2, 0.06), (1.0, 0.5)])
@@ -100,6 +86,44 @@ def test_permuted_rows_are_found_again(scale):
     w = np.stack([below, above])
     np.testing.assert_allclose(transport(w, (0,), KEY)[0], above, rtol=1e-3, atol=1e-3 * scale)
     assert np.linalg.norm((below + above) / 2 - above) > 0.5 * np.linalg.norm(above)  # an average does not find them
+
+
+def relabelled(scale: float = 1.0) -> dict[str, np.ndarray]:
+    """A layer, and the same with its neurons in another order: what attention writes, and what reads it."""
+    rng = np.random.default_rng(3)
+    written, inside = rng.permutation(40), rng.permutation(48)
+    attention, gate = rows(40, 32, scale), rows(48, 40, scale, seed=1)
+    bias, norm = rng.standard_normal(48).astype(np.float32), rng.standard_normal(40).astype(np.float32)
+    return {
+        "attention": np.stack([attention, attention[written]]),
+        "gate": np.stack([gate, gate[inside][:, written]]),
+        "bias": np.stack([bias, bias[inside]]),
+        "norm": np.stack([norm, norm[written]]),
+    }
+
+
+def test_columns_move_with_the_rows_that_they_read():
+    layer = relabelled()
+    new = transport(layer["gate"], (0,), KEY, columns=layer["attention"])
+    np.testing.assert_allclose(new[0], layer["gate"][1], rtol=1e-3, atol=1e-3)
+    alone = np.asarray(transport(layer["gate"], (0,), KEY)[0])  # rows in another order of columns are not found again
+    assert np.linalg.norm(alone - layer["gate"][1]) > 0.5 * np.linalg.norm(layer["gate"][1])
+
+
+def test_a_bias_moves_with_the_rows_of_its_weight():
+    layer = relabelled()
+    new = transport(layer["bias"], (0,), KEY, rows=layer["gate"], columns=layer["attention"])
+    np.testing.assert_allclose(new[0], layer["bias"][1], rtol=1e-3, atol=1e-3)
+
+
+def test_half_of_a_norm_moves_with_what_it_reads():
+    """Published: about three quarters of the norms' mean, for T has mass 1."""
+    layer = relabelled()
+    below, above = layer["norm"]
+    new = transport(layer["norm"], (0,), KEY, columns=layer["attention"])
+    np.testing.assert_allclose(new[0], (0.5 * above + 0.5 * below + above) / 2, rtol=1e-3, atol=1e-3)
+    published = transport_published(layer["norm"], (0,), KEY, columns=layer["attention"])
+    np.testing.assert_allclose(published[0], (0.5 * above / 40 + 0.5 * below + above) / 2, rtol=1e-3, atol=1e-3)
 
 
 def test_several_new_layers_in_a_gap_move_from_the_aligned_one_to_the_upper_one():

@@ -104,7 +104,7 @@ def test_several_layers_share_a_gap_when_there_are_more_than_gaps():
 
 
 def test_identity_and_random_controls_stand_where_lesa_does():
-    for control in ("identity", "random", "random_lowrank", "shuffled", "lesa_raw"):
+    for control in ("identity", "identity_next", "random", "random_lowrank", "shuffled", "lesa_raw"):
         assert make_plan(16, control) == make_plan(16, "lesa")
 
 

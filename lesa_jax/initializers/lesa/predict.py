@@ -141,7 +141,7 @@ def halvings(gaps: Sequence[int], layers: int) -> tuple[list[tuple[tuple[int, ..
 
 
 def compile_prediction(
-    shape: tuple[int, int, int],
+    shape: tuple[int, ...],
     dtype: DTypeLike,
     gaps: Sequence[int],
     lesa: Lesa,
