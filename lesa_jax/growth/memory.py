@@ -48,8 +48,10 @@ def check_memory(start: Start, settings: PredictorSettings, kinds: Iterable[Weig
             f"the new layers' weights take about {format_bytes(weights)} of memory to compute, this machine has "
             f"{format_bytes(memory)}; take a method that copies, such as --method llama_pro, or a larger machine"
         )
+    if not isinstance(start, Lesa):
+        return
     predictor = max((predictor_memory(kind, settings) for kind in kinds), default=0)
-    if isinstance(start, Lesa) and weights + predictor > memory:
+    if weights + predictor > memory:
         raise InputError(
             f"--hidden-size {settings.hidden_size}, --batch-size {settings.batch_size}, --epochs {settings.epochs}: "
             f"the predictor takes about {format_bytes(predictor)} of memory, this machine has {format_bytes(memory)}; "
