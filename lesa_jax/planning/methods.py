@@ -3,6 +3,8 @@
 The published ones, and the controls that every comparison needs, stand in the table at the end; `register` adds more.
 """
 
+import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
@@ -144,16 +146,51 @@ class Method:
 
 METHODS: dict[str, Method] = {}
 
+# Options and files are named by methods, a file of a comparison NAME or NAME-PLACEMENT.
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+OTHER_MEANINGS = ("base", "all")  # the original model in a comparison, and every method
+
 
 def register(name: str, method: Method) -> None:
     """Makes a method known under a name, to `expand` and to `compare`.
 
     Raises:
-      ValueError: the name is taken.
+      InputError: the name is taken or no name, or the method has a part that there is not.
     """
-    if name in METHODS:
-        raise ValueError(f"a method {name} is registered already")
+    check_name(name)
+    check_method(name, method)
     METHODS[name] = replace(method, name=name)
+
+
+def check_name(name: str) -> None:
+    """Refuses a name that an option or a file cannot have, or that means something else already."""
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise InputError(
+            f"method {name!r}: a name has 1 to 64 letters, digits, _ - and . and begins with a letter or a digit"
+        )
+    if name in METHODS:
+        raise InputError(f"a method {name} is registered already; choose another name")
+    taken = next((other for other in (*METHODS, *OTHER_MEANINGS) if other.lower() == name.lower()), None)
+    if taken is not None:  # on some disks their files would be the same
+        raise InputError(f"method {name}: {taken} means something else already; choose another name")
+    if name.lower().endswith(tuple(f"-{place}" for place in get_args(Placement))):
+        raise InputError(f"method {name}: what follows the - is a placement; choose a name that does not end in one")
+
+
+def check_method(name: str, method: Method) -> None:
+    """Refuses what plans and recipes do not know."""
+    places = (*get_args(Placement), *get_args(Stacking))
+    if method.placement not in places:
+        raise InputError(f"method {name}: placement {method.placement!r}; known are {', '.join(places)}")
+    if method.norm_source not in get_args(NormSource):
+        known = ", ".join(get_args(NormSource))
+        raise InputError(f"method {name}: norm_source {method.norm_source!r}; known are {known}")
+    if not isinstance(method.scale, int | float) or not math.isfinite(method.scale):
+        raise InputError(f"method {name}: scale {method.scale!r}; expected a finite number")
+    if not isinstance(method.initialiser, Start) and not callable(method.initialiser):
+        raise InputError(
+            f"method {name}: the initialiser is no function of (weights, gaps, key), but {method.initialiser!r}"
+        )
 
 
 def find_method(name: str) -> Method:
