@@ -67,6 +67,8 @@ class ExpandSettings:
     """Print plan, parameters, memory and bytes to write; touch nothing."""
     overwrite: bool = free(False)
     """Replace an earlier output of this program."""
+    debug: bool = free(False)
+    """Show where an error came from, not only what it is."""
 
 
 def check_settings(settings: ExpandSettings, method: Method) -> None:

@@ -2,15 +2,15 @@
 
 import math
 
-from rich.console import Console
 from rich.table import Table
 
+from lesa_jax.base.console import report_console
 from lesa_jax.base.units import format_bytes
 from lesa_jax.training.result import TrainResult
 
 
 def print_train_report(report: TrainResult) -> None:
-    console = Console()
+    console = report_console()
     table = Table(show_header=False)
     table.add_row("trained", f"{report.trained:,} parameters")
     table.add_row("frozen", f"{report.frozen:,} parameters")

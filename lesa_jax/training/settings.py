@@ -123,6 +123,8 @@ class TrainSettings:
     """Insist on going on with an earlier run; without this option an existing run is gone on with, too."""
     dry_run: bool = free(False)
     """Print parameters, memory, operations and estimated time; touch nothing."""
+    debug: bool = free(False)
+    """Show where an error came from, not only what it is."""
 
     batch: BatchSettings = BatchSettings()
     optimizer: AdamW = AdamW()
