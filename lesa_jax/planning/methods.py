@@ -17,6 +17,7 @@ Placement = Literal["top", "even", "middle", "bottom", "ends"]
 NormSource = Literal["first", "previous", "next", "mean"]
 # Rules for a whole plan, which have no gaps to choose.
 Stacking = Literal["overlap", "cycle", "repeat"]
+Scope = Literal["new", "all"]
 
 # (weights [layers, out, in], gaps, key) -> [new, out, in]: the new matrices of one kind of weight, one for each gap in
 # order. Gap g lies between layers g and g + 1; the last layer's number stands for a place above it.
@@ -114,6 +115,8 @@ class Method:
       after_last: whether placement "even" also uses the place above the last layer, as LLaMA Pro does.
       every: whether "even" means after every K layers, a shorter last group having none (TLI).
       seeded: whether the seed changes new layers; that of LESA always does.
+      trains: what its paper trains afterwards, the new layers or everything; new where the paper is not known to say.
+      mask: share of the training in which what new layers do counts for more and more, from nothing to all (MSG).
       name: that it is known by; `register` says so.
     """
 
@@ -126,6 +129,8 @@ class Method:
     after_last: bool = False
     every: bool = False
     seeded: bool = False
+    trains: Scope = "new"
+    mask: float = 0.0
     name: str = ""
 
     @property
@@ -226,8 +231,10 @@ for _name, _method in {
         "copies with silenced outputs: the function does not change", "arXiv 2401.02415", "even", Copy(), 0.0,
         after_last=True,
     ),
-    "solar": Method("two overlapping copies of the model stacked", "arXiv 2312.15166", "overlap", Copy()),
-    "duplicate": Method("plain copies in place", "arXiv 2510.08008", "even", Copy(), after_last=True),
+    "solar": Method(
+        "two overlapping copies of the model stacked", "arXiv 2312.15166", "overlap", Copy(), trains="all"
+    ),
+    "duplicate": Method("plain copies in place", "arXiv 2510.08008", "even", Copy(), after_last=True, trains="all"),
     "tli": Method("a copy after every K layers", TLI, "even", Copy(), every=True, after_last=True),
     "tli_zero": Method("the same, silenced", TLI, "even", Copy(), 0.0, every=True, after_last=True),
     "average": Method(
@@ -245,9 +252,14 @@ for _name, _method in {
         "the same with the public code's scaling", OPT_DEUS, "top", imported("transport", "transport_published"), 0.0,
         "mean",
     ),
-    "g_stack": Method("the whole stack once more on top", "arXiv 2405.15319", "cycle", Copy()),
-    "interpolate": Method("every layer repeated in place", "arXiv 2510.08008", "repeat", Copy()),
-    "lemon": Method("every layer repeated, copies silenced", "arXiv 2310.07999", "repeat", Copy(), 0.0),
+    "g_stack": Method("the whole stack once more on top", "arXiv 2405.15319", "cycle", Copy(), trains="all"),
+    "interpolate": Method("every layer repeated in place", "arXiv 2510.08008", "repeat", Copy(), trains="all"),
+    "msg": Method(
+        "the same, faded in by a mask while it trains", "arXiv 2305.02869", "repeat", Copy(), trains="all", mask=0.2
+    ),
+    "lemon": Method(
+        "every layer repeated, copies silenced", "arXiv 2310.07999", "repeat", Copy(), 0.0, trains="all"
+    ),
     "identity": Method("silenced copies where lesa puts its layers", CONTROL, "top", Copy(), 0.0),
     "random": Method(
         "Gaussian matrices of the neighbours' norm", CONTROL, "top", imported("controls", "random"), seeded=True

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import jax
 
-from lesa_jax.base.errors import InputError
+from lesa_jax.base.errors import DivergedError
 from lesa_jax.tracking.display import Display
 from lesa_jax.tracking.log import RunLog
 from lesa_jax.training.cost import device_peak, token_cost
@@ -52,14 +52,14 @@ class Recorder:
         """Writes down the last step that was taken, with the held-out loss if that is to be measured.
 
         Raises:
-          InputError: its loss or its gradient is not finite.
+          DivergedError: its loss or its gradient is not finite.
         """
         if self.pending is None:
             return
         (number, metrics), self.pending = self.pending, None
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
         if not values.pop("sound"):
-            raise InputError(
+            raise DivergedError(
                 f"step {number}: loss {values['loss']}, gradient norm {values['grad_norm']} on batch {number} of "
                 f"--seed {self.seed}; neither weights nor checkpoints were touched: lower --learning-rate in a new "
                 "run, or look at the data"
