@@ -12,9 +12,7 @@ from lesa_jax.planning.methods import METHODS
 TRAINED = {"new": "new layers", "new+norms": "new layers and all norms", "all": "everything"}
 
 
-def with_particulars(
-    settings: CompareSettings, rows: Sequence[Variant], variant: Variant, outcome: Outcome
-) -> Outcome:
+def with_particulars(settings: CompareSettings, rows: Sequence[Variant], variant: Variant, outcome: Outcome) -> Outcome:
     """The outcome of one of the rows with all of that; what concerns training only if there is any."""
     outcome = replace(outcome, also=variant.also, like=variant.like)
     if not settings.trains:
