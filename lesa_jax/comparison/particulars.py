@@ -1,4 +1,4 @@
-"""What is to be known of a row beside what was measured: its names, its control, what is trained of it, at which rate."""
+"""What is to be known of a row beside what was measured: names, control, what is trained of it, at which rate."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,9 +12,7 @@ from lesa_jax.planning.methods import METHODS
 TRAINED = {"new": "new layers", "new+norms": "new layers and all norms", "all": "everything"}
 
 
-def with_particulars(
-    settings: CompareSettings, rows: Sequence[Variant], variant: Variant, outcome: Outcome
-) -> Outcome:
+def with_particulars(settings: CompareSettings, rows: Sequence[Variant], variant: Variant, outcome: Outcome) -> Outcome:
     """The outcome of one of the rows with all of that; what concerns training only if there is any."""
     outcome = replace(outcome, also=variant.also, like=variant.like)
     if not settings.trains:
