@@ -1,4 +1,4 @@
-"""What is to be known of a row beside what was measured: its names, its control, what is trained of it, at which rate."""
+"""What is to be known of a row beside what was measured: names, control, what is trained of it, at which rate."""
 
 from collections.abc import Sequence
 from dataclasses import replace

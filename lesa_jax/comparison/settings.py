@@ -23,8 +23,8 @@ class ComparedTraining:
     train_tokens: str | None = None
     """How long: tokens, as in 500000, 2M."""
     train: str = "new"
-    """What is trained: new, new+norms, all, a regular expression, or published: what each method's paper trains. Base is
-    trained as a whole in any case."""
+    """What is trained: new, new+norms, all, a regular expression; or published, what each method's paper trains. Base
+    is trained as a whole in any case."""
     eval_every: str = "100k"
     """Tokens between evaluations."""
     learning_rate: float | str = 2e-4
