@@ -33,13 +33,13 @@ OPTIONS = {
     CompareSettings: {
         "model": None, "text": None, "output": Path("comparison"), "methods": "all", "layers": None,
         "placements": None, "seeds": 1, "revision": None, "train_data": None, "train_tokens": None, "train": "new",
-        "eval_every": "100k", "learning_rate": 0.0002, "batch_size": 16, "sequence_length": None,
-        "ppl_protocol": "corpus", "keep_models": False,
+        "eval_every": "100k", "learning_rate": 0.0002, "controls": True, "batch_size": 16,
+        "sequence_length": None, "ppl_protocol": "corpus", "keep_models": False,
     },
 }  # fmt: skip
 for _options in OPTIONS.values():
     _options["debug"] = False
-SWITCHES = {"debug", "distributed", "dry_run", "keep_models", "overwrite", "resume"}
+SWITCHES = {"controls", "debug", "distributed", "dry_run", "keep_models", "overwrite", "resume"}
 
 
 @pytest.mark.parametrize("settings", OPTIONS, ids=lambda settings: settings.__name__)

@@ -1,4 +1,4 @@
-"""The one exception that a user is meant to read."""
+"""The one exception that a user is meant to read, and one of its kind that a sweep of learning rates outlives."""
 
 
 class InputError(ValueError):
@@ -6,3 +6,7 @@ class InputError(ValueError):
 
     Commands print it on stderr and exit with code 2 (`lesa_jax.command`); Python callers catch a ValueError.
     """
+
+
+class DivergedError(InputError):
+    """A training whose loss or gradient is no number any more: at a lower learning rate it may go on."""

@@ -4,8 +4,8 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import takewhile
-from typing import NamedTuple
+from itertools import pairwise, takewhile
+from typing import Literal, NamedTuple
 
 from lesa_jax.comparison.result import Point
 
@@ -60,6 +60,15 @@ def mean_curve(curves: Sequence[Sequence[Point]]) -> MeanCurve:
         flops, seconds = (statistics.fmean(getattr(p, name) for p in points) for name in ("flops", "seconds"))
         means.append(MeanPoint(points[0].tokens, flops, seconds, loss, sd or 0.0))
     return tuple(means)
+
+
+def loss_at(curve: MeanCurve, axis: Literal["tokens", "flops"], spent: float | int) -> float | None:
+    """The loss where so much was spent, linear between evaluations; None where the curve does not reach."""
+    for before, after in pairwise(curve):
+        start, end = getattr(before, axis), getattr(after, axis)
+        if start <= spent <= end and end > start:
+            return before.loss + (spent - start) / (end - start) * (after.loss - before.loss)
+    return None
 
 
 def crossing(curve: MeanCurve, target: float | None) -> Spent | None:

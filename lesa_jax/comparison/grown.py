@@ -58,8 +58,9 @@ def expand_settings(settings: CompareSettings, variant: Variant, seed: int) -> E
     return ExpandSettings(
         model=settings.model,
         output=model_folder(settings, variant, seed),
-        method=variant.method,
+        method=variant.copier or variant.method,
         layers=settings.layers,
         placement=variant.placement,
         seed=seed,
+        output_scale=0.0 if variant.copier else None,
     )

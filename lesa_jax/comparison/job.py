@@ -7,8 +7,9 @@ from lesa_jax.base.files import read_text
 from lesa_jax.base.settings import command_line
 from lesa_jax.checkpoint.hub import resolve_model
 from lesa_jax.checkpoint.reader import open_checkpoint
+from lesa_jax.comparison.lineup import line_up
 from lesa_jax.comparison.settings import CompareSettings, check_settings
-from lesa_jax.comparison.variants import Variant, variants
+from lesa_jax.comparison.variants import Variant
 from lesa_jax.evaluation.protocol import row_length
 from lesa_jax.models.config import ModelConfig
 
@@ -35,9 +36,9 @@ def make_compare_job(settings: CompareSettings) -> CompareJob:
       InputError: options that mean nothing, no such model or text, a model that cannot be evaluated.
     """
     check_settings(settings)
-    wanted = variants(settings)
     base = demo.MODEL_DIRECTORY if settings.model is None else resolve_model(settings.model, settings.revision)
     config = ModelConfig.from_hf(open_checkpoint(base).config)
+    wanted = line_up(settings, config.num_layers)
     length = row_length(settings.ppl_protocol, config, settings.sequence_length)
     if settings.text is not None:
         read_text("--text", settings.text)

@@ -13,6 +13,7 @@ from lesa_jax.base.files import read_json, write_json
 from lesa_jax.base.units import parse_count
 from lesa_jax.checkpoint.reader import open_checkpoint
 from lesa_jax.comparison.folder import model_folder, row_file
+from lesa_jax.comparison.rates import rate_of
 from lesa_jax.comparison.result import Outcome, Point
 from lesa_jax.comparison.settings import CompareSettings
 from lesa_jax.comparison.variants import BASE, Variant
@@ -62,9 +63,11 @@ def measured_row(settings: CompareSettings, variant: Variant, folder: Path) -> d
     layers = ModelConfig.from_hf(checkpoint.config).num_layers
     growth = None if variant == BASE else read_growth(folder, layers)
     sizes = growth.measurements["parameters"] if growth else {"before": checkpoint.parameters}
+    # Where new layers are faded in, training starts from the original's function.
+    start = model_folder(settings, BASE, 0) if variant.mask else folder
     measured = evaluate(
         EvaluateSettings(
-            str(folder),
+            str(start),
             text=settings.text,
             ppl_protocol=settings.ppl_protocol,
             sequence_length=settings.sequence_length,
@@ -86,7 +89,12 @@ def trained_curve(settings: CompareSettings, variant: Variant, seed: int) -> dic
     Returns:
       Its held-out losses with what was spent on them; None if a signal stopped it.
     """
-    run = train(run_settings(settings, variant, seed))
+    return curve(run_settings(settings, variant, seed, rate_of(settings, variant)))
+
+
+def curve(settings: TrainSettings) -> dict[str, Any] | None:
+    """Trains a model, or goes on with it; see `trained_curve`."""
+    run = train(settings)
     if run.stopped:
         return None
     output = Path(run.output)
@@ -98,7 +106,7 @@ def trained_curve(settings: CompareSettings, variant: Variant, seed: int) -> dic
     }
 
 
-def run_settings(settings: CompareSettings, variant: Variant, seed: int) -> TrainSettings:
+def run_settings(settings: CompareSettings, variant: Variant, seed: int, learning_rate: float) -> TrainSettings:
     """How one variant is trained."""
     training, length = settings.training, settings.sequence_length
     assert length is not None
@@ -108,13 +116,27 @@ def run_settings(settings: CompareSettings, variant: Variant, seed: int) -> Trai
         data=training.train_data,
         output=settings.output / "runs" / f"{variant.name}-{seed}",
         tokens=training.train_tokens,
-        train="all" if variant == BASE else training.train,
+        train=variant.trains,
+        mask_steps=mask_steps(variant, whole_steps(settings)),
         seed=seed,
         batch=BatchSettings(batch_size=training.batch_size, sequence_length=length),
-        optimizer=AdamW(learning_rate=training.learning_rate),
+        optimizer=AdamW(learning_rate=learning_rate),
         held_out=HeldOutSettings(eval_text=settings.text, eval_every=every, ppl_protocol=settings.ppl_protocol),
         keeping=KeepSettings(save_every=every, keep=1, token_cache=settings.output / "tokens", export="none"),
     )
+
+
+def whole_steps(settings: CompareSettings) -> int:
+    """Of a training run."""
+    training, length = settings.training, settings.sequence_length
+    assert training.train_tokens is not None
+    assert length is not None
+    return max(1, parse_count("--train-tokens", training.train_tokens) // (training.batch_size * length))
+
+
+def mask_steps(variant: Variant, steps: int) -> int:
+    """In which new layers are faded in, in a run of so many; 0 where they are there from the start."""
+    return max(1, round(variant.mask * steps)) if variant.mask else 0
 
 
 def curve_points(output: Path, flops: float) -> list[Point]:

@@ -3,10 +3,11 @@
 import math
 from html import escape
 
+from lesa_jax.comparison.curves import perplexity
 from lesa_jax.comparison.result import Comparison
 from lesa_jax.comparison.statistics import Statistics
 from lesa_jax.comparison.table import Column, ordered, shown
-from lesa_jax.comparison.verdict import join, named, summary, verdict
+from lesa_jax.comparison.verdict import join, named, notes, summary, verdict
 from lesa_jax.reports import html
 from lesa_jax.reports.charts import Axis, Dot, Series, dot_chart, is_logarithmic, legend, line_panel
 from lesa_jax.reports.html import definitions, plus_minus
@@ -22,10 +23,12 @@ def page(statistics: Statistics) -> str:
         "<h1>Growth methods compared</h1>",
         f"<p>{escape(summary(statistics))}</p>",
         f'<p class="verdict">{plus_minus(verdict(statistics))}</p>',
+        *(f"<p>{plus_minus(note)}</p>" for note in notes(statistics)),
         f"<h2>Results</h2>{results(statistics, columns)}",
         failures(statistics),
         f"<h2>Perplexity before training</h2>\n{initial_chart(statistics)}",
         curves_section(statistics) if statistics.is_trained else "",
+        rates_section(statistics),
         f"<h2>Columns</h2>{definitions((column.heading, column.meaning) for column in columns)}",
         f"<h2>How it was measured</h2>{definitions(facts(comparison))}",
     ]
@@ -46,7 +49,7 @@ def results(statistics: Statistics, columns: list[Column]) -> str:
 
 def failures(statistics: Statistics) -> str:
     """The rows that something is wrong with, and what."""
-    wrong = [(f"{row.method} ({row.placement})", row.error) for row in statistics.rows if row.error]
+    wrong = [(f"{row.name} ({row.placement})", row.error) for row in statistics.rows if row.error]
     return f"<h2>What went wrong</h2>{definitions(wrong)}" if wrong else ""
 
 
@@ -107,6 +110,30 @@ def curves_section(statistics: Statistics) -> str:
         note += f" Above the upper edge when training starts: {join(above)}."
     panels = "".join(panel(statistics, name) for name in PANELS)
     return f'<h2>During training</h2><p class="note">{escape(note)}</p>{keys}<div class="panels">{panels}</div>'
+
+
+def rates_section(statistics: Statistics) -> str:
+    """Where the learning rates come from: a line for each row, a column for each rate that any row tried."""
+    swept = [(i, outcome) for i, outcome in enumerate(statistics.comparison.outcomes) if outcome.sweep]
+    if not swept:
+        return ""
+    rates = sorted({run.learning_rate for _, outcome in swept for run in outcome.sweep})
+    lines = []
+    for i, outcome in swept:
+        ends = {run.learning_rate: math.inf if run.loss is None else perplexity(run.loss) for run in outcome.sweep}
+        cells: list[tuple[str, object]] = [(statistics.labels[i], statistics.labels[i])]
+        cells += [rate_cell(ends.get(rate), rate == outcome.learning_rate) for rate in rates]
+        lines.append(html.Line(cells, "" if i else "base"))
+    note = "Perplexity at the end of short runs at each rate; the row was then trained at the one that is marked *."
+    headings = [html.Heading("method", word=True), *(html.Heading(f"{rate:g}") for rate in rates)]
+    return f'<h2>Learning rates</h2><p class="note">{note}</p>{html.table("Learning rates", headings, lines)}'
+
+
+def rate_cell(end: float | None, chosen: bool) -> tuple[str, object]:
+    """Of a rate that was not tried, that diverged, or that ended at a perplexity."""
+    if end is None or not math.isfinite(end):
+        return "-" if end is None else "diverged", None
+    return number(end) + ("*" if chosen else ""), end
 
 
 def panel(statistics: Statistics, name: str) -> str:

@@ -15,6 +15,25 @@ class Point:
 
 
 @dataclass(frozen=True)
+class ShortRun:
+    """One run that tried a learning rate.
+
+    Attributes:
+      learning_rate: that it tried.
+      loss: held-out, in nats per token, at its end; None if it diverged.
+      tokens: that it trained on.
+      seconds: on the clock, compilation and measuring included.
+      step_flops: operations per trained token; None if it diverged.
+    """
+
+    learning_rate: float
+    loss: float | None
+    tokens: int
+    seconds: float
+    step_flops: float | None
+
+
+@dataclass(frozen=True)
 class Outcome:
     """One row of the comparison.
 
@@ -30,6 +49,13 @@ class Outcome:
       step_flops: operations per trained token, forward and backward; None if not trained or not known.
       backward_depth: layers that the backward pass goes through.
       error: why the row failed; everything measured may then be missing.
+      also: other names of the same model, trained the same way.
+      like: of a control that has no name of its own, the method whose control it is.
+      control: position of the row with silenced copies at the same places, trained the same way; None without one.
+      trained: which weights, in words; None if nothing is to be trained.
+      published: which weights its paper trains, in words, where those are others.
+      learning_rate: at its peak; None as long as it is not known.
+      sweep: the short runs that chose it.
     """
 
     method: str
@@ -43,6 +69,19 @@ class Outcome:
     step_flops: float | None = None
     backward_depth: int | None = None
     error: str | None = None
+    also: tuple[str, ...] = ()
+    like: str | None = None
+    control: int | None = None
+    trained: str | None = None
+    published: str | None = None
+    learning_rate: float | None = None
+    sweep: tuple[ShortRun, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """What its readers know it by, without its place."""
+        method = self.method if self.like is None else f"{self.method} as {self.like}"
+        return " = ".join([method, *self.also])
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,11 @@ from lesa_jax.comparison.folder import START_LOCK, curve_file, lock_file, make_o
 from lesa_jax.comparison.grown import grow_missing, remove_models
 from lesa_jax.comparison.job import CompareJob, make_compare_job
 from lesa_jax.comparison.measure import measure, trained_curve
+from lesa_jax.comparison.particulars import scope_words, with_particulars
 from lesa_jax.comparison.report import write_report
 from lesa_jax.comparison.result import Comparison, Outcome, Point
 from lesa_jax.comparison.settings import CompareSettings
+from lesa_jax.comparison.sweep import sweep_missing
 from lesa_jax.comparison.variants import Variant
 from lesa_jax.planning.record import PACKAGES
 
@@ -62,6 +64,8 @@ def train_missing(job: CompareJob, outcomes: dict[Variant, Outcome]) -> bool:
       Whether it came to the end; no signal stopped it.
     """
     report(job, outcomes)
+    if not sweep_missing(job, outcomes):
+        return False
     settings = job.settings
     # Seed after seed, so that early reports compare all methods.
     runs = [(variant, seed) for seed in range(settings.seeds) for variant in job.variants]
@@ -109,7 +113,10 @@ def train_variant(settings: CompareSettings, variant: Variant, seed: int, outcom
 def report(job: CompareJob, outcomes: Mapping[Variant, Outcome], stopped: bool = False) -> Comparison:
     """Writes the report of what is there by now, from this process and others."""
     with FileLock(job.settings.output / "report.lock"):
-        found = tuple(with_curves(job.settings, variant, outcome) for variant, outcome in outcomes.items())
+        found = tuple(
+            with_particulars(job.settings, job.variants, variant, with_curves(job.settings, variant, outcome))
+            for variant, outcome in outcomes.items()
+        )
         comparison = describe(job, found, stopped)
         write_report(comparison, job.settings.output)
     return comparison
@@ -133,7 +140,6 @@ def describe(job: CompareJob, outcomes: tuple[Outcome, ...], stopped: bool) -> C
     """The outcomes with all that one needs to understand and to repeat them."""
     settings, training = job.settings, job.settings.training
     tokens = None if training.train_tokens is None else parse_count("--train-tokens", training.train_tokens)
-    trained = {"new": "the new layers", "new+norms": "the new layers and all norms", "all": "everything"}
     assert settings.model is not None
     assert settings.sequence_length is not None
     return Comparison(
@@ -143,7 +149,7 @@ def describe(job: CompareJob, outcomes: tuple[Outcome, ...], stopped: bool) -> C
         sequence_length=settings.sequence_length,
         train_data=training.train_data and Path(training.train_data).name,
         train_tokens=tokens,
-        trained=None if tokens is None else f"{trained.get(training.train, training.train)}; of base everything",
+        trained=None if tokens is None else scope_words(settings),
         seeds=tuple(range(settings.seeds)),
         outcomes=outcomes,
         command=job.command,

@@ -1,5 +1,6 @@
 """The options of `python -m lesa_jax.compare`."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,6 +8,10 @@ from lesa_jax.base.errors import InputError
 from lesa_jax.base.settings import free
 from lesa_jax.base.units import parse_count
 from lesa_jax.evaluation.protocol import PplProtocol
+
+SWEEP = "sweep"
+SWEPT = (5e-5, 2e-4, 8e-4)  # the rates that every sweep tries, a factor of four apart
+PUBLISHED = "published"
 
 
 @dataclass(frozen=True)
@@ -18,11 +23,16 @@ class ComparedTraining:
     train_tokens: str | None = None
     """How long: tokens, as in 500000, 2M."""
     train: str = "new"
-    """What is trained: new, new+norms, all or a regular expression; base is trained as a whole in any case."""
+    """What is trained: new, new+norms, all, a regular expression; or published, what each method's paper trains. Base
+    is trained as a whole in any case."""
     eval_every: str = "100k"
     """Tokens between evaluations."""
-    learning_rate: float = 2e-4
-    """At its peak."""
+    learning_rate: float | str = 2e-4
+    """At its peak: one for all rows, which is the best of some and not of others. sweep: each row's best of 5e-5, 2e-4,
+    8e-4, and on from there while the best is at an end, found by runs of a fifth of --train-tokens. Or such runs at
+    these rates, as in 1e-4,1e-3."""
+    controls: bool = free(True)
+    """Train silenced copies at the place of every method, too, where no row has them: what place and cost alone do."""
     batch_size: int = 16
     """Sequences per step."""
 
@@ -48,7 +58,8 @@ class CompareSettings:
     output: Path = free(Path("comparison"))
     """Folder for the report and what it is made of."""
     methods: str = free("all")
-    """Names with commas, as --method of lesa_jax.expand takes them, or all."""
+    """Names with commas, as --method of lesa_jax.expand takes them, or all. Each is a row at each of --placements, but
+    names of one model share a row; base is one more, and so are --controls."""
     layers: int | None = None
     """Target depth; by default one and a half times the model's."""
     placements: str | None = free(None)
@@ -68,6 +79,11 @@ class CompareSettings:
 
     training: ComparedTraining = ComparedTraining()
 
+    @property
+    def trains(self) -> bool:
+        """Whether the rows are trained, not only measured."""
+        return self.training.train_data is not None
+
 
 def check_settings(settings: CompareSettings) -> None:
     """Refuses options that contradict each other or cannot mean anything."""
@@ -78,6 +94,28 @@ def check_settings(settings: CompareSettings) -> None:
         raise InputError("--train-data and --train-tokens belong together: what to train on, and for how long")
     if settings.model is not None and settings.text is None:
         raise InputError("--text: name a held-out text to measure perplexity on")
+    rates(training.learning_rate)
     parse_count("--eval-every", training.eval_every)
     if training.train_tokens is not None:
         parse_count("--train-tokens", training.train_tokens)
+
+
+def rates(learning_rate: float | str) -> tuple[float, ...]:
+    """The rates that --learning-rate names; the first ones of a sweep.
+
+    Raises:
+      InputError: it names none, or one that is not positive.
+    """
+    if learning_rate == SWEEP:
+        return SWEPT
+    words = [word for word in str(learning_rate).split(",") if word.strip()]
+    try:
+        found = sorted({float(word) for word in words})
+    except ValueError:
+        found = []
+    if not found or not all(0 < rate < math.inf for rate in found):
+        raise InputError(
+            f"--learning-rate {learning_rate}: expected a positive number such as 2e-4, sweep, or rates to choose from "
+            "as in 1e-4,1e-3"
+        )
+    return tuple(found)

@@ -2,61 +2,13 @@
 
 import math
 import statistics
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from lesa_jax.base.units import finite
-from lesa_jax.comparison.curves import (
-    ROUNDING,
-    MeanCurve,
-    Spent,
-    crossing,
-    mean_curve,
-    perplexity,
-    shared_points,
-    spread,
-)
-from lesa_jax.comparison.result import Comparison, Outcome
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row of table.json, in its order; every number is finite, and what was not measured is None.
-
-    Attributes:
-      initial_perplexity, initial_sd: mean and sample standard deviation over seeds, before training.
-      initial_over_base: initial perplexity divided by base's.
-      tokens: trained until the last evaluation that all seeds have.
-      perplexity, perplexity_sd: exp(loss per token) there.
-      tokens_to_base, flops_to_base, seconds_to_base: spent until the mean loss is base's before training.
-      step_flops: operations per trained token.
-      step_cost_over_base: step_flops divided by base's; left out of table.json where base was not trained.
-      seeds: that were trained, or else measured.
-      error: all that is wrong with the row.
-    """
-
-    method: str
-    placement: str
-    layers: int
-    new_layers: tuple[int, ...]
-    parameters: int
-    new_parameters: int
-    initial_perplexity: float | None
-    initial_sd: float | None
-    initial_over_base: float | None
-    tokens: int | None
-    perplexity: float | None
-    perplexity_sd: float | None
-    tokens_to_base: float | None
-    flops_to_base: float | int | None
-    seconds_to_base: float | int | None
-    step_flops: float | int | None
-    step_cost_over_base: float | None
-    backward_depth: int | None
-    seeds: int
-    error: str | None
+from lesa_jax.comparison.curves import ROUNDING, MeanCurve, Spent, mean_curve, perplexity, spread
+from lesa_jax.comparison.result import Comparison
+from lesa_jax.comparison.rows import Measured, Row, labels, make_row
 
 
 class Start(NamedTuple):
@@ -102,6 +54,10 @@ class Statistics:
       below_base: grown models that start below base.
       lowest_end: of all, base among them, after training; None if none was trained.
       at_base: grown models that end at or below base's loss before training.
+      from_base: grown models that are there before they are trained, as those are that do not change the function.
+      at_trained_base, at_trained_base_flops: grown models that end at or below base's own curve, at equal tokens and
+        at equal operations.
+      below_control: grown models that end below their control.
       curves: means over seeds by outcome, where there are two evaluations or more.
       loss_range: what of them is shown.
       spent: the most that any outcome has spent: the ends of axes.
@@ -117,6 +73,10 @@ class Statistics:
     below_base: tuple[int, ...]
     lowest_end: Lowest | None
     at_base: tuple[int, ...]
+    from_base: tuple[int, ...]
+    at_trained_base: tuple[int, ...]
+    at_trained_base_flops: tuple[int, ...]
+    below_control: tuple[int, ...]
     curves: Mapping[int, MeanCurve]
     loss_range: LossRange
     spent: Spent
@@ -127,16 +87,21 @@ def summarise(comparison: Comparison) -> Statistics:
     outcomes = comparison.outcomes
     means = [mean_curve(outcome.curves) for outcome in outcomes]
     target = base_loss(comparison, means[0])
-    rows = tuple(row(outcome, mean, outcomes[0], target) for outcome, mean in zip(outcomes, means, strict=True))
+    measured = [Measured(*parts) for parts in zip(outcomes, means, labels(outcomes), strict=True)]
+    rows = tuple(
+        make_row(this, measured[0], None if this.outcome.control is None else measured[this.outcome.control], target)
+        for this in measured
+    )
     starts = {i: (r.initial_perplexity, r.initial_sd) for i, r in enumerate(rows) if r.initial_perplexity is not None}
     ends = {i: (r.perplexity, r.perplexity_sd) for i, r in enumerate(rows) if r.perplexity is not None}
     curves = {i: mean for i, mean in enumerate(means) if len(mean) > 1}
     base_start = starts[0][0] if 0 in starts else -math.inf
     base_level = -math.inf if target is None else perplexity(target)
+    below_base = tuple(i for i, (mean, _) in starts.items() if i and mean < base_start * (1 - ROUNDING))
     return Statistics(
         comparison=comparison,
         rows=rows,
-        labels=labels(outcomes),
+        labels=tuple(this.label for this in measured),
         is_trained=any(point.tokens > 0 for outcome in outcomes for curve in outcome.curves for point in curve),
         base_loss=target,
         starts=tuple(
@@ -144,58 +109,22 @@ def summarise(comparison: Comparison) -> Statistics:
             for i, (mean, sd) in sorted(starts.items(), key=lambda item: (round(item[1][0], 4), item[0]))
         ),
         lowest_start=lowest({i: start for i, start in starts.items() if i}),
-        below_base=tuple(i for i, (mean, _) in starts.items() if i and mean < base_start * (1 - ROUNDING)),
+        below_base=below_base,
         lowest_end=lowest(ends),
         at_base=tuple(i for i, (mean, _) in ends.items() if i and mean <= base_level * (1 + ROUNDING)),
+        from_base=tuple(i for i, row in enumerate(rows) if i and row.tokens_to_base == 0 and i not in below_base),
+        at_trained_base=where(rows, "over_trained_base", 1 + ROUNDING),
+        at_trained_base_flops=where(rows, "over_trained_base_flops", 1 + ROUNDING),
+        below_control=where(rows, "over_control", 1 - ROUNDING),
         curves=curves,
         loss_range=loss_range(curves, target),
         spent=most_spent(means),
     )
 
 
-def row(outcome: Outcome, mean: MeanCurve, base: Outcome, target: float | None) -> Row:
-    """One row of table.json.
-
-    Args:
-      outcome: what was measured.
-      mean: the mean of its curves.
-      base: the outcome of the original model.
-      target: base's loss before training, in nats, if it is known.
-    """
-    start, start_sd = spread(outcome.initial)
-    base_start, _ = spread(base.initial)
-    ends = shared_points(outcome.curves)[-1:]
-    last = [point for point in ends[0] if point.tokens > 0] if ends else []
-    end, end_sd = spread([perplexity(point.loss) for point in last])
-    reached = crossing(mean, target) if last else None
-    step, base_step = finite(outcome.step_flops), finite(base.step_flops)
-    errors = [outcome.error] if outcome.error else []
-    if outcome.initial and start is None:
-        errors.append("the perplexity before training is not finite")
-    if last and end is None:
-        errors.append(f"the loss after {last[0].tokens} tokens is not finite")
-    return Row(
-        method=outcome.method,
-        placement=outcome.placement,
-        layers=outcome.layers,
-        new_layers=outcome.new_layers,
-        parameters=outcome.parameters,
-        new_parameters=outcome.new_parameters,
-        initial_perplexity=start,
-        initial_sd=start_sd,
-        initial_over_base=start / base_start if start is not None and base_start else None,
-        tokens=last[0].tokens if last else None,
-        perplexity=end,
-        perplexity_sd=end_sd,
-        tokens_to_base=reached.tokens if reached else None,
-        flops_to_base=finite(reached.flops) if reached else None,
-        seconds_to_base=finite(reached.seconds) if reached else None,
-        step_flops=step,
-        step_cost_over_base=step / base_step if step is not None and base_step else None,
-        backward_depth=outcome.backward_depth,
-        seeds=len(last) or len(outcome.initial),
-        error="; ".join(errors) or None,
-    )
+def where(rows: Sequence[Row], ratio: str, most: float) -> tuple[int, ...]:
+    """The rows of which a ratio is known and at most so large."""
+    return tuple(i for i, row in enumerate(rows) if (value := getattr(row, ratio)) is not None and value <= most)
 
 
 def base_loss(comparison: Comparison, mean: MeanCurve) -> float | None:
@@ -205,18 +134,6 @@ def base_loss(comparison: Comparison, mean: MeanCurve) -> float | None:
     start, _ = spread(comparison.outcomes[0].initial)
     # A mean of lines' perplexities is not the exponential of a loss per token.
     return math.log(start) if start and not comparison.protocol.startswith("line") else None
-
-
-def labels(outcomes: Sequence[Outcome]) -> tuple[str, ...]:
-    """A name for each outcome: the method; with placement, then layers too, where that is there twice."""
-    forms = [
-        (o.method, f"{o.method} ({o.placement})", f"{o.method} ({o.placement}, {o.layers} layers)") for o in outcomes
-    ]
-    counts = [Counter(names) for names in zip(*forms, strict=True)]
-    return tuple(
-        next((name for name, count in zip(names, counts, strict=True) if count[name] == 1), names[-1])
-        for names in forms
-    )
 
 
 def lowest(measured: Mapping[int, tuple[float, float | None]]) -> Lowest | None:

@@ -5,8 +5,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from lesa_jax.comparison.statistics import Row, Statistics
-from lesa_jax.comparison.verdict import summary, verdict
+from lesa_jax.comparison.rows import Row
+from lesa_jax.comparison.statistics import Statistics
+from lesa_jax.comparison.verdict import notes, summary, verdict
 from lesa_jax.reports.numbers import amount, mean_sd
 
 
@@ -44,9 +45,29 @@ def reached_text(key: str, name: str) -> Callable[[Row], str]:
         if row.tokens is None or row.method == "base":
             return "-"
         reached = getattr(row, key)
-        return "not reached" if reached is None else amount(reached, name)
+        if reached is None:
+            return "not reached"
+        return amount(reached, name) if reached else "0 (starts there)"
 
     return text
+
+
+def to_trained_text(key: str, name: str) -> Callable[[Row], str]:
+    """The same on the way to base's loss after its own training, where that is known."""
+    text = reached_text(key, name)
+    return lambda row: "-" if row.over_trained_base is None else text(row)
+
+
+def ratio_text(key: str) -> Callable[[Row], str]:
+    """Of a quotient of two perplexities in the row's attribute `key`."""
+    return lambda row: "-" if (ratio := getattr(row, key)) is None else f"{ratio:.4f}"
+
+
+def sweep_text(row: Row) -> str:
+    if row.sweep_tokens is None or row.sweep_seconds is None:
+        return "-"
+    flops = "" if row.sweep_flops is None else f", {amount(row.sweep_flops, 'flops')}"
+    return f"{amount(row.sweep_tokens, 'tokens')} tokens{flops}, {amount(row.sweep_seconds, 'seconds')}"
 
 
 def step_text(row: Row) -> str:
@@ -63,9 +84,10 @@ def initial_text(row: Row) -> str:
 COLUMNS = (
     Column(
         "method",
-        "How the new layers were made; base is the original model.",
-        "method",
-        lambda row: row.method,
+        "How the new layers were made; base is the original model. Names with = between them are one model. Rows named "
+        "identity are controls, silenced copies: where and trained as other rows are, or as the one they name.",
+        "name",
+        lambda row: row.name,
         word=True,
     ),
     Column("placement", "Where the new layers are.", "placement", lambda row: row.placement, word=True),
@@ -86,6 +108,27 @@ COLUMNS = (
         False,
     ),
     Column(
+        "trained",
+        "Which weights; of base always everything.",
+        "trained",
+        lambda row: row.trained or "-",
+        word=True,
+    ),
+    Column(
+        "rate",
+        "Learning rate at its peak.",
+        "learning_rate",
+        lambda row: "-" if row.learning_rate is None else f"{row.learning_rate:g}",
+    ),
+    Column(
+        "cost of rate",
+        "Trained tokens, operations and wall-clock time, compilation and measuring included, of the short runs that "
+        "chose the rate. In no other column.",
+        "sweep_tokens",
+        sweep_text,
+        False,
+    ),
+    Column(
         "after training",
         "Exponential of the held-out loss per token at the last evaluation that all seeds have, mean and standard "
         "deviation over seeds. Where the protocol is line, it does not compare with the initial perplexity.",
@@ -93,9 +136,40 @@ COLUMNS = (
         lambda row: mean_sd(row.perplexity, row.perplexity_sd),
     ),
     Column(
+        "control",
+        "The row of silenced copies at the same places, which trains the same weights: it differs in what new layers "
+        "start as, and in nothing else.",
+        "control",
+        lambda row: row.control or "-",
+        False,
+        True,
+    ),
+    Column(
+        "against control",
+        "Perplexity after training divided by that control's, of mean losses: below 1, what new layers start as did "
+        "good.",
+        "over_control",
+        ratio_text("over_control"),
+    ),
+    Column(
+        "against trained base",
+        "Perplexity after training divided by that of base after as many tokens of its own training, of mean losses.",
+        "over_trained_base",
+        ratio_text("over_trained_base"),
+        False,
+    ),
+    Column(
+        "at equal FLOPs",
+        "The same where both have spent as many operations as the cheaper one has in all. The other one's curve is "
+        "read before its rate has fallen to its end.",
+        "over_trained_base_flops",
+        ratio_text("over_trained_base_flops"),
+    ),
+    Column(
         "tokens to base",
         "Trained tokens until the mean loss over seeds falls to the loss that base had before training, linear between "
-        "evaluations.",
+        "evaluations. 0 by construction where new layers are silent, for the model starts there: it says nothing of "
+        "such rows.",
         "tokens_to_base",
         reached_text("tokens_to_base", "tokens"),
     ),
@@ -110,6 +184,27 @@ COLUMNS = (
         "The same in wall-clock time on the machine that trained; whatever else ran there counts too.",
         "seconds_to_base",
         reached_text("seconds_to_base", "seconds"),
+        False,
+    ),
+    Column(
+        "tokens to trained base",
+        "Trained tokens until the mean loss falls to the loss that base has at the end of its own training on as many "
+        "tokens.",
+        "tokens_to_trained_base",
+        to_trained_text("tokens_to_trained_base", "tokens"),
+    ),
+    Column(
+        "FLOPs to trained base",
+        "The same in floating-point operations.",
+        "flops_to_trained_base",
+        to_trained_text("flops_to_trained_base", "flops"),
+        False,
+    ),
+    Column(
+        "time to trained base",
+        "The same in wall-clock time.",
+        "seconds_to_trained_base",
+        to_trained_text("seconds_to_trained_base", "seconds"),
         False,
     ),
     Column(
@@ -140,13 +235,14 @@ def shown(statistics: Statistics) -> list[Column]:
 def markdown(statistics: Statistics) -> str:
     """table.md: what was compared, the verdict, the table."""
     rows = ordered(statistics)
-    columns = [(column.heading, column.text) for column in COLUMNS if column.brief]
+    columns = [(column.heading, column.text) for column in shown(statistics) if column.brief]
     if any(row.error for row in rows):
         columns.append(("error", lambda row: row.error or ""))
     lines = [[heading for heading, _ in columns], ["---"] * len(columns)]
     lines += [[escape(text(row)) for _, text in columns] for row in rows]
     body = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-    return f"{escape(summary(statistics))}\n\n{escape(verdict(statistics))}\n\n{body}\n"
+    said = [summary(statistics), verdict(statistics), " ".join(notes(statistics))]
+    return "\n\n".join([*(escape(text) for text in said if text), body]) + "\n"
 
 
 def escape(text: str) -> str:

@@ -1,10 +1,11 @@
 """What a comparison says, in sentences."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from lesa_jax.base.units import short
+from lesa_jax.comparison.result import ShortRun
 from lesa_jax.comparison.statistics import Lowest, Statistics
-from lesa_jax.reports.numbers import mean_sd, number
+from lesa_jax.reports.numbers import UNITS, amount, mean_sd, number
 
 
 def summary(statistics: Statistics) -> str:
@@ -28,6 +29,11 @@ def verdict(statistics: Statistics) -> str:
     if statistics.lowest_end is not None:
         after = f"After {short(max(tokens))} tokens" if len(tokens) == 1 else "At the end"
         sentences.append(f"{after}, {after_training(statistics, statistics.lowest_end)}")
+    controlled = sum(row.over_control is not None for row in statistics.rows)
+    if controlled:
+        below = join(named(statistics, statistics.below_control)) or "none"
+        verb = "end" if len(statistics.below_control) > 1 else "ends"
+        sentences.append(f"Of {controlled} rows with a control (silenced copies there) {below} {verb} below it.")
     if len(tokens) > 1:
         sentences.append("They were trained on different numbers of tokens: compare them along the curves.")
     if len(comparison.seeds) < 2:
@@ -64,6 +70,11 @@ def after_training(statistics: Statistics, lowest: Lowest) -> str:
         text += f"; {down} of {ended} grown models {verb} at or below base's initial loss"
     if base.perplexity is not None and 0 not in lowest.positions:
         text += f"; base, trained too, ends at {mean_sd(base.perplexity, base.perplexity_sd)}"
+    compared = sum(row.over_trained_base is not None for row in grown)
+    if compared:
+        tokens, flops = len(statistics.at_trained_base), len(statistics.at_trained_base_flops)
+        text += f"; at or below trained base end {tokens or 'none'} of {compared} at equal tokens"
+        text += f" and {flops or 'none'} at equal operations"
     return text + within(statistics, lowest) + "."
 
 
@@ -80,3 +91,55 @@ def named(statistics: Statistics, positions: Iterable[int]) -> list[str]:
 
 def join(names: Sequence[str]) -> str:
     return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+
+
+def notes(statistics: Statistics) -> list[str]:
+    """What one has to know to read the numbers fairly."""
+    found = [*about_rates(statistics)] if statistics.is_trained else []
+    silent = named(statistics, statistics.from_base)
+    if silent:
+        verb, whose = ("start", "their") if len(silent) > 1 else ("starts", "its")
+        found.append(
+            f"{join(silent)} {verb} at base's loss, as every model does whose new layers are silent: {whose} way to "
+            "base is 0 by construction and tells nothing; the way to trained base does."
+        )
+    partly: dict[str, list[str]] = {}
+    for i, outcome in enumerate(statistics.comparison.outcomes):
+        if outcome.published is not None:
+            partly.setdefault(outcome.published, []).append(statistics.labels[i])
+    for scope, names in partly.items():
+        papers = "papers train" if len(names) > 1 else "paper trains"
+        found.append(f"The {papers} {scope} of {join(names)}, which is more than here: see --train published.")
+    return found
+
+
+def about_rates(statistics: Statistics) -> Iterator[str]:
+    """Which learning rates were used, how they were chosen, and what that cost."""
+    rows = [row for row in statistics.rows if row.sweep_tokens]
+    if not rows:
+        used = sorted({row.learning_rate for row in statistics.rows if row.learning_rate is not None})
+        if len(used) == 1:
+            yield (
+                f"All rows were trained at one rate, {used[0]:g}, which is the best of some and not of others: "
+                "--learning-rate sweep gives each its own."
+            )
+        return
+    tokens, flops, seconds = (sum(getattr(row, f"sweep_{name}") or 0 for row in rows) for name in UNITS)
+    yield (
+        f"Each row has the best of its learning rates, by the held-out loss at the end of short runs of one seed: "
+        f"{amount(tokens, 'tokens')} tokens, {amount(flops, 'flops')} and {amount(seconds, 'seconds')} in all, which "
+        "no other number here contains. The text that chose the rates is the one that is reported, a small leak."
+    )
+    ends = [
+        statistics.labels[i]
+        for i, outcome in enumerate(statistics.comparison.outcomes)
+        if outcome.sweep and outcome.learning_rate in edges(outcome.sweep)
+    ]
+    if ends:
+        verb = "lie" if len(ends) > 1 else "lies"
+        yield f"The best rate of {join(ends)} {verb} at an end of those that were tried: a better one may lie beyond."
+
+
+def edges(runs: Sequence[ShortRun]) -> tuple[float, float]:
+    rates = [run.learning_rate for run in runs]
+    return min(rates), max(rates)

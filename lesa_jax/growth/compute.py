@@ -15,10 +15,11 @@ import numpy as np
 from rich.progress import Progress
 
 from lesa_jax.base.background import second_thread
+from lesa_jax.base.errors import InputError
 from lesa_jax.checkpoint.format import DTYPES
 from lesa_jax.checkpoint.reader import Checkpoint, read, read_into
 from lesa_jax.growth.job import ExpandJob
-from lesa_jax.growth.matrices import NewMatrices, OldMatrices, Request, compute_matrices
+from lesa_jax.growth.matrices import NewMatrices, OldMatrices, Request, compute_matrices, raised
 from lesa_jax.growth.output import Output
 from lesa_jax.growth.weights import WeightKind, batches
 from lesa_jax.initializers.lesa.predict import compile_prediction
@@ -61,13 +62,30 @@ def write(
     """Hands each output its new matrices of one kind, of packed experts a page for each."""
     old_norm = float(np.mean([old.norm for old, _ in pages]))
     for output, new in zip(outputs, zip(*(new for _, new in pages), strict=True), strict=True):
-        output.receive(kind, [np.asarray(page.weights) for page in new], old_norm, mean_loss(new))
+        try:
+            output.receive(kind, [matrices_of(page, output.job.method.name) for page in new], old_norm, mean_loss(new))
+        except InputError as error:
+            output.failure = error
+
+
+def matrices_of(page: NewMatrices, method: str) -> np.ndarray:
+    """A page's matrices in the host's memory.
+
+    Raises:
+      InputError: they could not be made, or their computation, which goes on after it was asked for, failed.
+    """
+    if page.failure is not None:
+        raise page.failure
+    try:
+        return np.asarray(page.weights)
+    except jax.errors.JaxRuntimeError as error:
+        raise raised(f"method {method}: its computation", error) from error
 
 
 def request_of(job: ExpandJob, kind: WeightKind) -> Request:
     """What a job asks for of this kind, and of every other in the same layers."""
     gaps = tuple(part.numbers[0] - kind.stack.starts[0] for part in job.computed[kind])
-    return Request(job.method.start, gaps, job.settings.seed, job.settings.predictor)
+    return Request(job.method.start, gaps, job.settings.seed, job.settings.predictor, job.method.name)
 
 
 def mean_loss(pages: Sequence[NewMatrices]) -> float | None:

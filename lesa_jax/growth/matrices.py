@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from lesa_jax.base.errors import InputError
 from lesa_jax.initializers.lesa.predict import Basis, decompose, learn, learn_together, predict_matrices
 from lesa_jax.initializers.lesa.predictor import Fit
 from lesa_jax.planning.methods import PUBLISHED, Aligned, Formula, Lesa, PredictorSettings, Start
@@ -27,20 +28,23 @@ class Request:
       gaps: one for each new matrix, ascending, counted from the first layer that has the kind.
       seed: of everything random.
       predictor: how LESA's is trained.
+      method: name of the method, for messages.
     """
 
     start: Start
     gaps: tuple[int, ...]
     seed: int = 0
     predictor: PredictorSettings = PUBLISHED
+    method: str = ""
 
 
 @dataclass(frozen=True)
 class NewMatrices:
-    """What one request got, float32, and how LESA's predictor was trained."""
+    """What one request got, float32, and how LESA's predictor was trained; or no matrix, and why."""
 
     weights: Float[Array, "new ..."]
     fit: Fit | None = None
+    failure: InputError | None = None
 
 
 class OldMatrices:
@@ -107,9 +111,7 @@ def _compute_batch(
     for i, request in enumerate(requests):
         if isinstance(request.start, Formula):
             for k, kind in enumerate(kinds):
-                beside = kind.beside() if isinstance(request.start, Aligned) else {}
-                new = request.start.function(kind.weights, request.gaps, kind.key(request.seed), **beside)
-                computed[k, i] = NewMatrices(jnp.asarray(new, jnp.float32))
+                computed[k, i] = _apply(request.start, kind, request)
     # The last space may work in the weights' own memory: none is kept while its predictors train.
     spaces = sorted({request.start.space for request in requests if isinstance(request.start, Lesa)}, reverse=True)
     for space in spaces:
@@ -118,6 +120,34 @@ def _compute_batch(
         del bases  # before the next space's
     for k, kind in enumerate(kinds):
         yield kind, [computed.pop((k, i)) for i in range(len(requests))]
+
+
+def _apply(formula: Formula, kind: OldMatrices, request: Request) -> NewMatrices:
+    """What a function makes of a kind; whatever it does wrong, which may be anybody's, fails this request alone."""
+    weights = kind.weights
+    if isinstance(weights, np.ndarray):  # others read them, too
+        weights = weights.view()
+        weights.flags.writeable = False
+    name, expected = f"method {request.method}: its initialiser", (len(request.gaps), *weights.shape[1:])
+    try:
+        beside = kind.beside() if isinstance(formula, Aligned) else {}
+        new = formula.function(weights, request.gaps, kind.key(request.seed), **beside)
+        new = jnp.asarray(new if isinstance(new, jax.Array) else np.array(new))  # no view of what others work on
+        if not jnp.issubdtype(new.dtype, jnp.floating) and not jnp.issubdtype(new.dtype, jnp.integer):
+            raise InputError(f"{name} gave numbers of dtype {new.dtype}; return floating-point numbers")
+        if new.shape != expected:
+            raise InputError(f"{name} gave shape {new.shape}; return {expected}, a matrix for each new layer")
+        return NewMatrices(new.astype(jnp.float32))
+    except Exception as error:
+        failure = error if isinstance(error, InputError) else raised(name, error)
+        return NewMatrices(jnp.zeros((0, *weights.shape[1:])), failure=failure)
+
+
+def raised(name: str, error: Exception) -> InputError:
+    """What the user is told of an error in a function that is not this program's."""
+    failure = InputError(f"{name} raised {type(error).__name__}: {' '.join(str(error).split())}")
+    failure.__cause__ = error
+    return failure
 
 
 def _predict(

@@ -33,8 +33,8 @@ class ExpandSettings:
     method: str = "lesa"
     """lesa: layers predicted from both neighbours. llama_pro: copies with silenced outputs (the function does not
     change). solar: two overlapping copies of the model stacked. duplicate: plain copies in place. Others: lesa_raw,
-    tli, tli_zero, average, opt_deus, opt_deus_published, g_stack, interpolate, lemon; and as controls: identity,
-    identity_next, random, random_lowrank, average_scaled, shuffled."""
+    tli, tli_zero, average, opt_deus, opt_deus_published, g_stack, interpolate, msg (the same, to be trained with
+    --mask-steps), lemon; and as controls: identity, identity_next, random, random_lowrank, average_scaled, shuffled."""
     layers: int | None = None
     """Target depth; by default one and a half times the model's."""
     gaps: str | None = None

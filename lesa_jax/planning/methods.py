@@ -3,6 +3,8 @@
 The published ones, and the controls that every comparison needs, stand in the table at the end; `register` adds more.
 """
 
+import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
@@ -16,6 +18,7 @@ Placement = Literal["top", "even", "middle", "bottom", "ends"]
 NormSource = Literal["first", "previous", "next", "mean"]
 # Rules for a whole plan, which have no gaps to choose.
 Stacking = Literal["overlap", "cycle", "repeat"]
+Scope = Literal["new", "all"]
 
 # (weights [layers, out, in], gaps, key) -> [new, out, in]: the new matrices of one kind of weight, one for each gap in
 # order. Gap g lies between layers g and g + 1; the last layer's number stands for a place above it.
@@ -137,6 +140,8 @@ class Method:
       after_last: whether placement "even" also uses the place above the last layer, as LLaMA Pro does.
       every: whether "even" means after every K layers, a shorter last group having none (TLI).
       seeded: whether the seed changes new layers; that of LESA always does.
+      trains: what its paper trains afterwards, the new layers or everything; new where the paper is not known to say.
+      mask: share of the training in which what new layers do counts for more and more, from nothing to all (MSG).
       name: that it is known by; `register` says so.
     """
 
@@ -149,6 +154,8 @@ class Method:
     after_last: bool = False
     every: bool = False
     seeded: bool = False
+    trains: Scope = "new"
+    mask: float = 0.0
     name: str = ""
 
     @property
@@ -169,16 +176,51 @@ class Method:
 
 METHODS: dict[str, Method] = {}
 
+# Options and files are named by methods, a file of a comparison NAME or NAME-PLACEMENT.
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+OTHER_MEANINGS = ("base", "all")  # the original model in a comparison, and every method
+
 
 def register(name: str, method: Method) -> None:
     """Makes a method known under a name, to `expand` and to `compare`.
 
     Raises:
-      ValueError: the name is taken.
+      InputError: the name is taken or no name, or the method has a part that there is not.
     """
-    if name in METHODS:
-        raise ValueError(f"a method {name} is registered already")
+    check_name(name)
+    check_method(name, method)
     METHODS[name] = replace(method, name=name)
+
+
+def check_name(name: str) -> None:
+    """Refuses a name that an option or a file cannot have, or that means something else already."""
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise InputError(
+            f"method {name!r}: a name has 1 to 64 letters, digits, _ - and . and begins with a letter or a digit"
+        )
+    if name in METHODS:
+        raise InputError(f"a method {name} is registered already; choose another name")
+    taken = next((other for other in (*METHODS, *OTHER_MEANINGS) if other.lower() == name.lower()), None)
+    if taken is not None:  # on some disks their files would be the same
+        raise InputError(f"method {name}: {taken} means something else already; choose another name")
+    if name.lower().endswith(tuple(f"-{place}" for place in get_args(Placement))):
+        raise InputError(f"method {name}: what follows the - is a placement; choose a name that does not end in one")
+
+
+def check_method(name: str, method: Method) -> None:
+    """Refuses what plans and recipes do not know."""
+    places = (*get_args(Placement), *get_args(Stacking))
+    if method.placement not in places:
+        raise InputError(f"method {name}: placement {method.placement!r}; known are {', '.join(places)}")
+    if method.norm_source not in get_args(NormSource):
+        known = ", ".join(get_args(NormSource))
+        raise InputError(f"method {name}: norm_source {method.norm_source!r}; known are {known}")
+    if not isinstance(method.scale, int | float) or not math.isfinite(method.scale):
+        raise InputError(f"method {name}: scale {method.scale!r}; expected a finite number")
+    if not isinstance(method.initialiser, Start) and not callable(method.initialiser):
+        raise InputError(
+            f"method {name}: the initialiser is no function of (weights, gaps, key), but {method.initialiser!r}"
+        )
 
 
 def find_method(name: str) -> Method:
@@ -214,8 +256,10 @@ for _name, _method in {
         "copies with silenced outputs: the function does not change", "arXiv 2401.02415", "even", Copy(), 0.0,
         after_last=True,
     ),
-    "solar": Method("two overlapping copies of the model stacked", "arXiv 2312.15166", "overlap", Copy()),
-    "duplicate": Method("plain copies in place", "arXiv 2510.08008", "even", Copy(), after_last=True),
+    "solar": Method(
+        "two overlapping copies of the model stacked", "arXiv 2312.15166", "overlap", Copy(), trains="all"
+    ),
+    "duplicate": Method("plain copies in place", "arXiv 2510.08008", "even", Copy(), after_last=True, trains="all"),
     "tli": Method("a copy after every K layers", TLI, "even", Copy(), every=True, after_last=True),
     "tli_zero": Method("the same, silenced", TLI, "even", Copy(), 0.0, every=True, after_last=True),
     "average": Method(
@@ -233,9 +277,14 @@ for _name, _method in {
         "the same with the public code's scaling", OPT_DEUS, "top",
         Aligned(imported("transport", "transport_published")), 0.0, "mean",
     ),
-    "g_stack": Method("the whole stack once more on top", "arXiv 2405.15319", "cycle", Copy()),
-    "interpolate": Method("every layer repeated in place", "arXiv 2510.08008", "repeat", Copy()),
-    "lemon": Method("every layer repeated, copies silenced", "arXiv 2310.07999", "repeat", Copy(), 0.0),
+    "g_stack": Method("the whole stack once more on top", "arXiv 2405.15319", "cycle", Copy(), trains="all"),
+    "interpolate": Method("every layer repeated in place", "arXiv 2510.08008", "repeat", Copy(), trains="all"),
+    "msg": Method(
+        "the same, faded in by a mask while it trains", "arXiv 2305.02869", "repeat", Copy(), trains="all", mask=0.2
+    ),
+    "lemon": Method(
+        "every layer repeated, copies silenced", "arXiv 2310.07999", "repeat", Copy(), 0.0, trains="all"
+    ),
     "identity": Method("silenced copies where lesa puts its layers", CONTROL, "top", Copy(), 0.0),
     "identity_next": Method("silenced copies of the layer above instead", CONTROL, "top", Copy("above"), 0.0),
     "random": Method(

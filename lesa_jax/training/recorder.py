@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import jax
 
-from lesa_jax.base.errors import InputError
+from lesa_jax.base.errors import DivergedError
 from lesa_jax.tracking.display import Display
 from lesa_jax.tracking.log import RunLog
 from lesa_jax.training.cost import device_peak, token_cost
@@ -66,7 +66,7 @@ class Recorder:
         """Writes down the last step that was taken, with the held-out loss if that is to be measured.
 
         Raises:
-          InputError: its loss, its gradient or what it made of the weights is not finite.
+          DivergedError: its loss, its gradient or what it made of the weights is not finite.
         """
         if self.pending is None:
             return
@@ -76,11 +76,11 @@ class Recorder:
             raise self.explain(number, values)
         self.write(number, {**values, **self.clock.lap(), "tokens": self.clock.tokens_seen(number)}, measure)
 
-    def explain(self, number: int, values: Row) -> InputError:
+    def explain(self, number: int, values: Row) -> DivergedError:
         seen = values["loss"], values["grad_norm"]
         update = all(value is not None and math.isfinite(value) for value in seen)
         what = "the update gave weights that are not finite" if update else "loss {}, gradient norm {}".format(*seen)
-        return InputError(
+        return DivergedError(
             f"step {number}: {what} on batch {number} of --seed {self.seed}; neither the model nor checkpoints were "
             "touched: lower --learning-rate in a new run, or look at the data"
         )

@@ -30,7 +30,6 @@ from lesa_jax.comparison import measure
 from lesa_jax.comparison.result import Comparison, Outcome
 from lesa_jax.comparison.run import compare
 from lesa_jax.comparison.settings import CompareSettings
-from lesa_jax.comparison.variants import BASE, variants
 from lesa_jax.evaluation.run import evaluate
 from lesa_jax.evaluation.settings import EvaluateSettings
 from lesa_jax.growth.run import expand
@@ -311,24 +310,6 @@ def test_a_method_of_ones_own(place, registry):
     assert len(set(found["noisy_copy"].initial)) == 2
 
 
-def test_variants():
-    job = CompareSettings(methods="lesa,solar", placements="top, even")
-    base, *asked = variants(job)
-    assert base == BASE
-    assert [(variant.method, variant.placement) for variant in asked] == [
-        ("lesa", "top"), ("lesa", "even"), ("solar", None),
-    ]  # fmt: skip
-    assert [variant.name for variant in variants(job)] == ["base", "lesa-top", "lesa-even", "solar"]
-    assert [variant.place for variant in variants(job)] == ["-", "top", "even", "overlap"]
-    assert len(variants(CompareSettings())) == 1 + len(methods.METHODS)
-
-
-def test_only_random_variants_start_from_a_model_for_each_seed():
-    base, lesa, solar = variants(CompareSettings(methods="lesa,solar"))
-    assert [[*variant.starts(3)] for variant in (base, lesa, solar)] == [[0], [0, 1, 2], [0]]
-    assert [variant.start(2) for variant in (base, lesa, solar)] == [0, 2, 0]
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -339,6 +320,9 @@ def test_only_random_variants_start_from_a_model_for_each_seed():
         ({"train_tokens": "1M"}, "belong together"),
         ({"train_data": "x.txt"}, "belong together"),
         ({"train_data": "x.txt", "train_tokens": "many"}, "--train-tokens many"),
+        ({"learning_rate": "swepe"}, "--learning-rate swepe: expected a positive number"),
+        ({"learning_rate": "1e-3,0"}, "--learning-rate 1e-3,0: expected"),
+        ({"learning_rate": -1.0}, "--learning-rate -1.0: expected"),
         ({"text": None}, "name a held-out text"),
         ({"text": Path("no.txt")}, "cannot be read"),
         ({"sequence_length": 4096}, "expected 2 to 128"),

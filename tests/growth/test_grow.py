@@ -115,6 +115,6 @@ def test_a_way_that_fails_leaves_nothing_and_the_others_go_on(tmp_path, registry
     ways = [ExpandSettings(str(tiny("llama")), tmp_path / name, method=name) for name in names]
     broke, misshapen, fine = grow_together(ways)
     assert "not finite" in str(broke)
-    assert "the initialiser gave [6, " in str(misshapen)
+    assert "method misshapen: its initialiser gave shape (6, " in str(misshapen)
     assert fine.plan.layers == 9
     assert [path.name for path in tmp_path.iterdir()] == ["average"]

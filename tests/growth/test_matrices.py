@@ -1,5 +1,6 @@
 """Requests of several grown models, and how their results depend on what comes together: not at all."""
 
+import re
 from itertools import chain
 
 import jax
@@ -18,13 +19,14 @@ def lower_neighbour(weights, gaps, key):
 
 
 PLAIN = Request(Lesa(), GAPS, 0, SETTINGS)
+COPY = Request(Formula(lower_neighbour), GAPS)
 REQUESTS = {
     "plain": PLAIN,
     "elsewhere": Request(Lesa(), (0, 2, 2), 0, SETTINGS),
     "raw": Request(Lesa("raw"), GAPS, 0, SETTINGS),
     "shuffled": Request(Lesa(shuffled=True), GAPS, 0, SETTINGS),
     "seed": Request(Lesa(), GAPS, 1, SETTINGS),
-    "function": Request(Formula(lower_neighbour), GAPS),
+    "function": COPY,
 }
 
 
@@ -120,3 +122,53 @@ def test_matrices_are_taken_once():
     assert kind.take().shape == (5, 40, 24)
     with pytest.raises(ValueError, match="kind 0: its matrices have been taken"):
         kind.take()
+
+
+def raising(weights, gaps, key):
+    raise TypeError("two\nlines")
+
+
+def in_place(weights, gaps, key):
+    weights[:] = 0
+    return weights[: len(gaps)]
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (raising, "method mine: its initialiser raised TypeError: two lines"),
+        (in_place, "raised ValueError: assignment destination is read-only"),
+        (lambda weights: weights, "raised TypeError"),
+        (lambda weights, gaps, key: None, "raised TypeError"),
+        (lambda weights, gaps, key: "matrices", "raised TypeError"),
+        (lambda weights, gaps, key: [weights[0], weights[0, 0]], "raised ValueError"),
+        (lambda weights, gaps, key: weights[0], r"gave shape \(40, 24\); return \(3, 40, 24\)"),
+        (lambda weights, gaps, key: weights[:3].astype(complex), "dtype complex64; return floating-point"),
+        (lambda weights, gaps, key: weights[:3] > 0, "dtype bool; return floating-point"),
+    ],
+)
+def test_whatever_a_function_does_wrong_fails_its_own_request(function, message):
+    """The others get what they get alone."""
+    [[broken, fine, plain]] = compute(kinds(1), [Request(Formula(function), (0, 1, 3), method="mine"), COPY, PLAIN])
+    assert broken.failure is not None
+    assert re.search(message, str(broken.failure))
+    assert "\n" not in str(broken.failure)
+    [[fine_alone, plain_alone]] = compute(kinds(1), [COPY, PLAIN])
+    np.testing.assert_array_equal(fine.weights, fine_alone.weights)
+    np.testing.assert_array_equal(plain.weights, plain_alone.weights)
+
+
+def test_whole_numbers_are_numbers():
+    [[new]] = compute(kinds(1), [Request(Formula(lambda weights, gaps, key: np.ones((2, 40, 24), np.int8)), GAPS)])
+    assert new.failure is None
+    assert new.weights.dtype == np.float32
+
+
+def test_a_view_of_the_weights_is_copied_before_others_work_in_their_memory():
+    def view(weights, gaps, key):
+        return weights[:2]
+
+    [kind] = kinds(1)
+    first = kind.weights[:2].copy()
+    [[new, _]] = compute([kind], [Request(Formula(view), GAPS), PLAIN])
+    np.testing.assert_array_equal(new.weights, first)

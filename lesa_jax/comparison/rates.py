@@ -1,0 +1,87 @@
+"""Learning rates of a comparison's rows: which are tried in short runs, and which is a row's own.
+
+rows/NAME.rates.json holds the short runs of a row, as far as they are done; the rate follows from them.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from lesa_jax.base.files import read_json, write_json
+from lesa_jax.comparison.result import ShortRun
+from lesa_jax.comparison.settings import SWEEP, CompareSettings, rates
+from lesa_jax.comparison.variants import Variant
+
+FACTOR = 4  # between neighbouring rates of a sweep
+LOWEST, HIGHEST = 3e-6, 1.5e-2  # a sweep goes no further: two steps below the rates that every one tries, and above
+SHARE = 5  # of a run's steps a short run has one in so many,
+LEAST = 10  # and at least so many, unless the run itself is shorter
+
+
+def is_swept(settings: CompareSettings) -> bool:
+    """Whether every row has a rate of its own, found by short runs."""
+    return settings.trains and (settings.training.learning_rate == SWEEP or len(named(settings)) > 1)
+
+
+def named(settings: CompareSettings) -> tuple[float, ...]:
+    return rates(settings.training.learning_rate)
+
+
+def short_steps(steps: int) -> int:
+    """Of a short run, where the whole run has so many."""
+    return min(steps, max(steps // SHARE, LEAST))
+
+
+def next_rate(settings: CompareSettings, tried: Sequence[ShortRun]) -> float | None:
+    """The rate to be tried now; None when the best one is known."""
+    done = [run.learning_rate for run in tried]
+    for rate in named(settings):
+        if rate not in done:
+            return rate
+    if settings.training.learning_rate != SWEEP:
+        return None
+    # Where all diverge, lower ones may not.
+    found = best(tried)
+    rate = min(done) if found is None else found.learning_rate
+    if rate == min(done) and rate / FACTOR >= LOWEST:
+        return rate / FACTOR
+    if rate == max(done) and rate * FACTOR <= HIGHEST:
+        return rate * FACTOR
+    return None
+
+
+def best(tried: Sequence[ShortRun]) -> ShortRun | None:
+    """The short run that ended lowest, at the lowest rate of equal ones; None if none ended."""
+    ended = sorted((run for run in tried if run.loss is not None), key=lambda run: run.learning_rate)
+    return min(ended, key=lambda run: math.inf if run.loss is None else run.loss, default=None)
+
+
+def rate_of(settings: CompareSettings, row: Variant) -> float:
+    """What a row is trained at; its short runs have been made."""
+    if not is_swept(settings):
+        return named(settings)[0]
+    found = best(short_runs(settings, row))
+    assert found is not None
+    return found.learning_rate
+
+
+def short_runs(settings: CompareSettings, row: Variant) -> tuple[ShortRun, ...]:
+    """Those that are done, in the order in which they were."""
+    path = rates_file(settings, row)
+    if not is_swept(settings) or not path.exists():
+        return ()
+    return tuple(ShortRun(**run) for run in read_json(path, "")["runs"])
+
+
+def keep_short_runs(settings: CompareSettings, row: Variant, runs: Sequence[ShortRun]) -> None:
+    write_json(rates_file(settings, row), {"runs": [asdict(run) for run in runs]})
+
+
+def rates_file(settings: CompareSettings, row: Variant) -> Path:
+    return settings.output / "rows" / f"{row.name}.rates.json"
+
+
+def rates_lock(settings: CompareSettings, row: Variant) -> Path:
+    """Held by the process that makes a row's short runs."""
+    return settings.output / "rows" / f"{row.name}.rates.lock"
