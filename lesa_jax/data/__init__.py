@@ -11,7 +11,8 @@ from lesa_jax.data.chat import FastTokenizer
 from lesa_jax.data.loader import Loader, make_loader
 from lesa_jax.data.packing import PackedRows, pack_rows
 from lesa_jax.data.sources import find_files
-from lesa_jax.data.tokens import Stage, TokenStore, token_store
+from lesa_jax.data.store import TokenStore
+from lesa_jax.data.tokens import Stage, token_store
 
 __all__ = ["Loader", "PackedRows", "Stage", "TokenStore", "find_files", "make_loader", "open_data"]
 
@@ -25,18 +26,20 @@ def open_data(
     sequence_length: int,
     cache: Path,
     advance: Callable[[int], None] = lambda nbytes: None,
+    hashed: Callable[[int], None] = lambda nbytes: None,
 ) -> PackedRows:
     """The rows of `sequence_length` tokens to train on; tokenised now, or earlier if `cache` has them.
 
     Args:
-      data: a file, folder or glob, several separated by commas, or hf://NAME[:SPLIT].
+      data: a file, folder or glob, several separated by commas, or hf://NAME[@REVISION][:SPLIT].
       stage: pretrain: documents of text. sft: conversations, of which the assistant's turns are learned.
       tokenizer: a fast transformers tokenizer, for sft with messages one that has a chat template.
-      tokenizer_folder: where it was loaded from.
+      tokenizer_folder: where it was loaded from, for messages.
       vocab_size: the model's.
       sequence_length: tokens of a row.
       cache: folder for tokenised data, made if it is missing.
-      advance: called with the number of bytes just read from the data.
+      advance: called with the number of bytes just tokenised.
+      hashed: called, from several threads, with the number of bytes just read to see whether the cache has them.
 
     Returns:
       The rows; `.store` counts the conversations that were truncated and the records that were dropped.
@@ -45,5 +48,5 @@ def open_data(
     """
     if sequence_length < 1:
         raise InputError(f"--sequence-length {sequence_length}: expected at least 1")
-    store = token_store(data, stage, tokenizer, tokenizer_folder, vocab_size, sequence_length, cache, advance)
+    store = token_store(data, stage, tokenizer, tokenizer_folder, vocab_size, sequence_length, cache, advance, hashed)
     return pack_rows(store, sequence_length)

@@ -4,7 +4,7 @@ The order and every global batch depend on the seed and the global batch size al
 another number of processes sees the same data.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import grain
@@ -19,7 +19,7 @@ READ_AHEAD = 4  # batches
 class Loader:
     """An iterator over this process's batches: `next(loader)` is a dict of arrays [batch_size, T]; it never ends."""
 
-    def __init__(self, batches: grain.MapDataset, identity: Mapping[str, int]):
+    def __init__(self, batches: grain.MapDataset, identity: Mapping[str, int | str]):
         self.identity = identity
         options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=READ_AHEAD)
         self.iterator = iter(batches.to_iter_dataset(options))
@@ -42,8 +42,9 @@ class Loader:
         """
         for name, here in self.identity.items():
             if state.get(name) != here:
+                there = state.get(name)
                 raise InputError(
-                    f"the checkpoint's place in the data has {name} {state.get(name)}, this run has {here}; "
+                    f"the checkpoint's place in the data has {name} {there!s:.12}, this run has {here!s:.12}; "
                     "continue with the data, sequence length, seed and batch size that it was begun with"
                 )
         self.iterator.set_state({"next_index": state["batches"]})
@@ -54,7 +55,7 @@ class Loader:
 
 
 def make_loader(
-    rows: Sequence[Mapping[str, np.ndarray]] | Any,
+    rows: Any,
     batch_size: int,
     seed: int,
     process_index: int = 0,
@@ -66,7 +67,8 @@ def make_loader(
     the blocks one after the other are the same array whatever the number of processes.
 
     Args:
-      rows: has a length and, by index, rows: dicts of arrays of the same shapes (`packing.PackedRows`).
+      rows: has a length, a digest of its content and, by index, rows: dicts of arrays of the same shapes
+        (`packing.PackedRows`).
       batch_size: rows per process.
       seed: at least 0.
       process_index: this process's number.
@@ -89,4 +91,4 @@ def make_loader(
     spread = int(np.random.SeedSequence(seed).generate_state(1)[0])
     # Indices are batched, then read: each process reads its own rows only.
     batches = grain.MapDataset.range(len(rows)).shuffle(spread).repeat().batch(global_batch).map(read)
-    return Loader(batches, {"rows": len(rows), "seed": seed, "global_batch": global_batch})
+    return Loader(batches, {"data": rows.digest, "rows": len(rows), "seed": seed, "global_batch": global_batch})

@@ -12,7 +12,8 @@ from typing import SupportsIndex
 import numpy as np
 from jaxtyping import Int
 
-from lesa_jax.data.tokens import TokenStore
+from lesa_jax.base.digests import digest
+from lesa_jax.data.store import TokenStore
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,11 @@ class PackedRows:
     sequence_length: int
     starts: Int[np.ndarray, " rows"]
     stops: Int[np.ndarray, " rows"]
+
+    @property
+    def digest(self) -> str:
+        """Of all rows in their order."""
+        return digest([self.store.digest, self.sequence_length])
 
     def __len__(self) -> int:
         return len(self.starts)

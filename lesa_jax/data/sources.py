@@ -1,7 +1,7 @@
 """Training data as it lies on the disk: which files, and the records in them.
 
 Formats go by the file's name: .txt (one document a file) and .jsonl (one JSON object a line), both also as .gz and
-.zst, .parquet (one record a row), and `hf://NAME[:SPLIT]` for a dataset of the hub. Everything is streamed.
+.zst, .parquet (one record a row), and `hf://NAME[@REVISION][:SPLIT]` for a dataset of the hub. Everything is streamed.
 """
 
 import codecs
@@ -10,27 +10,41 @@ import importlib
 import io
 import json
 import os
-import re
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import zstandard
-
+from lesa_jax.base.digests import digest_file
 from lesa_jax.base.errors import InputError
+from lesa_jax.data.hub import HUB, commit_of, hub_rows
+from lesa_jax.data.streams import check_unchanged, objects, unpacked
 
-HUB = "hf://"
 FORMATS = (".txt", ".txt.gz", ".txt.zst", ".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
-READ = 1 << 18  # bytes read from a file at once
-PIECE = 1 << 14  # characters of a text that are handled at once: pre-tokenizers take longer per character of a long one
 
-# Where a text may be cut, best first. Between two words: every pre-tokenizer in use begins a new token at a space after
-# a letter, and none puts a stray space in front of a piece that begins with one. Then: before other white space, which
-# may give a tokenizer with a prefix space one token more.
-CUTS = (re.compile(r"(?<=[^\W\d_])(?= [^\W\d_])"), re.compile(r"(?<=[^\W\d_])(?=\s)"))
+
+@dataclass(frozen=True)
+class Source:
+    """What `--data` names, and which bytes it is.
+
+    Attributes:
+      data: as given.
+      files: in the order in which they are read; none for a dataset of the hub.
+      digests: SHA-256 of each file; for a dataset of the hub its commit.
+    """
+
+    data: str
+    files: Sequence[Path]
+    digests: Sequence[str]
+
+    @property
+    def identity(self) -> Sequence[Sequence[str | None]]:
+        """All of it that decides the records: contents with their formats, never names. For JSON."""
+        if not self.files:
+            return [[self.data, *self.digests]]
+        return [[format_of(file), digest] for file, digest in zip(self.files, self.digests, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -40,7 +54,7 @@ class Record:
     Attributes:
       fields: the record as it was read.
       place: `file:line` or `file`, for messages.
-      starts, ends: whether it holds its document's beginning and end; a long .txt file comes as several records.
+      starts, ends: whether it holds its document's beginning and end; a .txt file comes as several records.
     """
 
     fields: Mapping[str, Any]
@@ -63,15 +77,33 @@ def find_files(data: str) -> list[Path]:
     return [file for name in names for file in _matches(name)]
 
 
+def find_source(data: str, advance: Callable[[int], None] = lambda nbytes: None) -> Source:
+    """Reads all files of `--data` once, at the speed of the disk, or asks the hub.
+
+    Args:
+      data: as `find_files` takes it, or hf://NAME[@REVISION][:SPLIT].
+      advance: called, from several threads, with the number of bytes just read.
+
+    Raises InputError for what cannot be found or read.
+    """
+    if data.startswith(HUB):
+        _optional("datasets", "datasets", data)
+        return Source(data, [], [commit_of(data)])
+    files = find_files(data)
+    with ThreadPoolExecutor(os.cpu_count()) as threads:  # one thread is slower than a disk
+        digests = threads.map(lambda file: digest_file(file, advance), dict.fromkeys(files))
+        by_file = dict(zip(dict.fromkeys(files), digests, strict=True))
+    return Source(data, files, [by_file[file] for file in files])
+
+
 def _matches(name: str) -> list[Path]:
-    path = Path(name)
-    if path.is_dir():
-        inside = (file for file in path.rglob("*") if file.is_file() and not _hidden(file.relative_to(path)))
-        files = sorted(file for file in inside if format_of(file))
+    if os.path.isdir(name):
+        files = sorted(_inside(Path(name)))
         if not files:
             raise InputError(f"--data {name}: no file in this folder is one of {', '.join(FORMATS)}; name another one")
         return files
-    files = [path] if path.is_file() else sorted(Path(f) for f in glob.glob(name, recursive=True) if Path(f).is_file())
+    found = [name] if os.path.isfile(name) else sorted(filter(os.path.isfile, glob.glob(name, recursive=True)))
+    files = [Path(file) for file in found]
     if not files:
         raise InputError(f"--data {name}: no such file; give a file, a folder, a glob, or hf://NAME[:SPLIT]")
     for file in files:
@@ -80,8 +112,19 @@ def _matches(name: str) -> list[Path]:
     return files
 
 
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+def _inside(folder: Path) -> Iterator[Path]:
+    """The data files at any depth of a folder; what looks like one and cannot be read is not left out in silence."""
+
+    def refuse(error: OSError) -> None:
+        raise InputError(f"--data {error.filename}: cannot be read ({error.strerror}); check its permissions")
+
+    for here, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for file in (Path(here, name) for name in names if not name.startswith(".")):
+            if format_of(file):
+                if not file.is_file():
+                    raise InputError(f"--data {file}: is not a file, or links to none; remove or repair it")
+                yield file
 
 
 def format_of(file: Path) -> str | None:
@@ -89,28 +132,31 @@ def format_of(file: Path) -> str | None:
     return next((suffix for suffix in FORMATS if file.name.lower().endswith(suffix)), None)
 
 
-def read_records(data: str, advance: Callable[[int], None] = lambda nbytes: None) -> Iterator[Record]:
-    """All records of `--data`, in order. `advance` is called with the number of bytes just read from the files.
+def read_records(source: Source, advance: Callable[[int], None] = lambda nbytes: None) -> Iterator[Record]:
+    """All records, in order. `advance` is called with the number of bytes just read from the files.
 
-    Raises InputError, while the records are read, for what cannot be read; file and line are named.
+    Raises InputError, while the records are read, for what cannot be read; file and line are named. Also for a file
+    that is not what it was when the source was found.
     """
-    if data.startswith(HUB):
-        yield from _hub_records(data)
-        return
-    for file in find_files(data):
+    if not source.files:
+        datasets = _optional("datasets", "datasets", source.data)
+        for number, fields in enumerate(hub_rows(source.data, source.digests[0], datasets), 1):
+            yield Record(fields, f"{source.data} row {number}")
+    for file, digest in zip(source.files, source.digests, strict=False):
         found = False
-        for record in _file_records(file, advance):
+        for record in _file_records(file, digest, advance):
             found = True
             yield record
         if not found:
             raise InputError(f"--data {file}: holds no data; remove it or name other files")
 
 
-def _file_records(file: Path, advance: Callable[[int], None]) -> Iterator[Record]:
-    kind = format_of(file)
+def _file_records(file: Path, digest: str, advance: Callable[[int], None]) -> Iterator[Record]:
+    kind = format_of(file) or ""
     if kind == ".parquet":
-        return _parquet_records(file, advance)
-    return _text_record(file, advance) if kind and kind.startswith(".txt") else _json_records(file, advance)
+        return _parquet_records(file, digest, advance)
+    chunks = unpacked(file, digest, advance)
+    return _text_records(file, chunks) if kind.startswith(".txt") else _json_records(file, chunks)
 
 
 def text_of(record: Record) -> str:
@@ -127,115 +173,38 @@ def field_names(record: Record) -> str:
     return ", ".join(map(repr, record.fields)) or "no field at all"
 
 
-def cut_text(chunks: Iterable[str], limit: int = PIECE) -> Iterator[tuple[str, bool]]:
-    """A text, given in any chunks, as pieces of at most `limit` characters, and whether each is the last one.
-
-    Pieces are cut where every tokenizer of the byte-level BPE family begins a new token (`CUTS`), so that their tokens
-    are those of the whole text. Only a piece without any such place is cut at the limit.
-    """
-    pending = ""
-    for chunk in chunks:
-        for start in range(0, len(chunk), limit):
-            pending += chunk[start : start + limit]
-            while len(pending) > limit:
-                cut = _place_to_cut(pending, limit)
-                yield pending[:cut], False
-                pending = pending[cut:]
-    yield pending, True
-
-
-def _place_to_cut(text: str, limit: int) -> int:
-    for reach in (1 << 8, limit):  # near the limit there is nearly always one, and a short search is a fast one
-        for pattern in CUTS:
-            places = [match.start() for match in pattern.finditer(text, max(1, limit - reach), limit + 1)]
-            if places:
-                return places[-1]
-    return limit
-
-
-def _text_record(file: Path, advance: Callable[[int], None]) -> Iterator[Record]:
-    """A text file as one document; line ends become \\n."""
+def _text_records(file: Path, chunks: Iterator[bytes]) -> Iterator[Record]:
+    """A text file as one document, in as many records as come; line ends become \\n."""
     decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8-sig")(), translate=True)
-
-    def decoded() -> Iterator[str]:
-        for chunk in _chunks(file, advance):
-            yield decoder.decode(chunk)
-        yield decoder.decode(b"", final=True)
-
-    starts = True
+    starts, blank = True, True
     try:
-        for piece, ends in cut_text(decoded()):
-            if starts and ends and not piece.strip():
-                return
-            yield Record({"text": piece}, str(file), starts, ends)
+        for chunk in chunks:
+            text = decoder.decode(chunk)
+            if "\0" in text:
+                raise InputError(f"--data {file}: holds NUL bytes; expected a text file, convert UTF-16 to UTF-8")
+            blank = blank and not text.strip()
+            yield Record({"text": text}, str(file), starts, ends=False)
             starts = False
+        text = decoder.decode(b"", final=True)
     except UnicodeDecodeError as error:
         raise InputError(f"--data {file}: is not UTF-8 text ({error.reason}); convert it to UTF-8") from None
+    if blank and not text.strip():
+        raise InputError(f"--data {file}: holds no data; remove it or name other files")
+    yield Record({"text": text}, str(file), starts)
 
 
-def _json_records(file: Path, advance: Callable[[int], None]) -> Iterator[Record]:
-    for number, line in enumerate(_lines(_chunks(file, advance)), 1):
-        if not line.strip():
-            continue
-        place = f"{file}:{number}"
+def _json_records(file: Path, chunks: Iterator[bytes]) -> Iterator[Record]:
+    for place, line in objects(file, chunks):
         try:
             fields = json.loads(line)
             if b"\\ud" in line.lower():  # half of a surrogate pair is valid JSON, but no text that can be tokenised
                 json.dumps(fields, ensure_ascii=False).encode()
         except (ValueError, RecursionError) as error:
             raise InputError(f"{place}: is not JSON text ({error}); expected one JSON object a line") from None
-        if not isinstance(fields, dict):
-            raise InputError(f"{place}: is a JSON {type(fields).__name__}; expected one JSON object a line")
         yield Record(fields, place)
 
 
-def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    rest = b""
-    for chunk in chunks:
-        *whole, rest = (rest + chunk).split(b"\n")
-        yield from whole
-    if rest:
-        yield rest
-
-
-def _chunks(file: Path, advance: Callable[[int], None]) -> Iterator[bytes]:
-    """The file's bytes, unpacked."""
-    chunks = _raw_chunks(file, advance)
-    match file.suffix.lower():
-        case ".gz":
-            return _unpacked(file, chunks, lambda: zlib.decompressobj(wbits=31))
-        case ".zst":
-            return _unpacked(file, chunks, lambda: zstandard.ZstdDecompressor().decompressobj())
-        case _:
-            return chunks
-
-
-def _raw_chunks(file: Path, advance: Callable[[int], None]) -> Iterator[bytes]:
-    try:
-        with file.open("rb") as stream:
-            while chunk := stream.read(READ):
-                yield chunk
-                advance(len(chunk))
-    except OSError as error:
-        raise InputError(f"--data {file}: cannot be read ({error.strerror}); check its permissions") from None
-
-
-def _unpacked(file: Path, chunks: Iterable[bytes], decompressor: Callable[[], Any]) -> Iterator[bytes]:
-    """Unpacks gzip members or zstd frames; a file may hold several, one after the other."""
-    current = None
-    try:
-        for packed in chunks:
-            while packed:
-                current = decompressor() if current is None or current.eof else current
-                yield current.decompress(packed)
-                packed = current.unused_data if current.eof else b""
-    except (zlib.error, zstandard.ZstdError) as error:
-        raise InputError(f"--data {file}: damaged {file.suffix} file ({error}); make or download it again") from None
-    if current is not None and not current.eof:
-        raise InputError(f"--data {file}: {file.suffix} file ends too early; make or download it again")
-
-
-def _parquet_records(file: Path, advance: Callable[[int], None]) -> Iterator[Record]:
+def _parquet_records(file: Path, digest: str, advance: Callable[[int], None]) -> Iterator[Record]:
     parquet = _optional("pyarrow.parquet", "pyarrow", file)
     number = 0
     try:
@@ -244,20 +213,10 @@ def _parquet_records(file: Path, advance: Callable[[int], None]) -> Iterator[Rec
                 for fields in batch.to_pylist():
                     number += 1
                     yield Record(fields, f"{file}:{number}")
-    except (OSError, ValueError) as error:
-        raise InputError(f"--data {file}: damaged parquet file ({_line(error)}); make or download it again") from None
-    advance(file.stat().st_size)
-
-
-def _hub_records(data: str) -> Iterator[Record]:
-    name, _, split = data.removeprefix(HUB).partition(":")
-    datasets = _optional("datasets", "datasets", data)
-    try:
-        rows = datasets.load_dataset(name, split=split or "train", streaming=True)
-        for number, fields in enumerate(rows, 1):
-            yield Record(fields, f"{data} row {number}")
-    except (OSError, ValueError) as error:
-        raise InputError(f"--data {data}: cannot be read ({_line(error)}); check its name and split") from None
+    except Exception as error:  # pyarrow's kinds are those of the standard library and its own, without a common name
+        reason = str(error).split("\n")[0]
+        raise InputError(f"--data {file}: damaged parquet file ({reason}); make or download it again") from None
+    check_unchanged(file, digest, digest_file(file, advance))  # pyarrow reads here and there, not from end to end
 
 
 def _optional(module: str, package: str, wanted_by: Path | str) -> ModuleType:
@@ -265,18 +224,3 @@ def _optional(module: str, package: str, wanted_by: Path | str) -> ModuleType:
         return importlib.import_module(module)
     except ImportError:
         raise InputError(f"--data {wanted_by}: needs a package that is missing: pip install {package}") from None
-
-
-def _line(error: Exception) -> str:
-    return str(error).split("\n")[0]
-
-
-def fingerprint(data: str) -> Sequence[tuple[str, int, int]]:
-    """What tells changed data from unchanged data: absolute name, bytes and time of change (ns) of every file.
-
-    A dataset of the hub is told by its name alone.
-    """
-    if data.startswith(HUB):
-        return [(data, 0, 0)]
-    stats = [(file.absolute(), file.stat()) for file in find_files(data)]
-    return [(str(file), stat.st_size, stat.st_mtime_ns) for file, stat in stats]

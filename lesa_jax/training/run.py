@@ -125,7 +125,9 @@ def read_data(job: TrainJob) -> PackedRows:
     assert settings.data is not None
     local = [] if settings.data.startswith("hf://") else find_files(settings.data)
     with progress_bars() as progress:
-        task = progress.add_task("tokenising", total=sum(file.stat().st_size for file in local) or None, note="")
+        total = sum(file.stat().st_size for file in local) or None
+        digests = progress.add_task("reading data", total=total, note="")
+        task = progress.add_task("tokenising", total=total, note="")
         rows = open_data(
             settings.data,
             settings.stage,
@@ -135,6 +137,7 @@ def read_data(job: TrainJob) -> PackedRows:
             job.sequence_length,
             settings.keeping.token_cache or settings.output / "tokens",
             advance=lambda nbytes: progress.advance(task, nbytes),
+            hashed=lambda nbytes: progress.advance(digests, nbytes),
         )
     for count, what in ((rows.store.truncated, "were cut at --sequence-length"), (rows.store.dropped, "teach nothing")):
         if count and jax.process_index() == 0:

@@ -14,8 +14,9 @@ from lesa_jax.data.loader import make_loader
 class Rows:
     """Rows that are their own index, and remember who asked for them."""
 
-    def __init__(self, count: int):
+    def __init__(self, count: int, digest: str = "content"):
         self.count = count
+        self.digest = digest
         self.asked: set[int] = set()
 
     def __len__(self) -> int:
@@ -96,6 +97,14 @@ def test_a_state_of_another_run_is_refused(arguments, name):
         state = loader.get_state()
     with pytest.raises(InputError, match=f"has {name} "):
         order(arguments[0], 1, *arguments[1:], state=state)
+
+
+def test_a_state_of_other_data_with_as_many_rows_is_refused():
+    with closing(make_loader(Rows(23), 4, 3)) as loader:
+        state = loader.get_state()
+    refusal = "has data content, this run has 0123456789ab; continue with the data"
+    with closing(make_loader(Rows(23, "0123456789abcdef"), 4, 3)) as loader, pytest.raises(InputError, match=refusal):
+        loader.set_state(state)
 
 
 @pytest.mark.parametrize("arguments", [(0, 0), (4, -1), (4, 0, 2, 2)])

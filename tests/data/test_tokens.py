@@ -2,6 +2,9 @@
 
 import json
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +14,11 @@ import transformers as hf
 
 from lesa_jax import demo
 from lesa_jax.base.errors import InputError
-from lesa_jax.data import open_data, sources, tokens
-from lesa_jax.data.tokens import TokenStore, store_key, token_store
+from lesa_jax.data import make_loader, open_data, tokens
+from lesa_jax.data.cutting import Cutter
+from lesa_jax.data.sources import find_source
+from lesa_jax.data.store import TokenStore, open_store
+from lesa_jax.data.tokens import store_key, token_store
 from tests.support.tokenizers import CHATML, INST, TALK, small_tokenizer
 
 TEXTS = ["the user", "the good words, 123 and\n\nothers", "ü机"]
@@ -23,11 +29,18 @@ def write_lines(file: Path, records: list) -> str:
     return str(file)
 
 
-def make(tmp_path: Path, tokenizer, data: str, stage="pretrain", vocab_size=400, length=64, advance=None) -> TokenStore:
-    folder = tmp_path / "tokenizer"
-    tokenizer.save_pretrained(folder)
-    advance = advance or (lambda nbytes: None)
-    return token_store(data, stage, tokenizer, folder, vocab_size, length, tmp_path / "cache", advance)
+def make(
+    tmp_path: Path, tokenizer, data: str, stage="pretrain", vocab_size=400, length=64, advance=lambda nbytes: None
+) -> TokenStore:
+    return token_store(data, stage, tokenizer, tmp_path, vocab_size, length, tmp_path / "cache", advance)
+
+
+def stores(cache: Path) -> list[Path]:
+    """The stores in a cache; nothing but the lock of each lies beside them."""
+    visible = [path for path in cache.iterdir() if not path.name.startswith(".")]
+    hidden = {path.name for path in cache.iterdir() if path.name.startswith(".")}
+    assert all(name.endswith(".lock") for name in hidden)
+    return visible
 
 
 def documents(store: TokenStore) -> list[list[int]]:
@@ -64,7 +77,7 @@ def test_a_text_in_pieces_has_the_tokens_of_the_whole(tmp_path, suffix):
     tokenizer.backend_tokenizer.enable_truncation(100)  # as some tokenizer.json files have it
     file = tmp_path / f"a{suffix}"
     file.write_text(text if suffix == ".txt" else json.dumps({"text": text}), "utf-8")
-    assert len(text) > 10 * sources.PIECE
+    assert len(text) > 10 * Cutter(tokenizer).limit
     store = make(tmp_path, tokenizer, str(file), vocab_size=4096)
     assert documents(store) == [[*tokenizer(text, verbose=False)["input_ids"], tokenizer.eos_token_id]]
 
@@ -84,7 +97,7 @@ def test_texts_that_predict_nothing_are_dropped_and_counted(tmp_path):
     store = make(tmp_path, tokenizer, data)
     assert documents(store) == [tokenizer("the user")["input_ids"]] * 2
     assert store.dropped == 3
-    assert store.tokens.size == store.offsets[-1] == (store.folder / "tokens.bin").stat().st_size // 2
+    assert store.tokens.size == store.offsets[-1] == Path(store.tokens.filename).stat().st_size // 2
     with pytest.raises(InputError, match="none of 2 records has two tokens"):
         make(tmp_path, tokenizer, write_lines(tmp_path / "b.jsonl", [{"text": ""}, {"text": "a"}]))
 
@@ -104,7 +117,7 @@ def test_a_tokenizer_of_another_model_is_refused_also_from_the_cache(tmp_path):
         with pytest.raises(InputError, match="token id .* vocab_size 9; the tokenizer belongs to another model"):
             make(tmp_path, small_tokenizer(), data, vocab_size=9)
         make(tmp_path, small_tokenizer(), data)
-    assert len(list((tmp_path / "cache").iterdir())) == 1
+    assert len(stores(tmp_path / "cache")) == 1
 
 
 def test_a_store_is_made_once_and_again_for_changed_data(tmp_path):
@@ -118,52 +131,187 @@ def test_a_store_is_made_once_and_again_for_changed_data(tmp_path):
     assert documents(make(tmp_path, small_tokenizer(), data)) != documents(first)
 
 
-def test_the_key_depends_on_tokenizer_stage_and_for_conversations_on_length_and_template(tmp_path):
-    data = write_lines(tmp_path / "a.jsonl", [{"text": "a"}])
-    plain, changed = small_tokenizer(CHATML), small_tokenizer(CHATML, pad_token="<bos>")
-    plain.save_pretrained(tmp_path / "plain")
-    changed.save_pretrained(tmp_path / "changed")
-    key = store_key(data, "pretrain", plain, tmp_path / "plain", 8)
-    assert key == store_key(data, "pretrain", plain, tmp_path / "plain", 9)
-    others = [
-        store_key(data, "pretrain", changed, tmp_path / "changed", 8),
-        store_key(data, "sft", plain, tmp_path / "plain", 8),
-        store_key(data, "sft", plain, tmp_path / "plain", 9),
-        store_key(data, "sft", small_tokenizer(INST), tmp_path / "plain", 9),
+def test_data_of_the_same_name_size_and_time_are_told_by_their_content(tmp_path):
+    data = write_lines(tmp_path / "a.jsonl", [{"text": "the user"}])
+    stat = os.stat(data)
+    first = make(tmp_path, small_tokenizer(), data)
+    write_lines(tmp_path / "a.jsonl", [{"text": "the good"}])
+    os.utime(data, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert (os.stat(data).st_size, os.stat(data).st_mtime_ns) == (stat.st_size, stat.st_mtime_ns)
+    second = make(tmp_path, small_tokenizer(), data)
+    assert documents(second) != documents(first)
+    assert second.digest != first.digest
+
+
+def test_the_same_tokens_have_the_same_digest_wherever_they_come_from(tmp_path):
+    first = make(tmp_path, small_tokenizer(), write_lines(tmp_path / "a.jsonl", [{"text": "the user"}]))
+    second = make(tmp_path, small_tokenizer(), write_lines(tmp_path / "b.jsonl", [{"id": 1, "text": "the user"}]))
+    assert first.digest == second.digest
+    assert len(stores(tmp_path / "cache")) == 2
+
+
+def test_a_run_does_not_go_on_over_other_data_with_as_many_rows(tmp_path):
+    def loader(text):
+        data = write_lines(tmp_path / "a.jsonl", [{"text": text}] * 9)
+        return make_loader(open_data(data, "pretrain", small_tokenizer(), tmp_path, 400, 4, tmp_path / "cache"), 2, 0)
+
+    with (
+        closing(loader("the user")) as begun,
+        closing(loader("the good")) as other,
+        closing(loader("the user")) as same,
+    ):
+        next(begun)
+        state = begun.get_state()
+        same.set_state(state)
+        with pytest.raises(InputError, match="has data .*; continue with the data"):
+            other.set_state(state)
+
+
+def test_data_that_change_while_they_are_tokenised_leave_no_store(tmp_path):
+    data = write_lines(tmp_path / "a.jsonl", [{"text": "the user " * 900}] * 50)
+
+    def change(nbytes):
+        with open(data, "r+b") as file:
+            file.seek(-10, os.SEEK_END)
+            file.write(b"X")
+
+    with pytest.raises(InputError, match="a.jsonl: changed while it was read"):
+        make(tmp_path, small_tokenizer(), data, advance=change)
+    assert stores(tmp_path / "cache") == []
+
+
+def test_the_key_depends_on_all_that_decides_the_tokens(tmp_path):
+    data = find_source(write_lines(tmp_path / "a.jsonl", [{"text": "a"}]))
+    plain = small_tokenizer(CHATML)
+    lower, splitting, bos = small_tokenizer(CHATML), small_tokenizer(CHATML), small_tokenizer(CHATML, bos="<bos>")
+    lower.backend_tokenizer.normalizer = tokenizers.normalizers.Lowercase()
+    splitting.split_special_tokens = True
+    key = store_key(data, "pretrain", plain, 400, 8)
+    same = [
+        store_key(data, "pretrain", plain, 401, 9),
+        store_key(data, "pretrain", small_tokenizer(INST), 400, 8),  # a template decides nothing of a text
+        store_key(data, "pretrain", truncating(small_tokenizer(CHATML)), 400, 8),
     ]
-    assert len({key, *others}) == 5
-    with pytest.raises(InputError, match="no tokenizer files"):
-        store_key(data, "pretrain", plain, tmp_path, 8)
+    others = [
+        *(store_key(data, "pretrain", other, 400, 8) for other in (lower, splitting, bos)),
+        store_key(data, "pretrain", small_tokenizer(CHATML, eos="<|im_end|>"), 400, 8),
+        store_key(data, "pretrain", plain, 70000, 8),
+        store_key(find_source(write_lines(tmp_path / "b.jsonl", [{"text": "b"}])), "pretrain", plain, 400, 8),
+        store_key(data, "sft", plain, 400, 8),
+        store_key(data, "sft", plain, 400, 9),
+        store_key(data, "sft", small_tokenizer(INST), 400, 9),
+        store_key(data, "sft", small_tokenizer(CHATML, pad_token="<bos>"), 400, 9),
+    ]
+    assert {key, *same} == {key}
+    assert len({key, *others}) == 1 + len(others)
+
+
+def truncating(tokenizer):
+    """As some tokenizer.json files have it."""
+    tokenizer.backend_tokenizer.enable_truncation(3)
+    tokenizer.backend_tokenizer.enable_padding(length=5)
+    return tokenizer
+
+
+@pytest.mark.parametrize("version", ["VERSION", "tokenizers"])
+def test_another_version_makes_another_store(tmp_path, monkeypatch, version):
+    data = find_source(write_lines(tmp_path / "a.jsonl", [{"text": "a"}]))
+    before = store_key(data, "pretrain", small_tokenizer(), 400, 8)
+    place, name = (tokens, "VERSION") if version == "VERSION" else (tokenizers, "__version__")
+    monkeypatch.setattr(place, name, "other")
+    assert store_key(data, "pretrain", small_tokenizer(), 400, 8) != before
+
+
+def test_a_tokenizer_that_lacks_the_letter_a_has_its_edges_nonetheless(tmp_path):
+    backend = tokenizers.Tokenizer(tokenizers.models.BPE({"<s>": 0, "</s>": 1, "x": 2, "y": 3}, []))
+    backend.post_processor = tokenizers.processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)]
+    )
+    data = write_lines(tmp_path / "a.jsonl", [{"text": "xy"}, {"text": "yyx"}, {"text": "abc"}])
+    store = make(tmp_path, hf.PreTrainedTokenizerFast(tokenizer_object=backend), data)
+    assert documents(store) == [[0, 2, 3, 1], [0, 3, 3, 2, 1], [0, 1]]
+
+
+def test_a_tokenizer_that_knows_nothing_is_said_in_one_line(tmp_path):
+    data = write_lines(tmp_path / "a.jsonl", [{"text": "a b"}])
+    nothing = tokenizers.Tokenizer(tokenizers.models.BPE({}, []))
+    with pytest.raises(InputError, match="none of 1 records has two tokens of text"):
+        make(tmp_path, hf.PreTrainedTokenizerFast(tokenizer_object=nothing), data)
+    failing = tokenizers.Tokenizer(tokenizers.models.WordPiece({"a": 0}, unk_token="[UNK]"))
+    with pytest.raises(InputError, match=r"its tokenizer cannot tokenise the data \(.*UNK.*\); repair or replace it"):
+        make(tmp_path, hf.PreTrainedTokenizerFast(tokenizer_object=failing), data)
+
+
+@pytest.mark.parametrize("texts", [[""], ["a"], [" \n "], ["\u200b"], ["", "a", "\n"]])
+def test_texts_of_which_nothing_can_be_learned_are_said_in_one_line(tmp_path, texts):
+    data = write_lines(tmp_path / "a.jsonl", [{"text": text} for text in texts])
+    backend = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0, "<unk>": 1}, unk_token="<unk>"))
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    with pytest.raises(InputError, match=f"none of {len(texts)} records has two tokens of text") as raised:
+        make(tmp_path, hf.PreTrainedTokenizerFast(tokenizer_object=backend), data)
+    assert "\n" not in str(raised.value)
 
 
 def test_failures_leave_nothing_behind(tmp_path):
     with pytest.raises(InputError, match="a.jsonl:2"):
         make(tmp_path, small_tokenizer(), write_lines(tmp_path / "a.jsonl", [{"text": "a b"}, {}]))
-    assert list((tmp_path / "cache").iterdir()) == []
+    assert stores(tmp_path / "cache") == []
 
 
-def test_two_processes_may_make_the_same_store(tmp_path):
-    """The second one finds the first one's store in its place when it is done, and takes it."""
+def test_of_two_that_make_the_same_store_one_waits_for_the_other(tmp_path, capsys):
     data = write_lines(tmp_path / "a.jsonl", [{"text": "the user"}])
-    tokenizer = small_tokenizer()
-    inner: list[TokenStore] = []
+    done: list[int] = []
 
-    def other_process(nbytes: int) -> None:
-        if not inner:
-            inner.append(make(tmp_path, small_tokenizer(), data))
+    with ThreadPoolExecutor(1) as threads:
+        others = []
 
-    outer = make(tmp_path, tokenizer, data, advance=other_process)
-    assert documents(outer) == documents(inner[0])
-    assert [folder.name for folder in (tmp_path / "cache").iterdir()] == [outer.folder.name]
+        def other(nbytes: int) -> None:
+            if not others:
+                others.append(threads.submit(make, tmp_path, small_tokenizer(), data, advance=done.append))
+                while "waiting for another process, which tokenises the same data" not in capsys.readouterr().err:
+                    time.sleep(0.01)
+
+        mine = make(tmp_path, small_tokenizer(), data, advance=other)
+        assert others[0].result().digest == mine.digest
+    assert done == []
+    assert len(stores(tmp_path / "cache")) == 1
 
 
-@pytest.mark.parametrize("name", ["tokens.bin", "offsets.bin", "store.json"])
-def test_a_damaged_store_is_named(tmp_path, name):
+@pytest.mark.parametrize("name", ["tokens.bin", "offsets.bin", "mask.bin", "store.json"])
+@pytest.mark.parametrize("damage", ["shorter", "longer", "another byte", "gone", "a folder"])
+def test_a_damaged_store_is_named(tmp_path, name, damage):
+    data = write_lines(tmp_path / "a.jsonl", [{"messages": TALK}])
+    make(tmp_path, small_tokenizer(INST), data, "sft", length=200)
+    [folder] = stores(tmp_path / "cache")
+    file = folder / name
+    content = file.read_bytes()
+    file.unlink()
+    match damage:
+        case "shorter":
+            file.write_bytes(content[:-3])
+        case "longer":
+            file.write_bytes(content + b"x")
+        case "another byte":
+            file.write_bytes(content[:5] + bytes([content[5] ^ 1]) + content[6:])
+        case "a folder":
+            file.mkdir()
+    with pytest.raises(InputError, match=f"{folder.name}: damaged token cache .*; remove this folder$") as raised:
+        make(tmp_path, small_tokenizer(INST), data, "sft", length=200)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"largest": 1, "dtype": "x", "tokens": -1}', "null"])
+def test_a_store_of_something_else_is_named(tmp_path, content):
+    (tmp_path / "store.json").write_text(content)
+    with pytest.raises(InputError, match="damaged token cache .*; remove this folder"):
+        open_store(tmp_path, 400)
+
+
+def test_a_cache_with_a_name_that_no_disk_allows_is_named(tmp_path):
     data = write_lines(tmp_path / "a.jsonl", [{"text": "the user"}])
-    file = make(tmp_path, small_tokenizer(), data).folder / name
-    file.write_bytes(file.read_bytes()[:-3])
-    with pytest.raises(InputError, match=f"{file.parent.name}.*(remove this folder|download it again)"):
-        make(tmp_path, small_tokenizer(), data)
+    with pytest.raises(InputError, match="cannot write tokens there"):
+        token_store(data, "pretrain", small_tokenizer(), tmp_path, 400, 8, tmp_path / ("n" * 300))
+    assert len(token_store(data, "pretrain", small_tokenizer(), tmp_path, 400, 8, tmp_path / ("n" * 250)).tokens) > 1
 
 
 def test_a_cache_that_cannot_be_written_is_named(tmp_path):
