@@ -18,7 +18,7 @@ from lesa_jax.families.table import find_family
 # The last projection of attention, of a feed-forward network, of an expert or of a mixer: they write into the residual
 # stream, so that zeroing them makes a layer the identity (LLaMA Pro). Biases count: gpt2's c_proj.bias would still move
 # the stream.
-ATTENTION_OUTPUTS = frozenset({"o_proj", "out_proj", "c_proj", "dense", "wo"})
+ATTENTION_OUTPUTS = frozenset({"o_proj", "out_proj", "c_proj", "dense", "linear_out", "wo"})
 FEED_FORWARD_OUTPUTS = frozenset(
     {"down_proj", "down_proj_bias", "c_proj", "dense_4h_to_h", "fc2", "fc_out", "output_linear", "w2", "wo"}
 )
@@ -65,13 +65,19 @@ def check_silenceable(config: Mapping[str, Any], stacks: Iterable[Stack], prefix
             f"{family.model_type} normalises the residual stream itself, so no silenced layer is the identity; "
             "use --method lesa or duplicate"
         )
-    parts = [set(stack.template.split(".")) for stack in stacks if stack.prefix == prefix]
+    layers = [stack for stack in stacks if stack.prefix == prefix]
     for branch, outputs in (("attention", ATTENTION_OUTPUTS), ("feed-forward", FEED_FORWARD_OUTPUTS)):
-        if not any(outputs & names for names in parts):
+        without = numbers_of(layers) - numbers_of(s for s in layers if not outputs.isdisjoint(s.template.split(".")))
+        if without:
             raise InputError(
-                f"{family.model_type}: no tensor is known as the {branch} output ({', '.join(sorted(outputs))}), "
-                "so a new layer cannot be silenced; use --method lesa or duplicate"
+                f"{family.model_type}: in layer {min(without)} no tensor is known as the {branch} output "
+                f"({', '.join(sorted(outputs))}), so a new layer cannot be silenced; use --method lesa or duplicate"
             )
+
+
+def numbers_of(stacks: Iterable[Stack]) -> set[int]:
+    """The layers that have one of these tensors."""
+    return {layer for stack in stacks for layer in range(stack.starts[0], stack.starts[0] + stack.sizes[0])}
 
 
 def is_linear(template: str) -> bool:

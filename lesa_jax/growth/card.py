@@ -17,6 +17,8 @@ def model_card(report: ExpandResult, model: str) -> str:
         f"Plan, where `+g` is a new layer above original layer g: `{report.plan}`. "
         "growth.json holds the same for programs, with all settings, versions and checksums of the source.",
     ]
+    if report.function:
+        lines.append(f"Function of the original layers: {report.function}.")
     if report.perplexity:
         before, after = (report.perplexity[when] for when in ("before", "after"))
         lines.append(f"Perplexity right after growth, without training: {before:.4f} before, {after:.4f} after.")

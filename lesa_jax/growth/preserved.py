@@ -1,8 +1,8 @@
 """Whether a grown model computes what the original computes: both run on a few tokens, and the logits must be equal.
 
 Asked where a method promises it, and a forward pass exists. Both models are run from their files, a layer at a time, so
-that memory follows one layer; it costs reading both once. New layers that write nothing add exactly zero, and all others
-run the same program on the same numbers: the logits are equal to the bit, or something is wrong.
+that memory follows one layer; it costs reading both once. New layers that write nothing add exactly zero, and all
+others run the same program on the same numbers: the logits are equal to the bit, or something is wrong.
 """
 
 import functools
@@ -18,13 +18,12 @@ from jaxtyping import Array, Float, Int
 
 from lesa_jax.base.errors import InputError
 from lesa_jax.checkpoint.names import Tree
-from lesa_jax.checkpoint.reader import Checkpoint, open_checkpoint, read, release
+from lesa_jax.checkpoint.reader import Checkpoint, open_checkpoint, read
 from lesa_jax.models.config import ModelConfig
 from lesa_jax.models.decoder import Context, block, make_context
 from lesa_jax.models.layers import rms_norm
-from lesa_jax.models.load import check_tensors
 from lesa_jax.models.parts import embedding_tensor, layer_tensor, output_tensor
-from lesa_jax.models.shapes import layer_tensors
+from lesa_jax.models.shapes import check_tensors, layer_tensors
 from lesa_jax.planning.plan import Plan
 
 TOKENS = 32
@@ -85,13 +84,11 @@ def hidden_states(
 ) -> Iterator[Float[Array, "batch tokens hidden"]]:
     """The residual stream before the first layer, and after each."""
     context = make_context(jnp.arange(tokens.shape[1])[None], config)
-    x = wide(read(checkpoint, embedding_tensor(config))[tokens])
-    release(checkpoint)
+    x = wide(np.concatenate([read(checkpoint, embedding_tensor(config), int(token), 1) for token in tokens[0]])[None])
     yield x
     alike = replace(config, num_layers=1, windows=(None,))  # one program for all depths
     for layer, window in enumerate(config.windows):
         x = run_layer(read_layer(checkpoint, config, layer), x, context, window, alike)
-        release(checkpoint)
         yield x
 
 
@@ -116,7 +113,7 @@ def logits(
 ) -> Iterator[Float[Array, "batch tokens rows"]]:
     """The logits, some rows of the head at a time."""
     norm = {"weight": wide(read(checkpoint, f"{config.names.final_norm}.weight"))}
-    hidden, head = rms_norm(norm, x, config.norm_eps), read(checkpoint, output_tensor(config))
-    for start in range(0, len(head), ROWS):
-        yield jnp.einsum("bte,ve->btv", hidden, wide(head[start : start + ROWS]))
-    release(checkpoint)
+    hidden = rms_norm(norm, x, config.norm_eps)
+    for start in range(0, config.vocab_size, ROWS):
+        rows = read(checkpoint, output_tensor(config), start, min(ROWS, config.vocab_size - start))
+        yield jnp.einsum("bte,ve->btv", hidden, wide(rows))

@@ -102,7 +102,7 @@ def is_matrix(stack: Stack, experts: int | None) -> bool:
         return False
     by_expert = experts is not None and shape[:1] == (experts,)
     router = by_expert and not ROUTERS.isdisjoint(stack.template.split("."))
-    return len(shape) == 3 and by_expert or len(shape) == 2 and not router
+    return (len(shape) == 3 and by_expert) or (len(shape) == 2 and not router)
 
 
 def not_predicted(parts: Iterable[Part]) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from lesa_jax.checkpoint.format import FLOATS
 from lesa_jax.growth.job import ExpandJob
+from lesa_jax.growth.recipe import not_predicted
 from lesa_jax.growth.result import ExpandResult, KindResult
 from lesa_jax.growth.settings import recorded_settings
 from lesa_jax.growth.weights import computation_memory, kind_name
@@ -22,8 +23,9 @@ def summarise(
     perplexity: Mapping[str, float],
     scales: tuple[float, ...],
     losses: Mapping[str, float],
+    checked: int = 0,
 ) -> ExpandResult:
-    """The result of a job; what was not measured is empty."""
+    """The result of a job; what was not measured is empty. `checked` counts the tokens on which it was compared."""
     floats = [part for part in job.parts if part.stack.spec.dtype in FLOATS]
     sizes = [math.prod(part.stack.spec.shape) for part in floats]
     return ExpandResult(
@@ -36,6 +38,8 @@ def summarise(
         perplexity=perplexity,
         kinds=kinds,
         silenced=tuple(sorted({kind_name(part.stack) for part in job.parts if part.made == "zero"})),
+        not_predicted=not_predicted(job.parts),
+        function=function_kept(job, checked),
         scales=scales,
         losses=losses,
         seconds=dict(seconds),
@@ -43,6 +47,18 @@ def summarise(
         estimated_memory=computation_memory(job.computed),
         dry_run=job.settings.dry_run,
     )
+
+
+def function_kept(job: ExpandJob, checked: int) -> str:
+    """Whether old layers compute what they did, and how that is known; empty where nothing is promised or doubted."""
+    if checked:
+        return f"checked: on {checked} tokens the logits are the original's, to the bit"
+    if job.doubts:
+        return f"not verified: {'; '.join(job.doubts)}"
+    if job.preserves:
+        kind = job.checkpoint.config.get("model_type")
+        return f"not run, as {kind} has no forward pass here; unchanged by its type, its entries and its tensors"
+    return ""
 
 
 def would_be(job: ExpandJob, seconds: Mapping[str, float]) -> ExpandResult:
@@ -56,6 +72,8 @@ def growth_record(job: ExpandJob, source: Mapping[str, Any], result: ExpandResul
         "parameters": {"before": result.parameters[0], "after": result.parameters[1]},
         "perplexity": result.perplexity,
         "kinds": {name: asdict(kind) for name, kind in result.kinds.items()},
+        "not_predicted": list(result.not_predicted),
+        "function": result.function,
     }
     if result.scales:
         measurements["calibration"] = {"scales": list(result.scales), "losses": result.losses}

@@ -66,9 +66,7 @@ def unlike_layers(section: Mapping[str, Any], plan: Plan, stacks: list[Stack], p
         for name in sorted(expected.keys() | tensors[layer].keys()):
             here, there = tensors[layer].get(name), expected.get(name)
             if here != there:
-                return (
-                    f"tensor {prefix}{layer}.{name} {is_of(here)}, but {is_of(there)} in layer {first}"
-                )
+                return f"tensor {prefix}{layer}.{name} {is_of(here)}, but {is_of(there)} in layer {first}"
     return ""
 
 
@@ -78,7 +76,9 @@ def is_of(shape: tuple[int, ...] | None) -> str:
 
 def kind_of(section: Mapping[str, Any], position: int, layers: int) -> str:
     """All that config.json says of one layer of the grown model."""
-    said: list[Any] = [value[position] for value in section.values() if isinstance(value, list) and len(value) == layers]
+    said: list[Any] = [
+        value[position] for value in section.values() if isinstance(value, list) and len(value) == layers
+    ]
     said += [position in section[key] for key in LAYER_NUMBERS if isinstance(section.get(key), list)]
     said += [position < section[key] for key in FIRST_LAYERS if is_integer(section.get(key))]
     said += [

@@ -45,7 +45,47 @@ SIZES: dict[str, Any] = {
 
 # Vision and audio towers need sizes that fit each other; the text model is what is looked at.
 TOWERS = SIZES | {"num_channels": 3, "image_size": 16, "patch_size": 8, "spatial_patch_size": 8}
-SPECIAL: dict[str, dict[str, Any]] = {}
+SPECIAL: dict[str, dict[str, Any]] = {
+    "bamba": {"attn_layer_indices": [1, 4]},
+    "cohere_compass_text": {"layer_types": ["full_attention"] * LAYERS},
+    "dots1": {"n_shared_experts": 1, "first_k_dense_replace": 2},
+    "dots3_note_text": {"num_key_value_heads": 4},
+    "ernie4_5_moe": {"moe_layer_start_index": 2, "moe_layer_end_index": 4},
+    "falcon_h1": {"mamba_d_ssm": 64},
+    "gemma3n_text": {"num_kv_shared_layers": 0, "layer_types": ["full_attention"] * LAYERS},
+    "gemma4_text": {"hidden_size_per_layer_input": 0},
+    "gpt_neo": {"attention_types": [[["global", "local"], LAYERS // 2]]},
+    "granitemoehybrid": {"layer_types": ["linear_attention", "full_attention"] * 3},
+    "jamba": {"attn_layer_period": 1, "attn_layer_offset": 0, "expert_layer_period": 1, "expert_layer_offset": 0},
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 3},
+    "mamba2": {"num_heads": 4, "head_dim": 16},
+    "nemotron_h": {"layers_block_type": ["linear_attention", "moe", "full_attention", "mlp"]},
+    "reformer": {"is_decoder": True, "attn_layers": ["local", "lsh"] * 3, "axial_pos_embds": False},
+    "xmod": {"default_language": "en_XX"},
+    "zaya": {"num_experts_per_tok": 1},
+}
+# Types that are not built, and why.
+UNBUILT: dict[str, str] = {
+    **dict.fromkeys(
+        ("bart", "bigbird_pegasus", "blenderbot", "blenderbot-small", "marian", "mbart", "mvp", "pegasus", "plbart"),
+        "half of an encoder-decoder, whose own counts of layers are refused",
+    ),
+    **dict.fromkeys(("whisper", "musicgen", "musicgen_melody"), "the decoder of an encoder-decoder for sound"),
+    **dict.fromkeys(("emu3", "mllama"), "the config of its text model is no type of AutoModelForCausalLM"),
+    **dict.fromkeys(("gemma4_assistant", "gemma4_unified_assistant"), "runs only on another model's keys and values"),
+    **dict.fromkeys(("zamba", "zamba2"), "shares blocks at layer numbers of the full size; refused by type"),
+    **dict.fromkeys(("qwen4_exp", "qwen4_exp_text"), "has no defaults for its indexer; refused by type"),
+    **dict.fromkeys(("inkling2_text", "inkling2_loop_text"), "needs a vocabulary of full size; refused by type"),
+    "blt": "four models of bytes and patches; declares no layers",
+    "cohere_compass_text": "its rotary embedding needs nested entries that no default has",
+    "dbrx": "its default config cannot be built into a model",
+    "dory": "its ranges of layers have the full size; refused by type",
+    "dots3_note": "has entries by layer numbers of the full size",
+    "gemma3n": "needs the timm package",
+    "gemma4": "large towers; its text model is among the types",
+    "gemma4_unified": "large towers; its text model is among the types",
+    "xlstm": "its kernel's sizes are fixed",
+}
 
 
 def tiny_config(model_type: str, **changes: Any) -> Any:
@@ -71,7 +111,8 @@ def save_type(model_type: str, folder: Path, **changes: Any) -> Path:
     torch.manual_seed(0)
     model = hf.AutoModelForCausalLM.from_config(tiny_config(model_type, **changes), attn_implementation="eager")
     with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.05)
+        for number in model.state_dict(keep_vars=True).values():  # buffers, too: one may scale the residual stream
+            if number.is_floating_point():
+                number.add_(torch.randn_like(number) * 0.05)
     model.to(torch.float32).save_pretrained(folder)
     return folder
