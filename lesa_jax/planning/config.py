@@ -132,7 +132,7 @@ def untagged(value: Any) -> Any:
     return [untagged(item) for item in value] if isinstance(value, list) else value
 
 
-def is_tagged(value: Mapping[str, Any]) -> bool:
+def is_tagged(value: Mapping[Any, Any]) -> bool:
     return value.keys() == {"__float__"} and value["__float__"] in ("Infinity", "-Infinity", "NaN")
 
 

@@ -8,6 +8,7 @@ from lesa_jax.checkpoint.names import Stack
 from lesa_jax.families.depth import INDEPENDENT, SPEAKING, UNDERSTOOD
 from lesa_jax.families.entries import is_integer
 from lesa_jax.families.fields import (
+    BY_POSITION,
     FIRST_LAYERS,
     LAYER_COUNTS,
     LAYER_NUMBERS,
@@ -19,7 +20,7 @@ from lesa_jax.families.roles import is_buffer
 from lesa_jax.families.table import FAMILIES
 from lesa_jax.planning.plan import Plan
 
-HANDLED = {*LAYER_COUNTS, *LAYER_NUMBERS, *FIRST_LAYERS, *PREDICTION_LAYERS, *UNDERSTOOD}
+HANDLED = {*LAYER_COUNTS, *LAYER_NUMBERS, *FIRST_LAYERS, *PREDICTION_LAYERS, *BY_POSITION, *UNDERSTOOD}
 HANDLED |= {key for ends in LAYER_RANGES for key in ends}
 
 

@@ -112,6 +112,8 @@ def test_a_layer_with_a_row_less_is_refused_before_anything_is_written(tmp_path)
 
     for family in ("llama", "qwen3"):  # with a forward pass, and without
         source = changed_copy(tiny(family), tmp_path / family, cut)
-        with pytest.raises(InputError, match=r"model\.layers\.3\.mlp\.up_proj\.weight is \[47, 32\], but is \[48, 32\]"):
+        with pytest.raises(
+            InputError, match=r"model\.layers\.3\.mlp\.up_proj\.weight is \[47, 32\], but is \[48, 32\]"
+        ):
             grow(source, tmp_path / "out", "duplicate")
         assert not (tmp_path / "out").exists()
