@@ -6,7 +6,7 @@ An entry that is null counts as absent only where it is read by a function that 
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from lesa_jax.base.errors import InputError
 
@@ -22,7 +22,7 @@ def wrong(key: str, value: Any, expected: str) -> InputError:
     )
 
 
-def is_integer(value: Any) -> bool:
+def is_integer(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 

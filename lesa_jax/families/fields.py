@@ -5,10 +5,18 @@ from typing import Any
 
 from lesa_jax.base.errors import InputError
 from lesa_jax.checkpoint.names import Stack
+from lesa_jax.families.entries import MOST_LAYERS, integer
 
 LAYER_COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 # Lists of layer numbers, and counts of the first layers that are of one kind.
-LAYER_NUMBERS = ("mlp_only_layers", "moe_layers", "cross_attention_layers", "attn_layer_indices", "full_attn_idxs")
+LAYER_NUMBERS = (
+    "mlp_only_layers",
+    "moe_layers",
+    "cross_attention_layers",
+    "attn_layer_indices",
+    "full_attn_idxs",
+    "local_layer_ids",
+)
 FIRST_LAYERS = ("max_window_layers", "first_k_dense_replace", "num_dense_layers")
 # Lists that may have as many entries as there are layers and still not be about layers.
 NOT_PER_LAYER = ("architectures", "token_id", "token_ids", "keys_to_ignore_at_inference", "_section", "_factor")
@@ -23,7 +31,15 @@ BY_POSITION = {
     "expert_layer_period": 1,
     "moe_layer_frequency": 1,
     "interleave_moe_layer_step": 1,
+    "moe_layer_interval": 1,
+    "moe_layer_freq": 1,
+    "num_kv_shared_layers": 0,
+    "cross_layer_attention": False,
 }
+# The first and the last layer of one kind.
+LAYER_RANGES = (("moe_layer_start_index", "moe_layer_end_index"),)
+# How many layers for multi-token prediction a checkpoint has, numbered on from the last one.
+PREDICTION_LAYERS = ("num_nextn_predict_layers", "num_mtp_layers", "mtp_num_hidden_layers", "mtp_num_layers")
 
 
 def text_section(config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -44,8 +60,8 @@ def count_layers(config: Mapping[str, Any]) -> int:
             f"config.json: {config.get('model_type')} is an encoder-decoder; only decoders can be grown yet"
         )
     for key in LAYER_COUNTS:
-        if isinstance(section.get(key), int):
-            return section[key]
+        if section.get(key) is not None:
+            return integer(section, key, most=MOST_LAYERS)
     raise InputError(f"config.json: none of {', '.join(LAYER_COUNTS)}: cannot tell how many layers the model has")
 
 
@@ -71,9 +87,15 @@ def find_layers(config: Mapping[str, Any], stacks: tuple[Stack, ...]) -> str:
         raise InputError(
             f"no tensors named {prefix}{missing}.*, though layer {max(numbers)} is there; download it again"
         )
+    more = next((key for key in PREDICTION_LAYERS if text_section(config).get(key)), None)
+    if more and set(range(declared)) < numbers:
+        raise InputError(
+            f"the tensors {prefix}{declared}.* and above predict tokens further ahead ({more} in config.json) and "
+            f"cannot be grown around yet; remove them, set {more} to 0 and leave num_hidden_layers as it is"
+        )
     if len(numbers) != declared or max(numbers) + 1 != declared:
         raise InputError(
             f"config.json declares {declared} layers but the tensors {prefix}* have {len(numbers)} "
-            f"(0..{max(numbers)}); correct num_hidden_layers or take the complete checkpoint"
+            f"(0..{max(numbers)}); take the complete checkpoint and its own config.json"
         )
     return prefix

@@ -18,6 +18,8 @@ def model_card(report: ExpandResult, model: str) -> str:
         "growth.json holds the same for programs, with all settings, versions and checksums of the source.",
     ]
     lines += [f"Note: {note}." for note in report.notes]
+    if report.function:
+        lines.append(f"Function of the original layers: {report.function}.")
     if report.perplexity:
         before, after = (report.perplexity[when] for when in ("before", "after"))
         lines.append(f"Perplexity right after growth, without training: {before:.4f} before, {after:.4f} after.")

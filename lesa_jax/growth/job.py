@@ -23,7 +23,9 @@ from lesa_jax.growth.recipe import Part, write_recipe
 from lesa_jax.growth.settings import ExpandSettings, check_settings, norm_source, output_scale, parse_gaps
 from lesa_jax.growth.weights import WeightKind
 from lesa_jax.models.config import ModelConfig
+from lesa_jax.models.shapes import check_tensors
 from lesa_jax.planning.config_process import grow_configs_apart
+from lesa_jax.planning.depth import find_doubts
 from lesa_jax.planning.methods import Method, find_method
 from lesa_jax.planning.placement import make_plan
 from lesa_jax.planning.plan import Plan
@@ -43,6 +45,8 @@ class ExpandJob:
       companions: files of the original that go along.
       text: to measure perplexity on, if that is wanted.
       calibration_text: to find the scales of new layers on, if that is wanted.
+      runs: whether there is a forward pass for the model.
+      doubts: why old layers may not compute what they did, now that their numbers are others (`planning.depth`).
     """
 
     settings: ExpandSettings
@@ -55,6 +59,13 @@ class ExpandJob:
     companions: Sequence[Path]
     text: str | None
     calibration_text: str | None
+    runs: bool
+    doubts: tuple[str, ...]
+
+    @property
+    def preserves(self) -> bool:
+        """Whether the grown model is to compute what the original computes: its new layers write nothing."""
+        return output_scale(self.settings, self.method) == 0
 
     @functools.cached_property
     def computed(self) -> Mapping[WeightKind, Sequence[Part]]:
@@ -136,11 +147,28 @@ def make_job(
     companions = files_to_carry(checkpoint.folder)
     text = text_to_measure(settings)
     calibration = None if settings.calibrate is None else read_text("--calibrate", settings.calibrate)
-    if text is not None or calibration is not None:
-        ModelConfig.from_hf(checkpoint.config)  # raises where there is no forward pass
+    doubts = find_doubts(config, plan, checkpoint.stacks, prefix)
+    model = or_error(lambda: ModelConfig.from_hf(checkpoint.config))
+    if isinstance(model, ModelConfig):
+        check_tensors(checkpoint, model)
+    elif text is not None or calibration is not None:
+        raise model  # both ask for a forward pass
     nbytes = layout.nbytes + sum(file.stat().st_size for file in companions)
     check_output(settings.output, checkpoint.folder, settings.overwrite, nbytes)
-    job = ExpandJob(settings, method, checkpoint, plan, config, parts, layout, companions, text, calibration)
+    job = ExpandJob(
+        settings,
+        method,
+        checkpoint,
+        plan,
+        config,
+        parts,
+        layout,
+        companions,
+        text,
+        calibration,
+        isinstance(model, ModelConfig),
+        doubts,
+    )
     check_memory(method.start, settings.predictor, job.computed)
     return job
 

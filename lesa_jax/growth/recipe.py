@@ -1,6 +1,6 @@
 """What every tensor of the grown checkpoint is made of, tensor by tensor, before any weight is touched."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -8,8 +8,9 @@ from lesa_jax.base.errors import InputError
 from lesa_jax.checkpoint.format import FLOATS
 from lesa_jax.checkpoint.names import Stack
 from lesa_jax.checkpoint.reader import Checkpoint
-from lesa_jax.families.roles import ROUTERS, expert_count, writes_residual
+from lesa_jax.families.roles import ROUTERS, expert_count, is_linear, writes_residual
 from lesa_jax.growth.beside import stacks_beside
+from lesa_jax.growth.weights import kind_name
 from lesa_jax.planning.methods import Aligned, Method, NormSource
 from lesa_jax.planning.plan import Plan
 
@@ -94,11 +95,27 @@ def norm_sources(
 def is_matrix(stack: Stack, experts: int | None) -> bool:
     """Whether an initialiser computes this stack: floating-point matrices [out, in] or packed experts [experts, a, b].
 
-    Routers [experts, hidden] are copied: their rows mean nothing without the experts that they were trained with.
+    Name and shape must both say so: a convolution's kernel and a state space's parameters are no matrices, whatever
+    their rank. Routers [experts, hidden] are copied: their rows mean nothing without the experts that they were trained
+    with.
     """
-    parts = stack.template.split(".")
-    router = experts is not None and stack.spec.shape[:1] == (experts,) and not ROUTERS.isdisjoint(parts)
-    return stack.spec.dtype in FLOATS and len(stack.spec.shape) in (2, 3) and not router
+    shape = stack.spec.shape
+    if stack.spec.dtype not in FLOATS or not is_linear(stack.template):
+        return False
+    by_expert = experts is not None and shape[:1] == (experts,)
+    router = by_expert and not ROUTERS.isdisjoint(stack.template.split("."))
+    return (len(shape) == 3 and by_expert) or (len(shape) == 2 and not router)
+
+
+def not_predicted(parts: Iterable[Part]) -> tuple[str, ...]:
+    """The kinds of tensors of two and more dimensions that new layers take over while their matrices are computed."""
+    parts = list(parts)
+    if not any(part.made == "computed" for part in parts):
+        return ()
+    taken = [part.stack for part in parts if part.new and part.made in ("copy", "mean")]
+    return tuple(
+        sorted({kind_name(stack) for stack in taken if len(stack.spec.shape) > 1 and stack.spec.dtype in FLOATS})
+    )
 
 
 def is_aligned_vector(checkpoint: Checkpoint, stack: Stack, experts: int | None) -> bool:

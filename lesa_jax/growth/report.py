@@ -33,6 +33,11 @@ def print_report(report: ExpandResult, console: Console | None = None) -> None:
         console.print(f"silenced  {', '.join(report.silenced)} are zero in new layers", highlight=False, soft_wrap=True)
     for note in report.notes:
         console.print(f"note      {note}", highlight=False, soft_wrap=True)
+    if report.not_predicted:
+        kinds = ", ".join(report.not_predicted)
+        console.print(f"not predicted  {kinds}: taken over by --norm-source", highlight=False, soft_wrap=True)
+    if report.function:
+        console.print(f"function  {report.function}", highlight=False, soft_wrap=True)
     if report.scales:
         scales = ", ".join(f"{scale:.3f}" for scale in report.scales)
         losses = ", ".join(f"{name} {loss:.5f}" for name, loss in report.losses.items())

@@ -36,6 +36,8 @@ class ExpandResult:
       perplexity: {"before": .., "after": ..}, or empty.
       kinds: what was predicted, by weight kind (`mlp.up_proj`); new layers that are copies have their source's norms.
       silenced: the weight kinds that are zero in the new layers.
+      not_predicted: kinds of two and more dimensions that are no linear layers' matrices, taken over by --norm-source.
+      function: whether old layers compute what they did, and how that is known; empty where nothing is promised.
       scales: of the new layers' outputs, if they were calibrated.
       losses: then, on the calibration text: of the "base", as "grown", and "calibrated".
       notes: what the method could not do with this family of models, one line each.
@@ -54,6 +56,8 @@ class ExpandResult:
     perplexity: Mapping[str, float]
     kinds: Mapping[str, KindResult]
     silenced: tuple[str, ...]
+    not_predicted: tuple[str, ...]
+    function: str
     scales: tuple[float, ...]
     losses: Mapping[str, float]
     notes: tuple[str, ...]

@@ -152,7 +152,7 @@ def write_weights(outputs: Sequence[Output], seconds: dict[str, float], progress
 def finish(output: Output, before: float | None, source: Mapping[str, Any], seconds: dict[str, float]) -> Outcome:
     """Writes what belongs beside the weights, measures, and publishes the output; or reports why it cannot."""
     job = output.job
-    scales, losses, perplexity = (), {}, {}
+    scales, losses, perplexity, checked = (), {}, {}, 0
     try:
         if output.failure is not None:
             raise output.failure
@@ -163,10 +163,15 @@ def finish(output: Output, before: float | None, source: Mapping[str, Any], seco
 
             with stage(seconds, "calibrate"):
                 scales, losses = calibrate(output.folder, job.layout, job.parts, job.plan, job.calibration_text)
+        if job.preserves and job.runs:
+            from lesa_jax.growth.preserved import check_preserved
+
+            with stage(seconds, "verify"):
+                checked = check_preserved(job.checkpoint, output.folder, job.plan)
         if job.text is not None and before is not None:
             with stage(seconds, "perplexity"):
                 perplexity = {"before": before, "after": measure_perplexity(output.folder, job)}
-        result = summarise(job, seconds, output.kinds, perplexity, scales, losses)
+        result = summarise(job, seconds, output.kinds, perplexity, scales, losses, checked)
         write_json(output.folder / GROWTH_FILE, growth_record(job, source, result).to_json())
         write_text(output.folder / "README.md", model_card(result, str(source["model"])))
         output.publish()

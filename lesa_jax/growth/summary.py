@@ -9,6 +9,7 @@ from typing import Any
 
 from lesa_jax.checkpoint.format import FLOATS
 from lesa_jax.growth.job import ExpandJob
+from lesa_jax.growth.recipe import not_predicted
 from lesa_jax.growth.result import ExpandResult, KindResult
 from lesa_jax.growth.settings import recorded_settings
 from lesa_jax.growth.weights import computation_memory, kind_name
@@ -23,8 +24,9 @@ def summarise(
     perplexity: Mapping[str, float],
     scales: tuple[float, ...],
     losses: Mapping[str, float],
+    checked: int = 0,
 ) -> ExpandResult:
-    """The result of a job; what was not measured is empty."""
+    """The result of a job; what was not measured is empty. `checked` counts the tokens on which it was compared."""
     floats = [part for part in job.parts if part.stack.spec.dtype in FLOATS]
     sizes = [math.prod(part.stack.spec.shape) for part in floats]
     return ExpandResult(
@@ -38,6 +40,8 @@ def summarise(
         # In an order that does not depend on what else was grown at once.
         kinds={kind.name: kinds[kind.name] for kind in job.computed if kind.name in kinds},
         silenced=tuple(sorted({kind_name(part.stack) for part in job.parts if part.made == "zero"})),
+        not_predicted=not_predicted(job.parts),
+        function=function_kept(job, checked),
         scales=scales,
         losses=losses,
         notes=notes(job),
@@ -58,6 +62,18 @@ def notes(job: ExpandJob) -> tuple[str, ...]:
     return ()
 
 
+def function_kept(job: ExpandJob, checked: int) -> str:
+    """Whether old layers compute what they did, and how that is known; empty where nothing is promised or doubted."""
+    if checked:
+        return f"checked: on {checked} tokens the logits are the original's, to the bit"
+    if job.doubts:
+        return f"not verified: {'; '.join(job.doubts)}"
+    if job.preserves:
+        kind = job.checkpoint.config.get("model_type")
+        return f"not run, as {kind} has no forward pass here; unchanged by its type, its entries and its tensors"
+    return ""
+
+
 def would_be(job: ExpandJob, seconds: Mapping[str, float]) -> ExpandResult:
     """The result that a job will have, as far as it is known beforehand."""
     return summarise(job, seconds, kinds={}, perplexity={}, scales=(), losses={})
@@ -69,6 +85,8 @@ def growth_record(job: ExpandJob, source: Mapping[str, Any], result: ExpandResul
         "parameters": {"before": result.parameters[0], "after": result.parameters[1]},
         "perplexity": result.perplexity,
         "kinds": {name: asdict(kind) for name, kind in result.kinds.items()},
+        "not_predicted": list(result.not_predicted),
+        "function": result.function,
     }
     if result.scales:
         measurements["calibration"] = {"scales": list(result.scales), "losses": result.losses}

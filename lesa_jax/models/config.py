@@ -142,7 +142,7 @@ def _rope(config: Mapping[str, Any]) -> RopeConfig:
         raise InputError(f"config.json: rope type {kind!r} needs the entry {missing[0]!r}")
     values = {key: number(entry, key) for key in needed}
     if kind != "llama3":
-        return RopeConfig(theta, **values)
+        return RopeConfig(theta, factor=values.get("factor", 1.0))
     if values["low_freq_factor"] >= values["high_freq_factor"]:
         raise wrong("low_freq_factor", values["low_freq_factor"], "less than high_freq_factor")
     positions = integer(entry, "original_max_position_embeddings")

@@ -9,7 +9,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from lesa_jax.base.errors import InputError
-from lesa_jax.checkpoint.reader import Checkpoint, load_tree, open_checkpoint
+from lesa_jax.checkpoint.reader import load_tree, open_checkpoint
 from lesa_jax.families.roles import is_buffer
 from lesa_jax.models.config import ModelConfig
 from lesa_jax.models.parts import embedding_tensor, head_tensor
@@ -26,11 +26,6 @@ def load_model(folder: Path) -> tuple[dict[str, Any], ModelConfig]:
     checkpoint = open_checkpoint(folder)
     config = ModelConfig.from_hf(checkpoint.config)
     return checked_params(load_tree(checkpoint), config), config
-
-
-def check_tensors(checkpoint: Checkpoint, config: ModelConfig) -> None:
-    """Refuses a checkpoint that does not hold exactly what the forward pass of `config` needs; reads no weights."""
-    check_shapes({".".join(stack.path): stack.sizes + stack.spec.shape for stack in checkpoint.stacks}, config)
 
 
 def checked_params(tree: dict[str, Any], config: ModelConfig) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Literal
 from lesa_jax.base.errors import InputError
 from lesa_jax.checkpoint.format import TensorSpec
 from lesa_jax.checkpoint.names import Stack, parse, stack_names
+from lesa_jax.checkpoint.reader import Checkpoint
 from lesa_jax.families.roles import is_buffer
 from lesa_jax.models.config import ModelConfig
 from lesa_jax.models.parts import embedding_tensor, head_tensor, layer_tensor
@@ -118,3 +119,8 @@ def check_shapes(shapes: Mapping[str, tuple[int, ...]], config: ModelConfig) -> 
             f"tensor {template} has no place in a {config.model_type} forward pass; "
             "correct model_type or the bias entries in config.json"
         )
+
+
+def check_tensors(checkpoint: Checkpoint, config: ModelConfig) -> None:
+    """Refuses a checkpoint that does not hold exactly what the forward pass of `config` needs; reads no weights."""
+    check_shapes({".".join(stack.path): stack.sizes + stack.spec.shape for stack in checkpoint.stacks}, config)

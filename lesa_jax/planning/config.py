@@ -6,11 +6,22 @@ through the plan and written out, and the result must pass transformers' own val
 """
 
 import copy
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from lesa_jax.base.errors import InputError
-from lesa_jax.families.fields import BY_POSITION, FIRST_LAYERS, LAYER_COUNTS, LAYER_NUMBERS, NOT_PER_LAYER, text_section
+from lesa_jax.families.depth import BY_DEPTH
+from lesa_jax.families.entries import integer, number, words
+from lesa_jax.families.fields import (
+    BY_POSITION,
+    FIRST_LAYERS,
+    LAYER_COUNTS,
+    LAYER_NUMBERS,
+    LAYER_RANGES,
+    NOT_PER_LAYER,
+    text_section,
+)
 from lesa_jax.planning.plan import Plan
 
 
@@ -18,18 +29,14 @@ def grow_config(config: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
     """config.json of the grown model; each new layer has the entries of the layer it was inserted above.
 
     Raises:
-      InputError: a field that makes layers depend on their position, or a result that transformers refuses.
+      InputError: a model whose layers depend on their position, or a result that transformers refuses.
     """
     grown = copy.deepcopy(dict(config))
     section = text_section(grown)
     assert isinstance(section, dict)
-    for field, harmless in BY_POSITION.items():
-        if section.get(field, harmless) not in (harmless, None):
-            raise InputError(
-                f"config.json: {field}={section[field]} ties what a layer computes to its number, so inserting layers "
-                "would change the old ones; such models cannot be grown"
-            )
     resolved = resolve(config)
+    known = {**resolved, **section}  # what config.json says, and defaults where it is silent
+    refuse_dependent(config, known)
     per_layer = {
         key: gather(value, plan) for key, value in {**section, **resolved}.items() if is_per_layer(key, value, plan)
     }
@@ -37,22 +44,65 @@ def grow_config(config: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
     for key in LAYER_COUNTS:
         if section.get(key) == plan.source_layers:
             section[key] = plan.layers
-    for key in LAYER_NUMBERS:
-        if isinstance(section.get(key), list):
-            section[key] = [p for p, slot in enumerate(plan.slots) if slot.layer in section[key]]
-    for key in FIRST_LAYERS:
-        if isinstance(section.get(key), int):
-            section[key] = grow_first(key, section[key], plan, listed="layer_types" in per_layer)
-    if section.get("decoder_sparse_step", 1) > 1:  # every n-th layer is sparse: say instead which ones are not
-        step = section["decoder_sparse_step"]
-        dense = [p for p, slot in enumerate(plan.slots) if (slot.layer + 1) % step]
-        section["mlp_only_layers"] = sorted({*dense, *(section.get("mlp_only_layers") or [])})
-        section["decoder_sparse_step"] = 1
+    places = grow_places(known, plan, listed="layer_types" in per_layer) | grow_rules(known, plan)
+    section.update({key: value for key, value in places.items() if key in section or value != known.get(key)})
     after = resolve(grown)
     for key, value in per_layer.items():
         if key in after and list(after[key]) != value:
             raise InputError(f"config.json: transformers derives {key} by itself and would change old layers' entries")
     return grown
+
+
+def refuse_dependent(config: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+    """Refuses models in which what a layer computes depends on its number, so that inserting layers changes it."""
+    for model_type in (known.get("model_type"), config.get("model_type")):
+        if isinstance(model_type, str) and model_type in BY_DEPTH:
+            raise InputError(f"{model_type} models cannot be grown: {BY_DEPTH[model_type]}")
+    for field, harmless in BY_POSITION.items():
+        if known.get(field, harmless) not in (harmless, None):
+            raise InputError(
+                f"config.json: {field}={known[field]} ties what a layer computes to its number, so inserting layers "
+                "would change the old ones; such models cannot be grown"
+            )
+
+
+def grow_places(known: Mapping[str, Any], plan: Plan, listed: bool) -> dict[str, Any]:
+    """The entries that hold numbers of layers: lists of them, counts of first layers, ranges, tables by number.
+
+    `listed` says that a list names the kind of each layer, and overrides what only implies it.
+    """
+    places: dict[str, Any] = {}
+    for key in LAYER_NUMBERS:
+        if isinstance(known.get(key), list):
+            places[key] = [p for p, slot in enumerate(plan.slots) if slot.layer in known[key]]
+    for key in FIRST_LAYERS:
+        if known.get(key) is not None:
+            first = integer(known, key, least=0)
+            places[key] = grow_first(key, first, plan, listed)
+    for first, last in LAYER_RANGES:
+        if known.get(first) is not None and known.get(last) is not None:
+            ends = integer(known, first, least=0), integer(known, last, least=-1)
+            places |= zip((first, last), grow_range(first, ends, plan), strict=True)
+    if isinstance(table := known.get("per_layer_config"), Mapping):
+        places["per_layer_config"] = grow_table(table, plan)
+    step = known.get("decoder_sparse_step")
+    if step is not None and integer(known, "decoder_sparse_step") > 1:  # every n-th layer is sparse: say which are not
+        dense = [p for p, slot in enumerate(plan.slots) if (slot.layer + 1) % step]
+        places["mlp_only_layers"] = sorted({*dense, *places.get("mlp_only_layers", [])})
+        places["decoder_sparse_step"] = 1
+    return places
+
+
+def grow_rules(known: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
+    """The entries from which transformers derives the kinds of layers, or a factor, by the number of layers."""
+    rules: dict[str, Any] = {}
+    if kinds := words(known, "block_types"):  # repeated over the layers (recurrent_gemma)
+        rules["block_types"] = gather([kinds[i % len(kinds)] for i in range(plan.source_layers)], plan)
+    if known.get("attention_types") and isinstance(known.get("attention_layers"), list):  # gpt_neo
+        rules["attention_types"] = [[[kind], 1] for kind in gather(known["attention_layers"], plan)]
+    if known.get("scale_depth") is not None:  # of the square root of the layer count (minicpm)
+        rules["scale_depth"] = number(known, "scale_depth") * math.sqrt(plan.layers / plan.source_layers)
+    return rules
 
 
 def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -68,11 +118,22 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
     if model_type not in CONFIG_MAPPING:
         return {}
     try:
-        full = CONFIG_MAPPING[model_type].from_dict(copy.deepcopy(dict(config))).to_dict()
+        full = CONFIG_MAPPING[model_type].from_dict(untagged(copy.deepcopy(dict(config)))).to_dict()
     except Exception as error:  # each architecture validates in its own way and with its own exceptions
         reason = " ".join(str(error).split())
         raise InputError(f"config.json: transformers refuses it as {model_type}: {reason}") from None
     return dict(text_section(full))
+
+
+def untagged(value: Any) -> Any:
+    """What transformers' own reader makes of a config: `{"__float__": "Infinity"}` stands for a number."""
+    if isinstance(value, dict):
+        return float(value["__float__"]) if is_tagged(value) else {key: untagged(item) for key, item in value.items()}
+    return [untagged(item) for item in value] if isinstance(value, list) else value
+
+
+def is_tagged(value: Mapping[Any, Any]) -> bool:
+    return value.keys() == {"__float__"} and value["__float__"] in ("Infinity", "-Infinity", "NaN")
 
 
 def is_per_layer(key: str, value: Any, plan: Plan) -> bool:
@@ -95,3 +156,23 @@ def grow_first(key: str, first: int, plan: Plan, listed: bool) -> int:
             f"config.json: {key}={first} cannot describe the grown model; use a method that inserts layers"
         )
     return sum(belongs) + max(0, first - plan.source_layers)
+
+
+def grow_range(key: str, ends: tuple[int, int], plan: Plan) -> tuple[int, int]:
+    """The first and the last layer of one kind after growth; a last one of -1 is the model's last."""
+    first, last = ends[0], ends[1] if ends[1] >= 0 else plan.source_layers - 1
+    inside = [p for p, slot in enumerate(plan.slots) if first <= slot.layer <= last]
+    if not inside:
+        return plan.layers, plan.layers
+    if inside != list(range(inside[0], inside[-1] + 1)):
+        raise InputError(
+            f"config.json: {key}={first} cannot describe the grown model; use a method that inserts layers"
+        )
+    return inside[0], inside[-1]
+
+
+def grow_table(table: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
+    """A table by number of layer; what goes by another name in it stays."""
+    by_number = {int(key): value for key, value in table.items() if str(key).isdecimal()}
+    rest = {key: value for key, value in table.items() if not str(key).isdecimal()}
+    return rest | {str(p): by_number[slot.layer] for p, slot in enumerate(plan.slots) if slot.layer in by_number}

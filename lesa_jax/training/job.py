@@ -20,9 +20,8 @@ from lesa_jax.checkpoint.tokenizer import check_vocabulary, load_tokenizer
 from lesa_jax.data.sources import find_files
 from lesa_jax.evaluation.protocol import row_length
 from lesa_jax.models.config import ModelConfig
-from lesa_jax.models.load import check_tensors
 from lesa_jax.models.parts import output_tensor
-from lesa_jax.models.shapes import model_tensors
+from lesa_jax.models.shapes import check_tensors, model_tensors
 from lesa_jax.parallel.mesh import make_mesh, parse_mesh
 from lesa_jax.planning.record import FILE as GROWTH_FILE
 from lesa_jax.planning.record import Growth, read_growth

@@ -7,9 +7,9 @@ from flax.traverse_util import flatten_dict
 
 from lesa_jax.checkpoint.reader import open_checkpoint
 from lesa_jax.models.config import ModelConfig
-from lesa_jax.models.load import check_tensors, load_model
+from lesa_jax.models.load import load_model
 from lesa_jax.models.parts import layer_tensor, layers_of, output_tensor, with_layers
-from lesa_jax.models.shapes import layer_tensors, model_tensors
+from lesa_jax.models.shapes import check_tensors, layer_tensors, model_tensors
 from lesa_jax.parallel.mesh import AXIS_RULES
 from tests.support.tiny import RUNNING, tiny
 

@@ -10,6 +10,7 @@ from lesa_jax.base.errors import InputError
 from lesa_jax.planning.config import grow_config
 from lesa_jax.planning.config_process import grow_configs_apart
 from lesa_jax.planning.placement import make_plan
+from tests.support.every_type import tiny_config
 from tests.support.tiny import DECODERS, tiny
 
 PLANS = [make_plan(6, "lesa"), make_plan(6, "solar"), make_plan(6, "duplicate", gaps=[0, 3]), make_plan(6, "llama_pro")]
@@ -101,3 +102,52 @@ def test_source_config_is_not_changed():
     copy = json.loads(json.dumps(config))
     grow_config(config, PLANS[0])
     assert config == copy
+
+
+def test_what_is_tagged_as_a_number_is_read_as_transformers_reads_it():
+    config = json.loads(tiny_config("bamba", attn_layer_indices=[1, 4]).to_json_string(use_diff=False))
+    assert config["time_step_limit"] == [0.0, {"__float__": "Infinity"}]
+    grown = grow_config(config, make_plan(6, "duplicate", gaps=[0, 3]))
+    assert (grown["attn_layer_indices"], grown["time_step_limit"]) == ([2, 6], config["time_step_limit"])
+
+
+def test_ranges_periods_tables_and_factors_follow():
+    plan = make_plan(6, "duplicate", gaps=[0, 3])  # 0 +0 1 2 3 +3 4 5
+    ernie = {"model_type": "x", "num_layers": 6, "moe_layer_start_index": 1, "moe_layer_end_index": 3}
+    grown = grow_config(ernie, plan)
+    assert (grown["moe_layer_start_index"], grown["moe_layer_end_index"]) == (2, 5)
+    assert grow_config(ernie | {"moe_layer_end_index": -1}, plan)["moe_layer_end_index"] == 7
+    kinds = {"model_type": "x", "num_layers": 6, "block_types": ["a", "a", "b"]}
+    assert grow_config(kinds, plan)["block_types"] == list("aaabaaab")
+    table = {"model_type": "x", "num_layers": 6, "per_layer_config": {"03": {"head_dim": 8}, "full": {}}}
+    assert grow_config(table, plan)["per_layer_config"] == {"full": {}, "4": {"head_dim": 8}, "5": {"head_dim": 8}}
+    scale = grow_config({"model_type": "x", "num_layers": 6, "scale_depth": 1.4}, plan)["scale_depth"]
+    assert scale / 8**0.5 == pytest.approx(1.4 / 6**0.5, rel=1e-15)
+
+
+def test_a_default_that_speaks_of_layers_is_grown_though_config_json_is_silent():
+    config = tiny_config("ernie4_5_moe").to_dict()
+    del config["moe_layer_start_index"], config["moe_layer_end_index"]
+    grown = grow_config(config, make_plan(6, "duplicate", gaps=[0]))
+    assert (grown["moe_layer_start_index"], grown["moe_layer_end_index"]) == (2, 6)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "entries", "message"),
+    [
+        ("diffllama", {}, "lambda_init"),
+        ("minimax", {}, "slopes"),
+        ("gpt_neox_japanese", {}, "last layer"),
+        ("x", {"moe_layer_interval": 2}, "moe_layer_interval=2 ties"),
+        ("x", {"num_kv_shared_layers": 2}, "num_kv_shared_layers=2 ties"),
+        ("x", {"first_k_dense_replace": "3"}, "first_k_dense_replace is '3'"),
+        ("x", {"decoder_sparse_step": 2.5}, "decoder_sparse_step is 2.5"),
+        ("x", {"scale_depth": "1"}, "scale_depth is '1'"),
+        ("x", {"block_types": [1]}, "block_types is"),
+        ("x", {"moe_layer_start_index": True, "moe_layer_end_index": 3}, "moe_layer_start_index is True"),
+    ],
+)
+def test_what_depends_on_depth_or_is_no_number_is_refused_by_name(model_type, entries, message):
+    with pytest.raises(InputError, match=message) as caught:
+        grow_config({"model_type": model_type, "num_hidden_layers": 6} | entries, PLANS[2])
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,119 @@
+"""Whether a grown model computes what the original computes: both run on a few tokens, and the logits must be equal.
+
+Asked where a method promises it, and a forward pass exists. Both models are run from their files, a layer at a time, so
+that memory follows one layer; it costs reading both once. New layers that write nothing add exactly zero, and all
+others run the same program on the same numbers: the logits are equal to the bit, or something is wrong.
+"""
+
+import functools
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import unflatten_dict
+from jaxtyping import Array, Float, Int
+
+from lesa_jax.base.errors import InputError
+from lesa_jax.checkpoint.names import Tree
+from lesa_jax.checkpoint.reader import Checkpoint, open_checkpoint, read
+from lesa_jax.models.config import ModelConfig
+from lesa_jax.models.decoder import Context, block, make_context
+from lesa_jax.models.layers import rms_norm
+from lesa_jax.models.parts import embedding_tensor, layer_tensor, output_tensor
+from lesa_jax.models.shapes import check_tensors, layer_tensors
+from lesa_jax.planning.plan import Plan
+
+TOKENS = 32
+ROWS = 8192  # of the head that are in memory at a time
+
+
+def check_preserved(original: Checkpoint, folder: Path, plan: Plan) -> int:
+    """Compares the logits of the original and of the grown checkpoint in `folder`.
+
+    Returns:
+      On how many tokens.
+
+    Raises:
+      InputError: they differ, or the grown config.json or its tensors would make them differ on other tokens.
+    """
+    grown = open_checkpoint(folder)
+    before, after = ModelConfig.from_hf(original.config), ModelConfig.from_hf(grown.config)
+    if replace(after, num_layers=before.num_layers, windows=before.windows) != before:
+        raise changed("the grown config.json describes another kind of model")
+    if tuple(after.windows[position] for position in plan.old_layers) != before.windows:
+        raise changed("the grown config.json gives old layers other windows of attention")
+    check_tensors(grown, after)
+    tokens = probe(before)
+    expected, found = hidden_states(original, before, tokens), hidden_states(grown, after, tokens)
+    state = next(expected)
+    same(state, next(found), "the embedding is another")
+    for position, (slot, new_state) in enumerate(zip(plan.slots, found, strict=True)):
+        if not slot.new:
+            state = next(expected)
+        what = "new layer {} is not silent" if slot.new else "layer {} is not the original's layer {}"
+        same(state, new_state, what.format(position, slot.layer))
+    for old, new in zip(logits(original, before, state), logits(grown, after, new_state), strict=True):
+        same(old, new, "its logits differ")
+    return tokens.shape[1]
+
+
+def changed(what: str) -> InputError:
+    return InputError(
+        f"the grown model would not compute what the original computes: {what}; nothing was written, please report it"
+    )
+
+
+def same(expected: Array, found: Array, otherwise: str) -> None:
+    if not jnp.isfinite(expected).all():
+        raise InputError("the original's numbers overflow on a few tokens, so it cannot be compared; it is damaged")
+    if not jnp.array_equal(expected, found):
+        raise changed(f"{otherwise}, numbers differ by up to {jnp.abs(expected - found).max():.2g}")
+
+
+def probe(config: ModelConfig) -> Int[np.ndarray, "batch tokens"]:
+    """Tokens from all over the vocabulary, the same for every model of its size."""
+    count = min(TOKENS, config.max_position_embeddings)
+    return np.random.default_rng(0).integers(0, config.vocab_size, (1, count))
+
+
+def hidden_states(
+    checkpoint: Checkpoint, config: ModelConfig, tokens: Int[np.ndarray, "batch tokens"]
+) -> Iterator[Float[Array, "batch tokens hidden"]]:
+    """The residual stream before the first layer, and after each."""
+    context = make_context(jnp.arange(tokens.shape[1])[None], config)
+    x = wide(np.concatenate([read(checkpoint, embedding_tensor(config), int(token), 1) for token in tokens[0]])[None])
+    yield x
+    alike = replace(config, num_layers=1, windows=(None,))  # one program for all depths
+    for layer, window in enumerate(config.windows):
+        x = run_layer(read_layer(checkpoint, config, layer), x, context, window, alike)
+        yield x
+
+
+def read_layer(checkpoint: Checkpoint, config: ModelConfig, layer: int) -> Tree:
+    names = {name: layer_tensor(config, layer, name) for name in layer_tensors(config)}
+    return unflatten_dict({name: wide(read(checkpoint, tensor)) for name, tensor in names.items()}, sep=".")
+
+
+def wide(array: np.ndarray) -> Array:
+    return jnp.asarray(array.astype(np.float32))
+
+
+@functools.partial(jax.jit, static_argnames=("window", "config"))
+def run_layer(
+    layer: Tree, x: Float[Array, "batch tokens hidden"], context: Context, window: int | None, config: ModelConfig
+) -> Float[Array, "batch tokens hidden"]:
+    return block(layer, x, context, window, config)
+
+
+def logits(
+    checkpoint: Checkpoint, config: ModelConfig, x: Float[Array, "batch tokens hidden"]
+) -> Iterator[Float[Array, "batch tokens rows"]]:
+    """The logits, some rows of the head at a time."""
+    norm = {"weight": wide(read(checkpoint, f"{config.names.final_norm}.weight"))}
+    hidden = rms_norm(norm, x, config.norm_eps)
+    for start in range(0, config.vocab_size, ROWS):
+        rows = read(checkpoint, output_tensor(config), start, min(ROWS, config.vocab_size - start))
+        yield jnp.einsum("bte,ve->btv", hidden, wide(rows))
