@@ -6,6 +6,7 @@ with checksums that were made before it was written.
 """
 
 import errno
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,6 +39,9 @@ class Checkpoints:
           InputError: it is none, or what lies in it are no checkpoints.
         """
         self.folder, self.mesh = folder, mesh
+        for logger in ("absl", "asyncio"):  # Orbax's: what goes wrong is told by exceptions, too
+            logging.getLogger(logger).setLevel(logging.CRITICAL)
+        check_folder(folder)
         training: Any = ocp.training  # its annotations and its policies disagree
         try:
             self.orbax = training.Checkpointer(
@@ -120,10 +124,7 @@ class Checkpoints:
         try:
             yield
         except Exception as error:
-            raise InputError(
-                f"{self.folder}/{self.latest}: cannot be restored ({first_line(error)}); delete this folder to go on "
-                "from the checkpoint before, or from the beginning"
-            ) from error
+            raise damaged(self.folder / str(self.latest), error) from error
 
     def explain(self, error: Exception) -> InputError:
         full = isinstance(error, OSError) and error.errno in FULL
@@ -133,6 +134,29 @@ class Checkpoints:
             f"{self.folder}: a checkpoint could not be written ({reason}); earlier ones are kept: free some space and "
             "run the same command again"
         )
+
+
+def check_folder(folder: Path) -> None:
+    """Refuses what Orbax would pass over, or fail on without saying which checkpoint it is.
+
+    Raises:
+      InputError: a file where a folder should be, or a checkpoint that cannot be one.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: is a file; move it away, the run's checkpoints belong there")
+    for place in folder.glob("[0-9]*"):
+        if place.name.isdigit():  # else it was not complete, and Orbax removes it
+            try:
+                ocp.checkpointables_metadata(place)
+            except Exception as error:
+                raise damaged(place, error) from error
+
+
+def damaged(checkpoint: Path, error: Exception) -> InputError:
+    return InputError(
+        f"{checkpoint}: cannot be restored ({first_line(error)}); delete this folder to go on from the checkpoint "
+        "before, or from the beginning"
+    )
 
 
 def first_line(error: Exception) -> str:
