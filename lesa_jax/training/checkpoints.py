@@ -6,7 +6,9 @@ with checksums that were made before it was written.
 """
 
 import errno
+import functools
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +22,7 @@ from lesa_jax.base.errors import InputError
 from lesa_jax.training.checksums import checksums
 from lesa_jax.training.state import TrainState
 
+LONGEST = 160  # characters of a reason
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -39,8 +42,7 @@ class Checkpoints:
           InputError: it is none, or what lies in it are no checkpoints.
         """
         self.folder, self.mesh = folder, mesh
-        for logger in ("absl", "asyncio"):  # Orbax's: what goes wrong is told by exceptions, too
-            logging.getLogger(logger).setLevel(logging.CRITICAL)
+        quiet_orbax()
         check_folder(folder)
         training: Any = ocp.training  # its annotations and its policies disagree
         try:
@@ -159,5 +161,24 @@ def damaged(checkpoint: Path, error: Exception) -> InputError:
     )
 
 
+@functools.cache
+def quiet_orbax() -> None:
+    """For the rest of the process: what goes wrong is told by exceptions, in one line, and not by Orbax's loggers, too.
+
+    After the first array that cannot be read it ends its event loop, to which others still want to answer.
+    """
+    for logger in ("absl", "asyncio"):
+        logging.getLogger(logger).setLevel(logging.CRITICAL)
+    told = sys.unraisablehook
+
+    def tell(unraisable: Any) -> None:
+        if "Event loop is closed" not in str(unraisable.exc_value):
+            told(unraisable)
+
+    sys.unraisablehook = tell
+
+
 def first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).strip().split("\n")[0]
+    """What the error says, without the trees that Orbax shows."""
+    line = (str(error) or type(error).__name__).strip().split("\n")[0]
+    return line if len(line) <= LONGEST else line[:LONGEST] + " ..."

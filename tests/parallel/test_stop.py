@@ -39,17 +39,26 @@ def test_the_second_one_ends_at_once(number):
 @pytest.mark.parametrize("told", [True, False])
 def test_one_that_a_failure_hides_is_not_lost(number, told):
     """A comparison notes what fails and goes on with the next."""
-    with pytest.raises(KeyboardInterrupt), stop_signal() as stop:
-        os.kill(os.getpid(), number)
-        assert not told or stop()
-        raise InputError("the disk is full")
+
+    def fail() -> None:
+        with stop_signal() as stop:
+            os.kill(os.getpid(), number)
+            assert not told or stop()
+            raise InputError("the disk is full")
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
 
 
 @SIGNALS
 def test_one_that_nobody_asked_about_is_not_lost(number):
-    with pytest.raises(KeyboardInterrupt), stop_signal() as stop:
-        assert not stop()
-        os.kill(os.getpid(), number)
+    def end() -> None:
+        with stop_signal() as stop:
+            assert not stop()
+            os.kill(os.getpid(), number)
+
+    with pytest.raises(KeyboardInterrupt):
+        end()
 
 
 def test_without_a_signal_an_error_is_itself():
