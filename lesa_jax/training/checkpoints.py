@@ -6,6 +6,9 @@ with checksums that were made before it was written.
 """
 
 import errno
+import functools
+import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +22,7 @@ from lesa_jax.base.errors import InputError
 from lesa_jax.training.checksums import checksums
 from lesa_jax.training.state import TrainState
 
+LONGEST = 160  # characters of a reason
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -38,6 +42,8 @@ class Checkpoints:
           InputError: it is none, or what lies in it are no checkpoints.
         """
         self.folder, self.mesh = folder, mesh
+        quiet_orbax()
+        check_folder(folder)
         training: Any = ocp.training  # its annotations and its policies disagree
         try:
             self.orbax = training.Checkpointer(
@@ -120,10 +126,7 @@ class Checkpoints:
         try:
             yield
         except Exception as error:
-            raise InputError(
-                f"{self.folder}/{self.latest}: cannot be restored ({first_line(error)}); delete this folder to go on "
-                "from the checkpoint before, or from the beginning"
-            ) from error
+            raise damaged(self.folder / str(self.latest), error) from error
 
     def explain(self, error: Exception) -> InputError:
         full = isinstance(error, OSError) and error.errno in FULL
@@ -135,5 +138,47 @@ class Checkpoints:
         )
 
 
+def check_folder(folder: Path) -> None:
+    """Refuses what Orbax would pass over, or fail on without saying which checkpoint it is.
+
+    Raises:
+      InputError: a file where a folder should be, or a checkpoint that cannot be one.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: is a file; move it away, the run's checkpoints belong there")
+    for place in folder.glob("[0-9]*"):
+        if place.name.isdigit():  # else it was not complete, and Orbax removes it
+            try:
+                ocp.checkpointables_metadata(place)
+            except Exception as error:
+                raise damaged(place, error) from error
+
+
+def damaged(checkpoint: Path, error: Exception) -> InputError:
+    return InputError(
+        f"{checkpoint}: cannot be restored ({first_line(error)}); delete this folder to go on from the checkpoint "
+        "before, or from the beginning"
+    )
+
+
+@functools.cache
+def quiet_orbax() -> None:
+    """For the rest of the process: what goes wrong is told by exceptions, in one line, and not by Orbax's loggers, too.
+
+    After the first array that cannot be read it ends its event loop, to which others still want to answer.
+    """
+    for logger in ("absl", "asyncio"):
+        logging.getLogger(logger).setLevel(logging.CRITICAL)
+    told = sys.unraisablehook
+
+    def tell(unraisable: Any) -> None:
+        if "Event loop is closed" not in str(unraisable.exc_value):
+            told(unraisable)
+
+    sys.unraisablehook = tell
+
+
 def first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).strip().split("\n")[0]
+    """What the error says, without the trees that Orbax shows."""
+    line = (str(error) or type(error).__name__).strip().split("\n")[0]
+    return line if len(line) <= LONGEST else line[:LONGEST] + " ..."

@@ -1,6 +1,8 @@
 """The training command, as a user runs it: what it writes, how it goes on."""
 
+import itertools
 import json
+import os
 import random
 import shlex
 import shutil
@@ -8,16 +10,21 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import jax
 import numpy as np
 import pytest
+import torch
+import transformers as hf
 
 from lesa_jax.base.errors import InputError
 from lesa_jax.checkpoint.reader import open_checkpoint, read
 from lesa_jax.evaluation.run import evaluate
 from lesa_jax.evaluation.settings import EvaluateSettings
-from lesa_jax.training import parameters, run
+from lesa_jax.training import loop, parameters, run
 from lesa_jax.training.run import train
 from tests.support.settings import train_settings
 from tests.support.training import OPTIONS, finish, losses, rows, start
@@ -65,22 +72,180 @@ def test_final_model_has_the_loss_that_training_reported(place, finished):
     assert measured["nll"] == pytest.approx(rows(finished)[-1]["eval_loss"], rel=1e-5)
 
 
-def test_a_finished_run_is_left_as_it_is(place, finished):
+def tree(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """Every file's time of change and content."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
+
+
+def test_a_finished_run_is_left_as_it_is_with_what_the_user_put_there(place, finished, monkeypatch):
     shutil.copytree(finished, place / "again")
+    (place / "again" / "final" / "notes.txt").write_text("mine")
+    before = tree(place / "again")
+    monkeypatch.setattr(run, "start", None)
+    monkeypatch.setattr(run, "loop", None)
     report = train(train_settings(place, "again"))
-    assert report.done == 6
-    assert losses(place / "again") == losses(finished)
+    assert tree(place / "again") == before
+    evaluated = [row["eval_loss"] for row in rows(finished) if row["eval_loss"] is not None]
+    assert (report.done, report.stopped, report.interrupted) == (6, False, False)
+    assert report.losses == (evaluated[0], evaluated[-1])
+
+
+def test_a_final_that_is_gone_is_made_again_and_one_without_checkpoints_is_kept(place, finished):
+    shutil.copytree(finished, place / "export")
+    shutil.rmtree(place / "export" / "final")
+    train(train_settings(place, "export"))
+    theirs, ours = (tree(folder / "final") for folder in (finished, place / "export"))
+    assert {name: content for name, (_, content) in ours.items()} == {
+        name: content for name, (_, content) in theirs.items()
+    }
+    shutil.rmtree(place / "export" / "checkpoints")
+    with pytest.raises(InputError, match="final: is there, but the run's checkpoints are not"):
+        train(train_settings(place, "export"))
+    assert tree(place / "export" / "final") == ours
 
 
 def test_a_resumed_run_reads_frozen_weights_only(place, finished, monkeypatch):
     shutil.copytree(finished, place / "resumed")
+    shutil.rmtree(place / "resumed" / "final")
     names = []
-    monkeypatch.setattr(
-        parameters, "read", lambda checkpoint, name, *rows: names.append(name) or read(checkpoint, name, *rows)
-    )
-    train(train_settings(place, "resumed", export="none"))
+    monkeypatch.setattr(parameters, "read", lambda opened, name, *rows: names.append(name) or read(opened, name, *rows))
+    train(train_settings(place, "resumed", export="none", keep=1))
+    train(train_settings(place, "resumed"))
     assert "model.layers.0.mlp.up_proj.weight" in names
     assert not any(name.startswith(("model.layers.2.", "model.layers.4.")) for name in names)
+
+
+def flip_last_byte(path: Path) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+
+
+def swap_rows(path: Path) -> None:
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([lines[0], lines[2], lines[1], *lines[3:]]))
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("grown/model.safetensors", flip_last_byte, "another model .the content of its weight files"),
+        ("data.jsonl", swap_rows, "another content of --data"),
+        ("eval.txt", flip_last_byte, "another --eval-text"),
+        ("grown/tokenizer_config.json", lambda path: path.write_text(path.read_text() + " "), "another tokenizer"),
+    ],
+)
+def test_other_inputs_of_the_same_size_are_refused(place, finished, file, change, message):
+    before = tree(finished)
+    content = (place / file).read_bytes()
+    try:
+        change(place / file)
+        assert abs((place / file).stat().st_size - len(content)) < 2
+        with pytest.raises(InputError, match=message) as caught:
+            train(train_settings(place, "finished"))
+        assert "\n" not in str(caught.value)
+    finally:
+        (place / file).write_bytes(content)
+    after = tree(finished)
+    assert {name: after[name] for name in before} == before
+
+
+def test_a_wrong_input_leaves_the_folder_to_the_corrected_command(place):
+    (place / "short.txt").write_text("x")
+    (place / "chat.txt").write_text("no conversation")
+    for changes, message in (
+        ({"eval_text": place / "short.txt"}, "--eval-text .*short.txt: has fewer than two tokens"),
+        ({"data": str(place / "chat.txt"), "stage": "sft"}, "chat.txt"),
+    ):
+        with pytest.raises(InputError, match=message):
+            train(train_settings(place, "corrected", **changes))
+        assert not (place / "corrected" / "run.json").exists()
+    train(train_settings(place, "corrected", steps=1, export="none", eval_text=None))
+    assert (place / "corrected" / "run.json").exists()
+
+
+def interrupt_after(function: Callable[..., Any], calls: int) -> Callable[..., Any]:
+    """The function, in whose call of this number the process gets SIGTERM."""
+    counted = itertools.count(1)
+
+    def called(*arguments: Any, **options: Any) -> Any:
+        if next(counted) == calls:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return function(*arguments, **options)
+
+    return called
+
+
+@pytest.fixture
+def command_signals() -> Iterator[None]:
+    """SIGTERM as the command has it."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize("calls", [2, 3])
+def test_a_signal_while_the_loss_is_measured_loses_nothing(place, finished, monkeypatch, command_signals, calls):
+    """In the evaluation after step 3, and in the last one."""
+    output = f"measured-{calls}"
+    evaluation = run.make_evaluation
+    monkeypatch.setattr(run, "make_evaluation", lambda job: interrupt_after(evaluation(job), calls))
+    report = train(train_settings(place, output))
+    assert (report.done, report.stopped, report.interrupted) == (3 * (calls - 1), True, True)
+    assert not (place / output / "final").exists()
+    monkeypatch.undo()
+    assert not train(train_settings(place, output)).stopped
+    for key in ("step", "loss", "eval_loss"):
+        assert [row[key] for row in rows(place / output)] == [row[key] for row in rows(finished)]
+
+
+def test_a_signal_in_the_last_save_is_told(place, monkeypatch, command_signals):
+    monkeypatch.setattr(loop, "save", interrupt_after(loop.save, 1))
+    report = train(train_settings(place, "last-save", steps=1, export="none", eval_text=None))
+    assert (report.done, report.stopped, report.interrupted) == (1, False, True)
+
+
+@pytest.mark.parametrize("where", ["read_data", "start", "export"])
+def test_a_signal_before_and_after_the_steps_ends_at_once(place, finished, monkeypatch, command_signals, where):
+    shutil.copytree(finished, place / f"signal-{where}")
+    shutil.rmtree(place / f"signal-{where}" / "final")
+    monkeypatch.setattr(run, where, interrupt_after(getattr(run, where), 1))
+    with pytest.raises(KeyboardInterrupt):
+        train(train_settings(place, f"signal-{where}"))
+    assert not (place / f"signal-{where}" / "final").exists()
+
+
+@pytest.mark.slow
+def test_what_the_stored_dtype_does_not_have_is_not_published(place):
+    folder = place / "half"
+    shutil.copytree(place / "grown", folder)
+    model = hf.LlamaForCausalLM.from_pretrained(folder, dtype=torch.float16)
+    model.save_pretrained(folder)
+    changes = {"steps": 1, "warmup": 0, "learning_rate": 1e6, "eval_text": None}
+    with pytest.raises(InputError, match=r"model\.layers\.\S+: the largest trained number is .*, which F16 does not"):
+        train(train_settings(place, "half-run", model=str(folder), **changes))
+    assert not (place / "half-run" / "final").exists()
+    assert not [path.name for path in (place / "half-run").iterdir() if path.name.startswith(".")]
+
+
+def test_an_update_that_is_not_finite_is_not_saved(place):
+    """Loss and gradient of the only step are finite; what a rate at the end of float32 makes of them is not."""
+    with pytest.raises(InputError, match="step 1: the update gave weights that are not finite"):
+        train(
+            train_settings(place, "overflow", steps=1, warmup=0, learning_rate=1e38, weight_decay=1e38, eval_text=None)
+        )
+    assert not list((place / "overflow" / "checkpoints").iterdir())
+    assert not (place / "overflow" / "final").exists()
+
+
+def test_no_memory_is_one_line(place, monkeypatch):
+    def full(*arguments: Any) -> None:
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 9 bytes.\nmore")
+
+    monkeypatch.setattr(run, "start", full)
+    with pytest.raises(InputError, match="out of memory .*--accumulate, --remat full") as caught:
+        train(train_settings(place, "too-large"))
+    assert "\n" not in str(caught.value)
 
 
 def test_every_token_of_two_epochs_is_tokenised_once(place, finished):
