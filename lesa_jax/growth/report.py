@@ -44,7 +44,7 @@ def print_report(report: ExpandResult, console: Console | None = None) -> None:
         console.print(f"scales    {scales} of the new layers' outputs", highlight=False, soft_wrap=True)
         console.print(f"loss      {losses} on the calibration text", highlight=False, soft_wrap=True)
     if report.kinds:
-        console.print("Frobenius norm of one matrix, mean over layers:", highlight=False, soft_wrap=True)
+        console.print("Frobenius norm of one tensor, mean over layers:", highlight=False, soft_wrap=True)
         console.print(norm_table(report.kinds))
     if report.dry_run:
         memory = format_bytes(report.estimated_memory)
