@@ -1,5 +1,7 @@
 """Which learning rates are tried, and which one is taken."""
 
+import math
+
 import pytest
 
 from lesa_jax.comparison.rates import best, is_swept, next_rate, short_steps
@@ -30,13 +32,23 @@ def test_a_best_rate_inside_ends_the_sweep():
 
 
 def test_a_sweep_goes_on_beyond_the_end_that_is_best():
-    assert follow("sweep", lambda rate: abs(rate - 3.2e-3)) == pytest.approx([5e-5, 2e-4, 8e-4, 3.2e-3, 1.28e-2])
-    assert follow("sweep", lambda rate: abs(rate - 1.25e-5)) == pytest.approx([5e-5, 2e-4, 8e-4, 1.25e-5, 3.125e-6])
+    def away_from(least):
+        return lambda rate: abs(math.log(rate / least))
+
+    assert follow("sweep", away_from(3.2e-3)) == pytest.approx([5e-5, 2e-4, 8e-4, 3.2e-3, 1.28e-2])
+    assert follow("sweep", away_from(1.25e-5)) == pytest.approx([5e-5, 2e-4, 8e-4, 1.25e-5, 3.125e-6])
 
 
 def test_a_sweep_has_limits():
-    assert max(follow("sweep", lambda rate: -rate)) == pytest.approx(1.28e-2)
-    assert min(follow("sweep", lambda rate: rate)) == pytest.approx(3.125e-6)
+    assert max(follow("sweep", lambda rate: -math.log(rate))) == pytest.approx(1.28e-2)
+    assert min(follow("sweep", math.log)) == pytest.approx(3.125e-6)
+
+
+def test_a_sweep_does_not_go_on_for_a_trifle():
+    flat = {5e-5: 3.0, 2e-4: 3.0005, 8e-4: 3.1}
+    assert follow("sweep", flat.__getitem__) == [5e-5, 2e-4, 8e-4]
+    assert follow("sweep", (flat | {2e-4: 3.002, 1.25e-5: 2.9995}).__getitem__) == [5e-5, 2e-4, 8e-4, 1.25e-5]
+    assert follow("sweep", (flat | {5e-5: None, 2e-4: None, 8e-4: 3.0, 3.2e-3: 4.0}).__getitem__)[3] == 3.2e-3
 
 
 def test_where_all_rates_diverge_lower_ones_are_tried():

@@ -58,7 +58,7 @@ FALL = (curve([BASE_LOSS + 0.1, BASE_LOSS - 0.2]),)
 def test_it_holds_what_was_grown_against_trained_base():
     worse = grown("solar", curves=(curve([BASE_LOSS + 0.5, BASE_LOSS + 0.1]),))
     text = verdict(statistics(grown(curves=FALL), worse, base=trained_base([0.0, -0.1])))
-    assert "at or below trained base end 1 of 2 at equal tokens and 1 at equal operations" in text
+    assert "1 of 2 end at or below trained base at equal tokens, 1 at equal operations" in text
     assert "trained base" not in verdict(statistics(grown(curves=FALL)))
 
 
