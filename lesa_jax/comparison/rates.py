@@ -14,6 +14,7 @@ from lesa_jax.comparison.settings import SWEEP, CompareSettings, rates
 from lesa_jax.comparison.variants import Variant
 
 FACTOR = 4  # between neighbouring rates of a sweep
+GAIN = 1e-3  # nats per token that the last step to an end has brought, where a sweep goes on beyond that end
 LOWEST, HIGHEST = 3e-6, 1.5e-2  # a sweep goes no further: two steps below the rates that every one tries, and above
 SHARE = 5  # of a run's steps a short run has one in so many,
 LEAST = 10  # and at least so many, unless the run itself is shorter
@@ -41,14 +42,21 @@ def next_rate(settings: CompareSettings, tried: Sequence[ShortRun]) -> float | N
             return rate
     if settings.training.learning_rate != SWEEP:
         return None
-    # Where all diverge, lower ones may not.
     found = best(tried)
-    rate = min(done) if found is None else found.learning_rate
-    if rate == min(done) and rate / FACTOR >= LOWEST:
-        return rate / FACTOR
-    if rate == max(done) and rate * FACTOR <= HIGHEST:
-        return rate * FACTOR
-    return None
+    if found is None:
+        beyond = min(done) / FACTOR  # where all diverge, lower ones may not
+    elif found.learning_rate in (min(done), max(done)) and still_gains(tried, found):
+        beyond = found.learning_rate * FACTOR if found.learning_rate == max(done) else found.learning_rate / FACTOR
+    else:
+        return None
+    return beyond if LOWEST <= beyond <= HIGHEST else None
+
+
+def still_gains(tried: Sequence[ShortRun], end: ShortRun) -> bool:
+    """Whether the short run at an end is better by more than a trifle than the one beside it."""
+    others = [run for run in tried if run is not end]
+    beside = min(others, key=lambda run: abs(math.log(run.learning_rate / end.learning_rate)))
+    return end.loss is not None and (beside.loss is None or beside.loss - end.loss > GAIN)
 
 
 def best(tried: Sequence[ShortRun]) -> ShortRun | None:

@@ -73,8 +73,7 @@ def after_training(statistics: Statistics, lowest: Lowest) -> str:
     compared = sum(row.over_trained_base is not None for row in grown)
     if compared:
         tokens, flops = len(statistics.at_trained_base), len(statistics.at_trained_base_flops)
-        text += f"; at or below trained base end {tokens or 'none'} of {compared} at equal tokens"
-        text += f" and {flops or 'none'} at equal operations"
+        text += f"; {tokens} of {compared} end at or below trained base at equal tokens, {flops} at equal operations"
     return text + within(statistics, lowest) + "."
 
 
@@ -136,8 +135,8 @@ def about_rates(statistics: Statistics) -> Iterator[str]:
         if outcome.sweep and outcome.learning_rate in edges(outcome.sweep)
     ]
     if ends:
-        verb = "lie" if len(ends) > 1 else "lies"
-        yield f"The best rate of {join(ends)} {verb} at an end of those that were tried: a better one may lie beyond."
+        verb = "rates of {} lie" if len(ends) > 1 else "rate of {} lies"
+        yield f"The best {verb.format(join(ends))} at an end of those that were tried: a better one may lie beyond."
 
 
 def edges(runs: Sequence[ShortRun]) -> tuple[float, float]:

@@ -14,7 +14,7 @@ def scale(largest: float, name: str) -> tuple[float, str]:
     return next((unit for unit in UNITS[name] if largest >= unit[0]), UNITS[name][-1])
 
 
-def amount(value: float, name: str) -> str:
+def amount(value: float | int, name: str) -> str:
     """1.5e12 flops as 1.5 TFLOP."""
     if not value:
         return "0"

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from lesa_jax.comparison.page import page
+from lesa_jax.comparison.result import ShortRun
 from lesa_jax.comparison.statistics import summarise
 from tests.support.comparisons import HOSTILE, Walk, curve, grown, statistics, trained
 
@@ -55,3 +56,13 @@ def test_the_command_is_there():
     assert "python -m lesa_jax.compare --seeds 2" in page(
         statistics(grown(), command="python -m lesa_jax.compare --seeds 2")
     )
+
+
+def test_a_sweep_is_shown_rate_by_rate():
+    sweep = tuple(ShortRun(rate, loss, 1000, 2.0, 5e6) for rate, loss in ((1e-4, 3.0), (1e-3, 2.0), (1e-2, None)))
+    swept = grown(curves=(curve([4.0, 3.0]),), learning_rate=1e-3, sweep=sweep)
+    text = Walk(page(statistics(swept, grown("solar", curves=(curve([4.0, 3.0]),))))).text
+    assert "Learning rates" in text
+    for cell in ("20.09", "7.39*", "diverged", "3K tokens, 15 GFLOP, 6.0 s"):
+        assert cell in text
+    assert "Learning rates" not in page(summarise(trained()))

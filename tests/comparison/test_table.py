@@ -5,9 +5,9 @@ import re
 from dataclasses import fields, replace
 
 from lesa_jax.comparison.rows import Row
-from lesa_jax.comparison.statistics import summarise
-from lesa_jax.comparison.table import markdown, records
-from tests.support.comparisons import BASE, BASE_LOSS, HOSTILE, curve, grown, statistics, trained
+from lesa_jax.comparison.statistics import Statistics, summarise
+from lesa_jax.comparison.table import COLUMNS, markdown, records
+from tests.support.comparisons import BASE, BASE_LOSS, HOSTILE, curve, grown, statistics, trained, trained_base
 
 
 def test_records_are_rows():
@@ -48,3 +48,38 @@ def test_hostile_strings():
 
 def test_records_are_json():
     assert json.loads(json.dumps(records(summarise(trained()))))[1]["new_layers"] == [4, 5]
+
+
+def cells(found: Statistics, name: str) -> dict[str, str]:
+    """Of the row of that name in table.md, by heading."""
+    lines = [line.strip("| ").split(" | ") for line in markdown(found).split("\n") if line.startswith("|")]
+    [row] = [line for line in lines[2:] if line[0] == name]
+    return dict(zip(lines[0], row, strict=True))
+
+
+def test_zero_tokens_to_base_are_told_from_a_measurement():
+    silent = grown("llama_pro", curves=(curve([BASE_LOSS, BASE_LOSS - 0.2]),))
+    late = grown(curves=(curve([BASE_LOSS + 0.1, BASE_LOSS - 0.1]),))
+    found = statistics(silent, late, base=trained_base([0.0, -0.2]))
+    assert cells(found, "llama_pro")["tokens to base"] == "0 (starts there)"
+    assert cells(found, "lesa")["tokens to base"] == "50"
+    assert cells(found, "base")["tokens to base"] == "-"
+    assert cells(found, "llama_pro")["tokens to trained base"] == "100"
+    assert cells(found, "lesa")["tokens to trained base"] == "not reached"
+
+
+def test_columns_that_say_nothing_are_left_out():
+    heading = markdown(statistics(grown())).split("\n| ---")[0].split("\n")[-1]
+    assert heading == "| method | placement | layers | parameters | initial perplexity |"
+
+
+def test_rate_and_scope_are_columns():
+    lesa = grown(curves=(curve([4.0, 3.0]),), learning_rate=8e-4, trained="everything")
+    row = cells(statistics(lesa), "lesa")
+    assert (row["rate"], row["trained"]) == ("0.0008", "everything")
+
+
+def test_every_column_is_of_a_row():
+    names = {field.name for field in fields(Row)}
+    assert {column.key for column in COLUMNS} <= names
+    assert len({column.heading for column in COLUMNS}) == len(COLUMNS)

@@ -3,9 +3,10 @@
 import re
 from dataclasses import replace
 
+from lesa_jax.comparison.result import ShortRun
 from lesa_jax.comparison.statistics import summarise
-from lesa_jax.comparison.verdict import summary, verdict
-from tests.support.comparisons import BASE, BASE_LOSS, curve, grown, statistics, trained
+from lesa_jax.comparison.verdict import notes, summary, verdict
+from tests.support.comparisons import BASE, BASE_LOSS, curve, grown, statistics, trained, trained_base
 
 
 def three(method, mean, sd):
@@ -49,3 +50,56 @@ def test_the_summary_says_whether_something_was_trained():
     untrained = statistics(grown(), train_data=None, train_tokens=None, trained=None)
     assert summary(untrained).endswith("seed 0; nothing was trained.")
     assert summary(summarise(trained())).endswith("seeds 0, 1, 2; trained: new layers, on 200 tokens of train.txt.")
+
+
+FALL = (curve([BASE_LOSS + 0.1, BASE_LOSS - 0.2]),)
+
+
+def test_it_holds_what_was_grown_against_trained_base():
+    worse = grown("solar", curves=(curve([BASE_LOSS + 0.5, BASE_LOSS + 0.1]),))
+    text = verdict(statistics(grown(curves=FALL), worse, base=trained_base([0.0, -0.1])))
+    assert "1 of 2 end at or below trained base at equal tokens, 1 at equal operations" in text
+    assert "trained base" not in verdict(statistics(grown(curves=FALL)))
+
+
+def test_it_holds_rows_against_their_controls():
+    identity = grown("identity", curves=(curve([BASE_LOSS, BASE_LOSS - 0.1]),))
+    worse = grown("solar", curves=(curve([BASE_LOSS + 0.5, BASE_LOSS]),), control=3)
+    text = verdict(statistics(grown(curves=FALL, control=3), worse, identity))
+    assert "Of 2 rows with a control (silenced copies there) lesa ends below it." in text
+    assert "Of 1 rows with a control (silenced copies there) none ends" in verdict(statistics(grown(), worse, identity))
+    assert "control" not in verdict(statistics(grown(curves=FALL), identity))
+
+
+def test_one_rate_for_all_is_named():
+    found = notes(statistics(grown(curves=FALL, learning_rate=2e-4), base=replace(BASE, learning_rate=2e-4)))
+    assert found == [
+        "All rows were trained at one rate, 0.0002, which is the best of some and not of others: --learning-rate sweep "
+        "gives each its own."
+    ]
+    assert notes(statistics(grown(learning_rate=2e-4))) == []
+
+
+def test_a_sweep_says_what_it_cost_and_what_it_leaks():
+    inside = tuple(ShortRun(rate, loss, 1000, 2.0, 5e6) for rate, loss in ((1e-4, 3.1), (1e-3, 3.0), (1e-2, None)))
+    first, *rest = notes(statistics(grown(curves=FALL, learning_rate=1e-3, sweep=inside)))
+    assert "3K tokens, 15 GFLOP and 6.0 s in all" in first
+    assert "a small leak" in first
+    assert rest == []
+    lowest = grown("solar", curves=FALL, learning_rate=1e-4, sweep=inside)
+    assert "The best rate of solar lies at an end" in notes(statistics(lowest))[1]
+
+
+def test_silent_rows_start_at_base_and_it_says_so():
+    silent = grown("llama_pro", initial=(40.0,), curves=(curve([BASE_LOSS, BASE_LOSS - 0.2]),))
+    [note] = notes(statistics(silent, grown(curves=FALL)))
+    assert note.startswith("llama_pro starts at base's loss")
+    assert "is 0 by construction and tells nothing" in note
+    assert (
+        "a and b start at base's loss" in notes(statistics(replace(silent, method="a"), replace(silent, method="b")))[0]
+    )
+
+
+def test_what_papers_train_more_is_named():
+    [note] = notes(statistics(grown("solar", curves=FALL, published="everything"), grown()))
+    assert note == "The paper trains everything of solar, which is more than here: see --train published."

@@ -1,0 +1,146 @@
+"""Learning rates found by real short runs of a small model, and methods trained as their papers train them."""
+
+import json
+import math
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from lesa_jax.comparison import sweep
+from lesa_jax.comparison.rates import rate_of, short_runs
+from lesa_jax.comparison.result import Outcome
+from lesa_jax.comparison.run import compare
+from lesa_jax.comparison.settings import CompareSettings
+from lesa_jax.comparison.sweep import short_settings
+from lesa_jax.comparison.variants import BASE, Variant
+from lesa_jax.training import loop
+from tests.support.settings import nest
+from tests.support.training import rows
+
+
+def settings(place: Path, output: str, **options) -> CompareSettings:
+    """Twelve steps; a short run has ten."""
+    given = {
+        "model": str(place / "base"), "text": place / "eval.txt", "output": place / output, "sequence_length": 32,
+        "batch_size": 8, "methods": "llama_pro", "train_data": str(place / "data.jsonl"), "train_tokens": "3072",
+        "eval_every": "3072", "learning_rate": "1e-4,1e-2",
+    }  # fmt: skip
+    return nest(CompareSettings, **given | options)
+
+
+def table(job: CompareSettings) -> dict[str, dict]:
+    return {row["name"]: row for row in json.loads((job.output / "table.json").read_text())}
+
+
+def base_alone(place: Path, output: str, **options) -> tuple[CompareSettings, dict[Variant, Outcome]]:
+    """A comparison of which only base's rate is looked for, without growing or measuring anything."""
+    job = settings(place, output, **options)
+    (job.output / "rows").mkdir(parents=True, exist_ok=True)
+    return job, {BASE: Outcome("base", "-", 4, (), 1000, 0, (40.0,))}
+
+
+@pytest.fixture(scope="module")
+def swept(place: Path) -> CompareSettings:
+    job = settings(place, "swept", methods="llama_pro,msg,solar", train="published", controls=False)
+    compare(job)
+    return job
+
+
+@pytest.mark.slow
+def test_every_row_is_trained_at_the_best_of_its_rates(swept):
+    for name, row in table(swept).items():
+        tried = json.loads((swept.output / "rows" / f"{name}.rates.json").read_text())["runs"]
+        assert [run["learning_rate"] for run in tried] == [1e-4, 1e-2]
+        assert row["learning_rate"] == min(tried, key=lambda run: run["loss"])["learning_rate"]
+        assert max(step["learning_rate"] or 0 for step in rows(swept.output / "runs" / f"{name}-0")) == pytest.approx(
+            row["learning_rate"]
+        )
+        assert row["sweep_tokens"] == 2 * 10 * 8 * 32
+        assert row["sweep_flops"] == row["sweep_tokens"] * row["step_flops"]
+    report = (swept.output / "report.html").read_text()
+    assert "Learning rates" in report
+    assert "a small leak" in (swept.output / "table.md").read_text()
+
+
+@pytest.mark.slow
+def test_rows_train_what_their_papers_train(swept):
+    found = table(swept)
+    assert {name: row["trained"] for name, row in found.items()} == {
+        "base": "everything",
+        "llama_pro": "new layers",
+        "msg": "everything; faded in over the first 20 %",
+        "solar": "everything",
+    }
+    assert found["llama_pro"]["backward_depth"] < found["solar"]["backward_depth"] == 6
+
+
+@pytest.mark.slow
+def test_a_masked_row_starts_as_base_does(swept):
+    found = table(swept)
+    assert found["msg"]["initial_perplexity"] == found["base"]["initial_perplexity"]
+    assert found["msg"]["tokens_to_base"] == 0
+    first = rows(swept.output / "runs" / "msg-0")[0]["eval_loss"]
+    assert math.exp(first) == pytest.approx(found["base"]["initial_perplexity"], rel=1e-5)
+
+
+@pytest.mark.slow
+def test_a_finished_sweep_is_not_made_again(swept, monkeypatch):
+    before = table(swept)
+    monkeypatch.setattr(sweep, "curve", None)
+    compare(swept)
+    assert table(swept) == before
+
+
+def test_a_rate_that_diverges_is_no_end_of_the_sweep(place, capsys):
+    job, outcomes = base_alone(place, "diverging", learning_rate="1e-3,1e30")
+    assert sweep.sweep(job, BASE, outcomes)
+    lower, higher = short_runs(job, BASE)
+    assert lower.loss is not None
+    assert higher.loss is None
+    assert rate_of(job, BASE) == 1e-3
+    assert "learning rate of base: 0.001 (perplexities: 0.001 " in capsys.readouterr().err
+
+
+def test_where_no_rate_can_be_trained_the_row_says_so(place):
+    job, outcomes = base_alone(place, "hopeless", learning_rate="1e30,2e30")
+    for _ in range(2):  # the second time from what is kept
+        assert sweep.sweep(job, BASE, outcomes)
+        assert outcomes[BASE].error == "every learning rate that was tried diverged"
+        outcomes[BASE] = replace(outcomes[BASE], error=None)
+
+
+def test_another_error_than_a_diverging_rate_is_told_and_not_kept(place):
+    job, outcomes = base_alone(place, "no-data", train_data=str(place / "none.jsonl"))
+    assert sweep.sweep(job, BASE, outcomes)
+    assert outcomes[BASE].error is not None
+    assert "none.jsonl" in outcomes[BASE].error
+    assert short_runs(job, BASE) == ()
+
+
+def test_a_stopped_sweep_goes_on_with_the_rate_it_was_at(place, monkeypatch, capsys):
+    job, outcomes = base_alone(place, "stopped-sweep", train_tokens="1536")
+
+    @contextmanager
+    def stop_signal():
+        asked = count()
+        yield lambda: (job.output / "runs" / "base-rate-0.01").exists() and next(asked) == 3
+
+    monkeypatch.setattr(loop, "stop_signal", stop_signal)
+    assert not sweep.sweep(job, BASE, outcomes)
+    assert "stopped while looking for the learning rate of base" in capsys.readouterr().err
+    assert [run.learning_rate for run in short_runs(job, BASE)] == [1e-4]
+    monkeypatch.undo()
+    assert sweep.sweep(job, BASE, outcomes)
+    assert [run.learning_rate for run in short_runs(job, BASE)] == [1e-4, 1e-2]
+    assert len(rows(job.output / "runs" / "base-rate-0.01")) == 1 + 6
+
+
+def test_a_short_run_is_the_same_run_but_shorter(place):
+    job = settings(place, "short", train_tokens="100K")
+    whole = short_settings(job, Variant("msg", mask=0.2, trains="all"), 1e-3)
+    assert (whole.steps, whole.tokens, whole.mask_steps, whole.train) == (78, None, 16, "all")
+    assert (whole.optimizer.learning_rate, whole.held_out.eval_every) == (1e-3, 78)
+    assert whole.output.name == "msg-rate-0.001"
