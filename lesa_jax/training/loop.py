@@ -17,7 +17,7 @@ from lesa_jax.training.step import Batch, compile_step
 
 
 def loop(job: TrainJob, run: Run, loader: Loader, checkpoints: Checkpoints, evaluation: Evaluation | None) -> bool:
-    """Trains to the end, or until asked to stop; returns whether it was stopped.
+    """Trains to the end, or until asked to stop; returns whether it was asked, be it after the last step.
 
     A step's numbers are fetched when the next one is on its way, so that the devices never wait for the host. But
     nothing is saved before they are seen to be finite.
@@ -45,7 +45,8 @@ def loop(job: TrainJob, run: Run, loader: Loader, checkpoints: Checkpoints, eval
         record.catch_up()
         if saved < done:
             save(job, run, loader, checkpoints, done)
-    return done < total
+        # Several processes hear of a signal one question later.
+        return stop() or stop()
 
 
 def device_batch(job: TrainJob, rows: dict[str, np.ndarray]) -> Batch:

@@ -59,12 +59,20 @@ def train(settings: TrainSettings) -> TrainResult:
         stack.callback(loader.close)
         if run.loader_state is not None:
             loader.set_state(run.loader_state)
-        stopped = loop(job, run, loader, checkpoints, evaluation)
+        interrupted = loop(job, run, loader, checkpoints, evaluation)
     done = int(run.state.step)
+    stopped = done < report.steps
     if not stopped and settings.keeping.export == "hf":
         write_final(job, run.state.params)
     losses = run.first_eval, run.last_eval
-    return replace(report, done=done, stopped=stopped, losses=losses, seconds=time.monotonic() - run.started)
+    return replace(
+        report,
+        done=done,
+        stopped=stopped,
+        interrupted=interrupted,
+        losses=losses,
+        seconds=time.monotonic() - run.started,
+    )
 
 
 def read_data(job: TrainJob) -> PackedRows:
