@@ -7,7 +7,7 @@ several processes may work on one comparison, each on a device of its own.
 
 import sys
 
-from lesa_jax.command import INTERRUPTED, run_command
+from lesa_jax.command import FAILED, INTERRUPTED, run_command
 from lesa_jax.comparison.result import Comparison
 from lesa_jax.comparison.run import compare
 from lesa_jax.comparison.settings import CompareSettings
@@ -18,12 +18,12 @@ GO_ON = "run the same command again to go on"
 
 
 def print_comparison(comparison: Comparison) -> int:
-    """Prints the table; where a training was stopped, how to go on instead."""
+    """Prints the table; where a training was stopped, how to go on instead. Returns the exit code."""
     if comparison.stopped:
         print(f"interrupted: {GO_ON}", file=sys.stderr)
         return INTERRUPTED
     print(markdown(summarise(comparison)))
-    return 0
+    return FAILED if all(outcome.error is not None for outcome in comparison.outcomes[1:]) else 0
 
 
 def main() -> int:

@@ -1,7 +1,8 @@
 """One process at a time. A lock is a file, and goes with the process that holds it, however that ends."""
 
+import fcntl
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -41,3 +42,22 @@ def turn(lock: Path, what: str) -> Iterator[None]:
         yield
     finally:
         held.release()
+
+
+@contextmanager
+def among_others(lock: Path) -> Iterator[Callable[[], bool]]:
+    """A block that any number of processes may be in, and a question for its end: is nobody else in it any more?
+
+    Who asks has left. After a yes nobody comes in until the block has ended; of several that ask, the last gets it.
+    """
+    with lock.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+
+        def last() -> bool:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # which gives the shared lock back, whatever comes
+            except BlockingIOError:
+                return False
+            return True
+
+        yield last

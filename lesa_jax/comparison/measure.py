@@ -1,19 +1,20 @@
 """One variant of a comparison, measured before training and trained."""
 
 import math
-import shutil
 import statistics
 from collections.abc import Mapping
-from dataclasses import astuple
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
 
 from lesa_jax.base.errors import InputError
-from lesa_jax.base.files import read_json, write_json
-from lesa_jax.base.units import parse_count
+from lesa_jax.base.units import finite, parse_count
 from lesa_jax.checkpoint.reader import open_checkpoint
-from lesa_jax.comparison.folder import model_folder, row_file
-from lesa_jax.comparison.rates import rate_of
+from lesa_jax.comparison.folder import RUNS, curve_file, model_folder, row_file
+from lesa_jax.comparison.job import CompareJob
+from lesa_jax.comparison.kept import origin, prepare_run, read, remove, write
+from lesa_jax.comparison.public import public
+from lesa_jax.comparison.rates import known_rate
 from lesa_jax.comparison.result import Outcome, Point
 from lesa_jax.comparison.settings import CompareSettings
 from lesa_jax.comparison.variants import BASE, Variant
@@ -25,40 +26,116 @@ from lesa_jax.training.run import train
 from lesa_jax.training.settings import AdamW, BatchSettings, HeldOutSettings, KeepSettings, TrainSettings
 
 
-def measure(settings: CompareSettings, variant: Variant, failures: Mapping[Path, InputError]) -> Outcome:
+@dataclass(frozen=True)
+class MeasuredRow:
+    """Size and perplexity of one model, as rows/NAME-SEED.json has them; NaN where it is no number."""
+
+    layers: int
+    new_layers: tuple[int, ...]
+    parameters: int
+    new_parameters: int
+    perplexity: float
+    nll: float
+
+
+@dataclass(frozen=True)
+class TrainedCurve:
+    """Held-out losses of one run, with what was spent on them, as rows/NAME-SEED.curve.json has them."""
+
+    step_flops: float | None
+    backward_depth: int | None
+    points: tuple[Point, ...]
+
+
+def measure(job: CompareJob, variant: Variant, failures: Mapping[Path, InputError]) -> Outcome:
     """A variant before training: one perplexity for each seed that grows a model of its own.
 
     Args:
-      settings: of the comparison.
+      job: the comparison.
       variant: the row.
       failures: why models could not be grown, by their folder.
+
+    Raises:
+      InputError: what the comparison is about has changed meanwhile. Whatever else goes wrong is the outcome's error.
     """
-    rows = []
+    settings, rows = job.settings, []
     for seed in variant.starts(settings.seeds):
-        folder, path = model_folder(settings, variant, seed), row_file(settings, variant, seed)
+        folder = model_folder(settings, variant, seed)
         try:
             if folder in failures:
                 raise failures[folder]
-            if not path.exists():
-                write_json(path, measured_row(settings, variant, folder))
+            kept = kept_row(settings, variant, seed)
+            row = kept or measured_row(settings, variant, seed)
         except InputError as error:
-            return Outcome(variant.method, variant.place, 0, (), 0, 0, error=str(error))
-        rows.append(read_json(path, ""))
+            return Outcome(variant.method, variant.place, 0, (), 0, 0, error=public(settings, error))
+        if kept is None:
+            job.basis.check_unchanged()
+            keep_row(settings, variant, seed, row)
+        rows.append(row)
     row = rows[0]
     return Outcome(
         method=variant.method,
         placement=variant.place,
-        layers=row["layers"],
-        new_layers=tuple(row["new_layers"]),
-        parameters=row["parameters"],
-        new_parameters=row["new_parameters"],
-        initial=tuple(row["perplexity"] for row in rows),
-        curves=((Point(0, 0.0, 0.0, row["nll"]),),) if variant == BASE else (),
+        layers=row.layers,
+        new_layers=row.new_layers,
+        parameters=row.parameters,
+        new_parameters=row.new_parameters,
+        initial=tuple(row.perplexity for row in rows),
+        curves=((Point(0, 0.0, 0.0, row.nll),),) if variant == BASE else (),
     )
 
 
-def measured_row(settings: CompareSettings, variant: Variant, folder: Path) -> dict[str, Any]:
-    """Size and perplexity of a checkpoint; base may have a growth.json of its own, which tells of no variant."""
+def kept_row(settings: CompareSettings, variant: Variant, seed: int) -> MeasuredRow | None:
+    """What was measured before; None where nothing was, or something has changed since."""
+
+    def parse(value: Mapping[str, Any]) -> MeasuredRow:
+        sizes = [int(value[name]) for name in ("layers", "parameters", "new_parameters")]
+        layers, parameters, new_parameters = sizes
+        new_layers = tuple(int(layer) for layer in value["new_layers"])
+        perplexity, nll = number(value["perplexity"]), number(value["nll"])
+        return MeasuredRow(layers, new_layers, parameters, new_parameters, perplexity, nll)
+
+    return read(row_file(settings, variant, seed), origin(settings, variant, seed), parse)
+
+
+def keep_row(settings: CompareSettings, variant: Variant, seed: int, row: MeasuredRow) -> None:
+    value = asdict(row) | {"perplexity": finite(row.perplexity), "nll": finite(row.nll)}
+    write(row_file(settings, variant, seed), origin(settings, variant, seed), value)
+
+
+def kept_curve(settings: CompareSettings, variant: Variant, seed: int) -> TrainedCurve | None:
+    """What was trained before; None where nothing was, or something has changed since."""
+
+    def parse(value: Mapping[str, Any]) -> TrainedCurve:
+        points = tuple(
+            Point(int(tokens), number(flops), number(seconds), number(loss))
+            for tokens, flops, seconds, loss in value["points"]
+        )
+        depth = value["backward_depth"]
+        return TrainedCurve(value["step_flops"], None if depth is None else int(depth), points)
+
+    return read(curve_file(settings, variant, seed), curve_origin(settings, variant, seed), parse)
+
+
+def keep_curve(settings: CompareSettings, variant: Variant, seed: int, curve: TrainedCurve) -> None:
+    points = [[finite(value) for value in astuple(point)] for point in curve.points]
+    value = {"step_flops": curve.step_flops, "backward_depth": curve.backward_depth, "points": points}
+    write(curve_file(settings, variant, seed), curve_origin(settings, variant, seed), value)
+
+
+def curve_origin(settings: CompareSettings, variant: Variant, seed: int) -> str:
+    """Of a curve: also the learning rate, which short runs may have found."""
+    return origin(settings, variant, seed, known_rate(settings, variant))
+
+
+def number(value: float | int | None) -> float:
+    """A number that JSON can hold, as it was."""
+    return math.nan if value is None else float(value)
+
+
+def measured_row(settings: CompareSettings, variant: Variant, seed: int) -> MeasuredRow:
+    """Measures a checkpoint; base may have a growth.json of its own, which tells of no variant."""
+    folder = model_folder(settings, variant, seed)
     checkpoint = open_checkpoint(folder)
     layers = ModelConfig.from_hf(checkpoint.config).num_layers
     growth = None if variant == BASE else read_growth(folder, layers)
@@ -73,37 +150,33 @@ def measured_row(settings: CompareSettings, variant: Variant, folder: Path) -> d
             sequence_length=settings.sequence_length,
         )
     )
-    return {
-        "layers": layers,
-        "new_layers": list(growth.plan.new_layers) if growth else [],
-        "parameters": checkpoint.parameters,
-        "new_parameters": checkpoint.parameters - sizes["before"],
-        "perplexity": measured["perplexity"],
-        "nll": measured["nll"],
-    }
+    return MeasuredRow(
+        layers=layers,
+        new_layers=growth.plan.new_layers if growth else (),
+        parameters=checkpoint.parameters,
+        new_parameters=checkpoint.parameters - sizes["before"],
+        perplexity=measured["perplexity"],
+        nll=measured["nll"],
+    )
 
 
-def trained_curve(settings: CompareSettings, variant: Variant, seed: int) -> dict[str, Any] | None:
-    """Trains one variant, or goes on with it.
+def curve(run: TrainSettings, made_from: str) -> tuple[TrainedCurve | None, bool]:
+    """Trains a model, or goes on with it.
+
+    Args:
+      run: how it is trained.
+      made_from: the run's origin; an earlier run of another one goes.
 
     Returns:
-      Its held-out losses with what was spent on them; None if a signal stopped it.
+      Its held-out losses, None if a signal stopped it; and whether a signal came, be it after its end.
     """
-    return curve(run_settings(settings, variant, seed, rate_of(settings, variant)))
-
-
-def curve(settings: TrainSettings) -> dict[str, Any] | None:
-    """Trains a model, or goes on with it; see `trained_curve`."""
-    run = train(settings)
-    if run.stopped:
-        return None
-    output = Path(run.output)
-    shutil.rmtree(output / "checkpoints")
-    return {
-        "step_flops": run.cost.total,
-        "backward_depth": run.cost.backward_depth,
-        "points": [list(astuple(point)) for point in curve_points(output, run.cost.total)],
-    }
+    prepare_run(run.output, made_from)
+    result = train(run)
+    if result.stopped:
+        return None, True
+    remove(run.output / "checkpoints")
+    points = tuple(curve_points(run.output, result.cost.total))
+    return TrainedCurve(finite(result.cost.total), result.cost.backward_depth, points), result.interrupted
 
 
 def run_settings(settings: CompareSettings, variant: Variant, seed: int, learning_rate: float) -> TrainSettings:
@@ -114,7 +187,7 @@ def run_settings(settings: CompareSettings, variant: Variant, seed: int, learnin
     return TrainSettings(
         model=str(model_folder(settings, variant, seed)),
         data=training.train_data,
-        output=settings.output / "runs" / f"{variant.name}-{seed}",
+        output=settings.output / RUNS / f"{variant.name}-{seed}",
         tokens=training.train_tokens,
         train=variant.trains,
         mask_steps=mask_steps(variant, whole_steps(settings)),
@@ -143,7 +216,7 @@ def curve_points(output: Path, flops: float) -> list[Point]:
     """The evaluations of a run; seconds are those of training steps only, without compilation and measuring."""
     steps = read_metrics(output / METRICS)
     rates = [step["tokens_per_second"] for step in steps if step["tokens_per_second"]]
-    typical = statistics.median(rates) if rates else math.nan
+    typical = statistics.median(rates) if rates else math.nan  # where every step was measured, nobody knows
     points, seconds, before = [], 0.0, 0
     for step in steps:
         seconds += (step["tokens"] - before) / (step["tokens_per_second"] or typical)

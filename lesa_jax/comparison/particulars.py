@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from lesa_jax.comparison.rates import best, is_swept, named, next_rate, short_runs
+from lesa_jax.comparison.rates import known_rate, short_runs
 from lesa_jax.comparison.result import Outcome
 from lesa_jax.comparison.settings import CompareSettings
 from lesa_jax.comparison.variants import BASE, Variant
@@ -23,7 +23,7 @@ def with_particulars(settings: CompareSettings, rows: Sequence[Variant], variant
         control=None if variant.control is None else names.index(variant.control),
         trained=trained_words(variant),
         published=published_words(variant),
-        learning_rate=rate_so_far(settings, variant),
+        learning_rate=known_rate(settings, variant),
         sweep=short_runs(settings, variant),
     )
 
@@ -39,15 +39,6 @@ def published_words(variant: Variant) -> str | None:
         return None
     more = METHODS[variant.method].trains == "all" and variant.trains != "all"
     return TRAINED["all"] if more else None
-
-
-def rate_so_far(settings: CompareSettings, variant: Variant) -> float | None:
-    """The row's learning rate, once it is known."""
-    if not is_swept(settings):
-        return named(settings)[0]
-    tried = short_runs(settings, variant)
-    found = best(tried)
-    return None if found is None or next_rate(settings, tried) is not None else found.learning_rate
 
 
 def scope_words(settings: CompareSettings) -> str:

@@ -4,11 +4,12 @@ rows/NAME.rates.json holds the short runs of a row, as far as they are done; the
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from lesa_jax.base.files import read_json, write_json
+from lesa_jax.comparison.kept import origin, read, write
 from lesa_jax.comparison.result import ShortRun
 from lesa_jax.comparison.settings import SWEEP, CompareSettings, rates
 from lesa_jax.comparison.variants import Variant
@@ -74,16 +75,28 @@ def rate_of(settings: CompareSettings, row: Variant) -> float:
     return found.learning_rate
 
 
+def known_rate(settings: CompareSettings, row: Variant) -> float | None:
+    """The row's learning rate, once it is known."""
+    if not is_swept(settings):
+        return named(settings)[0]
+    tried = short_runs(settings, row)
+    found = best(tried)
+    return None if found is None or next_rate(settings, tried) is not None else found.learning_rate
+
+
 def short_runs(settings: CompareSettings, row: Variant) -> tuple[ShortRun, ...]:
     """Those that are done, in the order in which they were."""
-    path = rates_file(settings, row)
-    if not is_swept(settings) or not path.exists():
+
+    def parse(value: Mapping[str, Any]) -> tuple[ShortRun, ...]:
+        return tuple(ShortRun(**run) for run in value["runs"])
+
+    if not is_swept(settings):
         return ()
-    return tuple(ShortRun(**run) for run in read_json(path, "")["runs"])
+    return read(rates_file(settings, row), origin(settings, row), parse) or ()
 
 
 def keep_short_runs(settings: CompareSettings, row: Variant, runs: Sequence[ShortRun]) -> None:
-    write_json(rates_file(settings, row), {"runs": [asdict(run) for run in runs]})
+    write(rates_file(settings, row), origin(settings, row), {"runs": [asdict(run) for run in runs]})
 
 
 def rates_file(settings: CompareSettings, row: Variant) -> Path:

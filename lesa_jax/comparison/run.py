@@ -6,27 +6,31 @@ several processes may work on one comparison, each on a device of its own.
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from lesa_jax.base.background import second_thread
 from lesa_jax.base.errors import InputError
-from lesa_jax.base.files import read_json, write_json
-from lesa_jax.base.locks import turn
+from lesa_jax.base.locks import among_others, turn
 from lesa_jax.base.units import parse_count
-from lesa_jax.comparison.folder import START_LOCK, curve_file, lock_file, make_output, start
-from lesa_jax.comparison.grown import grow_missing, remove_models
+from lesa_jax.comparison.checks import check_work
+from lesa_jax.comparison.folder import PRESENCE_LOCK, START_LOCK, lock_file, start
+from lesa_jax.comparison.grown import give_up_models, grow_missing, tidy
+from lesa_jax.comparison.interrupts import no_signal_lost
 from lesa_jax.comparison.job import CompareJob, make_compare_job
-from lesa_jax.comparison.measure import measure, trained_curve
+from lesa_jax.comparison.measure import curve, curve_origin, keep_curve, kept_curve, measure, run_settings
 from lesa_jax.comparison.particulars import scope_words, with_particulars
+from lesa_jax.comparison.public import data_parts, public
+from lesa_jax.comparison.rates import rate_of
 from lesa_jax.comparison.report import write_report
-from lesa_jax.comparison.result import Comparison, Outcome, Point
+from lesa_jax.comparison.result import Comparison, Outcome
 from lesa_jax.comparison.settings import CompareSettings
 from lesa_jax.comparison.sweep import sweep_missing
-from lesa_jax.comparison.variants import Variant
+from lesa_jax.comparison.variants import BASE, Variant
 from lesa_jax.planning.record import PACKAGES
 
 
@@ -44,18 +48,32 @@ def compare(settings: CompareSettings) -> Comparison:
       InputError: bad input, found before anything is grown. A method that fails is a row of the result, no error.
     """
     job = make_compare_job(settings)
-    make_output(job.settings.output)
-    with turn(job.settings.output / START_LOCK, "grows the models and measures them"):
-        job = replace(job, settings=start(job.settings))
-        failures = grow_missing(job)
-        outcomes = {variant: measure(job.settings, variant, failures) for variant in job.variants}
-    finished = job.settings.training.train_data is None or train_missing(job, outcomes)
-    if finished and not job.settings.keep_models:
-        remove_models(job)
-    return report(job, outcomes, stopped=not finished)
+    output = job.settings.output
+    with second_thread() as background:
+        digests = background.submit(job.basis.digests)
+        check_work(job)
+        made_of = digests.result()
+    output.mkdir(parents=True, exist_ok=True)
+    with no_signal_lost() as check_signals, among_others(output / PRESENCE_LOCK) as is_last:
+        with turn(output / START_LOCK, "grows the models and measures them"):
+            job = replace(job, settings=start(job.settings, job.basis.text, made_of))
+            failures = grow_missing(job)
+            check_signals()
+            outcomes = {}
+            for variant in job.variants:
+                outcomes[variant] = measure(job, variant, failures)
+                check_signals()
+        finished = not job.settings.trains or train_missing(job, outcomes, check_signals)
+        comparison = report(job, outcomes, stopped=not finished)
+        check_signals()
+        if finished and not job.settings.keep_models:
+            give_up_models(job)
+        if is_last():
+            tidy(output)
+    return comparison
 
 
-def train_missing(job: CompareJob, outcomes: dict[Variant, Outcome]) -> bool:
+def train_missing(job: CompareJob, outcomes: dict[Variant, Outcome], check_signals: Callable[[], None]) -> bool:
     """Trains what has no curve yet, and reports after each. An outcome whose training fails gets the reason.
 
     What another process is training is left to it and looked at last, in case it was stopped.
@@ -64,6 +82,8 @@ def train_missing(job: CompareJob, outcomes: dict[Variant, Outcome]) -> bool:
       Whether it came to the end; no signal stopped it.
     """
     report(job, outcomes)
+    if all(outcome.error is not None for variant, outcome in outcomes.items() if variant != BASE):
+        return True  # base alone is no comparison
     if not sweep_missing(job, outcomes):
         return False
     settings = job.settings
@@ -71,43 +91,47 @@ def train_missing(job: CompareJob, outcomes: dict[Variant, Outcome]) -> bool:
     runs = [(variant, seed) for seed in range(settings.seeds) for variant in job.variants]
     taken = []
     for number, (variant, seed) in enumerate(runs, 1):
-        if outcomes[variant].error is not None or curve_file(settings, variant, seed).exists():
+        check_signals()
+        if outcomes[variant].error is not None or kept_curve(settings, variant, seed):
             continue
         try:
             with FileLock(lock_file(settings, variant, seed), blocking=False):
                 print(f"training {variant.name}, seed {seed} ({number} of {len(runs)})", file=sys.stderr)
-                if not train_variant(settings, variant, seed, outcomes):
+                if not train_variant(job, variant, seed, outcomes):
                     return False
         except Timeout:
             taken.append((variant, seed))
         else:
             report(job, outcomes)
     for variant, seed in taken:
+        check_signals()
         with turn(lock_file(settings, variant, seed), f"trains {variant.name}, seed {seed}"):
-            if not train_variant(settings, variant, seed, outcomes):
+            if not train_variant(job, variant, seed, outcomes):
                 return False
     return True
 
 
-def train_variant(settings: CompareSettings, variant: Variant, seed: int, outcomes: dict[Variant, Outcome]) -> bool:
+def train_variant(job: CompareJob, variant: Variant, seed: int, outcomes: dict[Variant, Outcome]) -> bool:
     """Sees to it that the variant's curve of this seed is there, or that its outcome says why it cannot be.
 
     Returns:
-      Whether that is so; False if a signal stopped the training.
+      Whether the next one is to follow; False if a signal came.
     """
-    path = curve_file(settings, variant, seed)
-    if outcomes[variant].error is not None or path.exists():
+    settings = job.settings
+    if outcomes[variant].error is not None or kept_curve(settings, variant, seed):
         return True
+    made_from = curve_origin(settings, variant, seed)
     try:
-        curve = trained_curve(settings, variant, seed)
+        trained, interrupted = curve(run_settings(settings, variant, seed, rate_of(settings, variant)), made_from)
     except InputError as error:
-        outcomes[variant] = replace(outcomes[variant], error=f"seed {seed}: {error}")
+        outcomes[variant] = replace(outcomes[variant], error=public(settings, f"seed {seed}: {error}"))
         return True
-    if curve is None:
+    if trained is not None:
+        job.basis.check_unchanged()
+        keep_curve(settings, variant, seed, trained)
+    if interrupted:
         print(f"stopped while training {variant.name}, seed {seed}", file=sys.stderr)
-        return False
-    write_json(path, curve)
-    return True
+    return not interrupted
 
 
 def report(job: CompareJob, outcomes: Mapping[Variant, Outcome], stopped: bool = False) -> Comparison:
@@ -124,15 +148,17 @@ def report(job: CompareJob, outcomes: Mapping[Variant, Outcome], stopped: bool =
 
 def with_curves(settings: CompareSettings, variant: Variant, outcome: Outcome) -> Outcome:
     """The outcome with the curves of all seeds that are trained by now."""
-    paths = [curve_file(settings, variant, seed) for seed in range(settings.seeds)]
-    curves = [read_json(path, "") for path in paths if settings.training.train_data is not None and path.exists()]
-    if outcome.error is not None or not curves:
+    if outcome.error is not None or not settings.trains:
+        return outcome
+    found = [kept_curve(settings, variant, seed) for seed in range(settings.seeds)]
+    curves = [curve for curve in found if curve is not None]
+    if not curves:
         return outcome
     return replace(
         outcome,
-        curves=tuple(tuple(Point(*point) for point in curve["points"]) for curve in curves),
-        step_flops=curves[0]["step_flops"],
-        backward_depth=curves[0]["backward_depth"],
+        curves=tuple(curve.points for curve in curves),
+        step_flops=curves[0].step_flops,
+        backward_depth=curves[0].backward_depth,
     )
 
 
@@ -143,11 +169,11 @@ def describe(job: CompareJob, outcomes: tuple[Outcome, ...], stopped: bool) -> C
     assert settings.model is not None
     assert settings.sequence_length is not None
     return Comparison(
-        model=Path(settings.model).name,
-        text=str(settings.text.name if settings.text else ""),
+        model=Path(settings.model).resolve().name,
+        text=job.text_name,
         protocol=settings.ppl_protocol,
         sequence_length=settings.sequence_length,
-        train_data=training.train_data and Path(training.train_data).name,
+        train_data=", ".join(Path(part).name for part in data_parts(training.train_data)) or None,
         train_tokens=tokens,
         trained=None if tokens is None else scope_words(settings),
         seeds=tuple(range(settings.seeds)),

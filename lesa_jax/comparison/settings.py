@@ -12,6 +12,7 @@ from lesa_jax.evaluation.protocol import PplProtocol
 SWEEP = "sweep"
 SWEPT = (5e-5, 2e-4, 8e-4)  # the rates that every sweep tries, a factor of four apart
 PUBLISHED = "published"
+MOST_SEEDS = 1000  # more is a slip of the finger
 
 
 @dataclass(frozen=True)
@@ -87,9 +88,11 @@ class CompareSettings:
 
 def check_settings(settings: CompareSettings) -> None:
     """Refuses options that contradict each other or cannot mean anything."""
-    if settings.seeds < 1:
-        raise InputError(f"--seeds {settings.seeds}: at least 1")
+    if not 1 <= settings.seeds <= MOST_SEEDS:
+        raise InputError(f"--seeds {settings.seeds}: from 1 to {MOST_SEEDS}")
     training = settings.training
+    if training.batch_size < 1:
+        raise InputError(f"--batch-size {training.batch_size}: must be positive")
     if (training.train_data is None) != (training.train_tokens is None):
         raise InputError("--train-data and --train-tokens belong together: what to train on, and for how long")
     if settings.model is not None and settings.text is None:

@@ -3,7 +3,6 @@
 The first seed's model and batches choose, by the held-out loss at the end; all seeds are then trained at that rate.
 """
 
-import math
 import sys
 import time
 from dataclasses import replace
@@ -12,10 +11,12 @@ from filelock import FileLock, Timeout
 
 from lesa_jax.base.errors import DivergedError, InputError
 from lesa_jax.base.locks import turn
+from lesa_jax.base.units import finite
 from lesa_jax.comparison.curves import perplexity
-from lesa_jax.comparison.folder import curve_file
 from lesa_jax.comparison.job import CompareJob
-from lesa_jax.comparison.measure import curve, mask_steps, run_settings, whole_steps
+from lesa_jax.comparison.kept import origin
+from lesa_jax.comparison.measure import curve, kept_curve, mask_steps, run_settings, whole_steps
+from lesa_jax.comparison.public import public
 from lesa_jax.comparison.rates import (
     best,
     is_swept,
@@ -46,39 +47,42 @@ def sweep_missing(job: CompareJob, outcomes: dict[Variant, Outcome]) -> bool:
     for row in job.variants if is_swept(settings) else ():
         try:
             with FileLock(rates_lock(settings, row), blocking=False):
-                if not sweep(settings, row, outcomes):
+                if not sweep(job, row, outcomes):
                     return False
         except Timeout:
             taken.append(row)
     for row in taken:
         with turn(rates_lock(settings, row), f"looks for the learning rate of {row.name}"):
-            if not sweep(settings, row, outcomes):
+            if not sweep(job, row, outcomes):
                 return False
     return True
 
 
-def sweep(settings: CompareSettings, row: Variant, outcomes: dict[Variant, Outcome]) -> bool:
+def sweep(job: CompareJob, row: Variant, outcomes: dict[Variant, Outcome]) -> bool:
     """Sees to it that a row's rate is known, or that its outcome says why it cannot be.
 
     Returns:
       Whether that is so; False if a signal stopped it.
     """
-    trained = all(curve_file(settings, row, seed).exists() for seed in range(settings.seeds))
+    settings = job.settings
+    trained = all(kept_curve(settings, row, seed) for seed in range(settings.seeds))
     if trained or outcomes[row].error is not None:
         return True
     tried = [*short_runs(settings, row)]
     while (rate := next_rate(settings, tried)) is not None:
         print(f"looking for the learning rate of {row.name}: {rate:g}", file=sys.stderr)
         try:
-            found = short_run(settings, row, rate)
+            found, interrupted = short_run(settings, row, rate)
         except InputError as error:
-            outcomes[row] = replace(outcomes[row], error=f"learning rate {rate:g}: {error}")
+            outcomes[row] = replace(outcomes[row], error=public(settings, f"learning rate {rate:g}: {error}"))
             return True
-        if found is None:
+        if found is not None:
+            job.basis.check_unchanged()
+            tried.append(found)
+            keep_short_runs(settings, row, tried)
+        if interrupted:
             print(f"stopped while looking for the learning rate of {row.name}", file=sys.stderr)
             return False
-        tried.append(found)
-        keep_short_runs(settings, row, tried)
         if next_rate(settings, tried) is None:
             print(f"learning rate of {row.name}: {told(tried)}", file=sys.stderr)
     if best(tried) is None:
@@ -86,20 +90,20 @@ def sweep(settings: CompareSettings, row: Variant, outcomes: dict[Variant, Outco
     return True
 
 
-def short_run(settings: CompareSettings, row: Variant, rate: float) -> ShortRun | None:
-    """Tries a rate; None if a signal stopped it."""
+def short_run(settings: CompareSettings, row: Variant, rate: float) -> tuple[ShortRun | None, bool]:
+    """Tries a rate; None if a signal stopped it. And whether a signal came, be it after its end."""
     started, job = time.monotonic(), short_settings(settings, row, rate)
-    try:
-        result = curve(job)
-    except DivergedError:
-        result = {"points": [[0, 0.0, 0.0, math.inf]], "step_flops": None}
-    if result is None:
-        return None
-    loss, seconds = result["points"][-1][-1], time.monotonic() - started
     assert job.steps is not None
     assert job.batch.sequence_length is not None
     tokens = job.steps * job.batch.batch_size * job.batch.sequence_length
-    return ShortRun(rate, loss if math.isfinite(loss) else None, tokens, seconds, result["step_flops"])
+    try:
+        result, interrupted = curve(job, origin(settings, row))
+    except DivergedError:
+        return ShortRun(rate, None, tokens, time.monotonic() - started, None), False
+    if result is None:
+        return None, interrupted
+    loss, seconds = finite(result.points[-1].loss), time.monotonic() - started
+    return ShortRun(rate, loss, tokens, seconds, result.step_flops), interrupted
 
 
 def short_settings(settings: CompareSettings, row: Variant, rate: float) -> TrainSettings:

@@ -27,7 +27,7 @@ from lesa_jax.compare import print_comparison
 from lesa_jax.comparison import folder as folders
 from lesa_jax.comparison import grown as models
 from lesa_jax.comparison import measure
-from lesa_jax.comparison.result import Comparison, Outcome
+from lesa_jax.comparison.result import Comparison
 from lesa_jax.comparison.run import compare
 from lesa_jax.comparison.settings import CompareSettings
 from lesa_jax.evaluation.run import evaluate
@@ -36,27 +36,9 @@ from lesa_jax.growth.run import expand
 from lesa_jax.growth.settings import ExpandSettings
 from lesa_jax.planning import methods
 from lesa_jax.training import loop
-from tests.support.settings import change, nest
+from tests.support.comparing import by_name, settings, training
+from tests.support.settings import change
 from tests.support.training import rows
-
-
-def settings(place: Path, output: str, **options) -> CompareSettings:
-    return nest(
-        CompareSettings,
-        model=str(place / "base"),
-        text=place / "eval.txt",
-        output=place / output,
-        sequence_length=32,
-        **{"methods": "llama_pro,duplicate,random"} | options,
-    )
-
-
-def training(place: Path) -> dict[str, Any]:
-    return {"train_data": str(place / "data.jsonl"), "train_tokens": "2K", "eval_every": "1K", "learning_rate": 1e-2}
-
-
-def by_name(comparison: Comparison) -> dict[str, Outcome]:
-    return {outcome.method: outcome for outcome in comparison.outcomes}
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +80,8 @@ def test_the_report_is_there(place, untrained):
 def test_the_command_asks_for_the_same_comparison(place, untrained):
     python, dash_m, door, *options = shlex.split(untrained.command)
     assert (python, dash_m, door) == ("python", "-m", "lesa_jax.compare")
-    asked = settings(place, "untrained", seeds=2, keep_models=True)
+    here = {"model": "base", "text": Path("eval.txt"), "output": Path("untrained")}
+    asked = replace(settings(place, "untrained", seeds=2, keep_models=True), **here)  # what lies elsewhere by its name
     assert tyro.cli(CompareSettings, args=options, config=(tyro.conf.OmitArgPrefixes,)) == asked
     assert untrained.command in html.unescape((place / "untrained" / "report.html").read_text())
 
@@ -183,6 +166,7 @@ def test_the_report_of_training_is_there(place, trained):
 
 def test_a_finished_comparison_trains_nothing_again(place, trained, monkeypatch):
     monkeypatch.setattr(measure, "train", None)
+    monkeypatch.setattr(measure, "evaluate", None)
     monkeypatch.setattr(models, "grow", None)
     again = compare(settings(place, "trained", methods="llama_pro,duplicate", batch_size=8, seeds=2, **training(place)))
     assert again.outcomes == trained.outcomes
@@ -313,7 +297,7 @@ def test_a_method_of_ones_own(place, registry):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"methods": "lesa,lessa"}, "no method lessa: did you mean lesa.*Known are"),
+        ({"methods": "lesa,lessa"}, "no method lessa: did you mean lesa"),
         ({"methods": ","}, "--methods is empty"),
         ({"placements": "left"}, "--placements left: known are top, even"),
         ({"seeds": 0}, "--seeds 0"),
@@ -326,13 +310,42 @@ def test_a_method_of_ones_own(place, registry):
         ({"text": None}, "name a held-out text"),
         ({"text": Path("no.txt")}, "cannot be read"),
         ({"sequence_length": 4096}, "expected 2 to 128"),
+        ({"layers": 3}, "--layers 3: the model has 4 layers already"),
+        ({"methods": "solar", "layers": 9}, "at most 8"),
+        ({"seeds": 10**9}, "--seeds 1000000000: from 1 to 1000"),
+        ({"batch_size": 0}, "--batch-size 0"),
+        ({"learning_rate": -1.0}, "--learning-rate -1.0"),
+        ({"learning_rate": float("nan")}, "--learning-rate nan"),
+        ({"train_data": "no.txt", "train_tokens": "1K"}, "--train-data no.txt: no such file"),
+        ({"train_data": "{place}/eval.txt", "train_tokens": "1K", "train": "nothing"}, "--train nothing"),
+        ({"train_data": "{place}/eval.txt", "train_tokens": "1K", "train": "("}, "--train ("),
+        ({"train_data": "{tmp}/other.jsonl", "train_tokens": "1K"}, 'other.jsonl:1: no "text" in the record'),
+        ({"text": Path("{tmp}/one.txt")}, "--text one.txt: holds fewer than two tokens"),
+        ({"text": Path("{tmp}/blank.txt")}, "holds no text"),
+        ({"output": Path("{place}/base")}, "overlap; choose another output"),
+        ({"output": Path("{place}/base/inside")}, "overlap; choose another output"),
+        ({"output": Path("{place}")}, "overlap; choose another output"),
+        ({"output": Path("{tmp}/one.txt")}, "exists and is no comparison"),
     ],
 )
-def test_bad_options_end_in_one_line_and_grow_nothing(place, tmp_path, options, message):
-    with pytest.raises(InputError, match=message) as caught:
-        compare(change(settings(place, "bad"), output=tmp_path / "out", **options))
+def test_bad_options_end_in_one_line_and_write_nothing(place, tmp_path, options, message):
+    (tmp_path / "one.txt").write_text("a")
+    (tmp_path / "blank.txt").write_text(" \n")
+    (tmp_path / "other.jsonl").write_text('{"content": "a"}\n')
+    given = {"output": tmp_path / "out"} | {name: here(value, place, tmp_path) for name, value in options.items()}
+    before = sorted(place.rglob("*")), sorted(tmp_path.rglob("*"))
+    with pytest.raises(InputError) as caught:
+        compare(change(settings(place, "bad"), **given))
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert not (tmp_path / "out" / "models").exists()
+    assert (sorted(place.rglob("*")), sorted(tmp_path.rglob("*"))) == before
+
+
+def here(value: Any, place: Path, tmp_path: Path) -> Any:
+    """An option with its folders filled in."""
+    if not isinstance(value, str | Path):
+        return value
+    return type(value)(str(value).replace("{place}", str(place)).replace("{tmp}", str(tmp_path)))
 
 
 def test_an_output_of_something_else_is_left_alone(place, untrained, tmp_path):

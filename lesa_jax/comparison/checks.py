@@ -1,0 +1,77 @@
+"""What can be known of a comparison's rows, and refused, before a model is grown for them."""
+
+from itertools import islice
+
+import jax
+
+from lesa_jax.base.errors import InputError
+from lesa_jax.checkpoint.reader import open_checkpoint
+from lesa_jax.checkpoint.tokenizer import load_tokenizer
+from lesa_jax.comparison.basis import said_of_train_data
+from lesa_jax.comparison.grown import expand_settings
+from lesa_jax.comparison.job import CompareJob
+from lesa_jax.comparison.measure import run_settings
+from lesa_jax.comparison.rates import named
+from lesa_jax.comparison.variants import BASE, Variant
+from lesa_jax.data.sources import read_records, text_of
+from lesa_jax.evaluation.protocol import token_rows
+from lesa_jax.growth.job import ExpandJob, prepare_jobs
+from lesa_jax.models.config import ModelConfig
+from lesa_jax.parallel.mesh import parse_mesh
+from lesa_jax.training.parameters import choose
+from lesa_jax.training.settings import check_settings
+from lesa_jax.training.sharding import check_mesh
+
+
+def check_work(job: CompareJob) -> None:
+    """Goes through what is to come, without weights.
+
+    Raises:
+      InputError: a text that predicts nothing, data that cannot be read, options that training refuses; or no row that
+        can be grown and trained. One that cannot, among others, says so in its row.
+    """
+    settings = job.settings
+    assert settings.model is not None
+    checkpoint = open_checkpoint(settings.model)
+    config = ModelConfig.from_hf(checkpoint.config)
+    text, length = job.basis.text.decode(), settings.sequence_length
+    if not token_rows(load_tokenizer(checkpoint.folder), text, settings.ppl_protocol, config, length):
+        raise InputError(f"--text {job.text_name}: holds fewer than two tokens, so that none can be predicted")
+    if settings.trains:
+        check_training(job, config)
+        check_data(job)
+    wanted = [expand_settings(settings, variant, 0) for variant in job.variants if variant != BASE]
+    rows = zip([row for row in job.variants if row != BASE], prepare_jobs(wanted, checkpoint), strict=True)
+    failures = [why_not(job, row, grown) for row, grown in rows]
+    first = next((failure for failure in failures if failure is not None), None)
+    if first is not None and None not in failures:
+        raise first
+
+
+def check_training(job: CompareJob, config: ModelConfig) -> None:
+    """Raises InputError for options that no run takes."""
+    for rate in named(job.settings):
+        run = run_settings(job.settings, BASE, 0, rate)
+        check_settings(run)
+    check_mesh(parse_mesh(run.devices.mesh, jax.device_count()), config, run.batch.batch_size)
+
+
+def check_data(job: CompareJob) -> None:
+    """Raises InputError where the training data has no text in its first record."""
+    data = job.settings.training.train_data
+    assert data is not None
+    with said_of_train_data():
+        for record in islice(read_records(data), 1):
+            text_of(record)
+
+
+def why_not(job: CompareJob, row: Variant, grown: ExpandJob | InputError) -> InputError | None:
+    """Why a row cannot be grown or trained, as far as that can be known."""
+    if isinstance(grown, InputError):
+        return grown
+    if job.settings.trains:
+        try:
+            choose(row.trains, ModelConfig.from_hf(grown.config), grown.plan)
+        except InputError as error:
+            return error
+    return None
