@@ -33,6 +33,7 @@ def part_bytes(checkpoint: Checkpoint, part: Part) -> bytes | memoryview:
     dtype = DTYPES[part.stack.spec.dtype]
     if part.made == "zero":
         return np.zeros(part.stack.spec.shape, dtype).tobytes()
-    mean = np.mean([read(checkpoint, name).astype(np.float64) for name in part.sources], axis=0)
+    tensors = [read(checkpoint, name).astype(np.float64) for name in part.sources]
+    mean = np.average(tensors, axis=0, weights=part.weights)
     with np.errstate(over="ignore"):  # found when it is written
         return (part.scale * mean).astype(dtype).tobytes()

@@ -12,7 +12,7 @@ from lesa_jax.families.roles import ROUTERS, expert_count, is_linear, writes_res
 from lesa_jax.growth.beside import stacks_beside
 from lesa_jax.growth.weights import kind_name
 from lesa_jax.planning.methods import Aligned, Method, NormSource
-from lesa_jax.planning.plan import Plan
+from lesa_jax.planning.plan import Plan, fractions
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Part:
       new: whether it belongs to a new layer.
       made: "copy" of the tensor in `sources`, their "mean", "zero", or "computed" from the whole stack.
       sources: names of the original tensors that a copy or a mean reads.
+      weights: of the sources, 1 in all.
       scale: factor on a new tensor's values.
     """
 
@@ -35,6 +36,7 @@ class Part:
     new: bool = False
     made: Literal["copy", "mean", "zero", "computed"] = "copy"
     sources: tuple[str, ...] = ()
+    weights: tuple[float, ...] = (1.0,)
     scale: float = 1.0
 
 
@@ -49,6 +51,7 @@ def write_recipe(
     slots_of: dict[int, list[int]] = {}
     for position, slot in enumerate(plan.slots):
         slots_of.setdefault(slot.layer, []).append(position)
+    t = dict(zip(plan.new_layers, fractions(plan.gaps), strict=True))
     experts = expert_count(checkpoint)
     align = isinstance(method.start, Aligned) and norm_source == "mean"
     parts = []
@@ -66,13 +69,13 @@ def write_recipe(
             elif factor == 0:
                 parts.append(Part(name, stack, numbers, True, "zero"))
             elif not method.start.computed:
-                parts.append(Part(name, stack, numbers, True, "copy", (entry.name,), factor))
+                parts.append(Part(name, stack, numbers, True, "copy", (entry.name,), scale=factor))
             elif is_matrix(stack, experts) or (align and is_aligned_vector(checkpoint, stack, experts)):
                 check_neighbours(stack, layer, method.start.least_layers)
                 parts.append(Part(name, stack, numbers, True, "computed", scale=factor))
             else:
-                made, sources = norm_sources(stack, numbers, norm_source)
-                parts.append(Part(name, stack, numbers, True, made, sources, factor))
+                made, sources, weights = norm_sources(stack, numbers, norm_source, t[position])
+                parts.append(Part(name, stack, numbers, True, made, sources, weights, factor))
     return parts
 
 
@@ -81,15 +84,19 @@ def named(stack: Stack) -> Iterator[tuple[str, tuple[int, ...]]]:
 
 
 def norm_sources(
-    stack: Stack, numbers: tuple[int, ...], norm_source: NormSource
-) -> tuple[Literal["copy", "mean"], tuple[str, ...]]:
-    """What a new layer's norm weight, bias, router or buffer is made of. The public LESA code takes layer 0's."""
+    stack: Stack, numbers: tuple[int, ...], norm_source: NormSource, t: float
+) -> tuple[Literal["copy", "mean"], tuple[str, ...], tuple[float, ...]]:
+    """What a new layer's norm weight, bias, router or buffer is made of, and how much of each.
+
+    The public LESA code takes layer 0's. A mean is as far between the neighbours, t, as the matrices of an average.
+    """
     layer, *inner = numbers
     above = layer + 1 if stack.covers(layer + 1) else layer
-    layers = {"first": [stack.starts[0]], "previous": [layer], "next": [above], "mean": [layer, above]}[norm_source]
-    if stack.spec.dtype not in FLOATS:
-        layers = [layer]  # a buffer, such as gpt2's causal mask
-    return "mean" if len(layers) > 1 else "copy", tuple(stack.name(source, *inner) for source in layers)
+    buffer = stack.spec.dtype not in FLOATS  # such as gpt2's causal mask
+    if norm_source == "mean" and above != layer and not buffer:
+        return "mean", (stack.name(layer, *inner), stack.name(above, *inner)), (1 - t, t)
+    source = {"first": stack.starts[0], "previous": layer, "next": above, "mean": layer}[norm_source]
+    return "copy", (stack.name(layer if buffer else source, *inner),), (1.0,)
 
 
 def is_matrix(stack: Stack, experts: int | None) -> bool:

@@ -11,16 +11,11 @@ from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from lesa_jax.base.errors import InputError
+from lesa_jax.planning.plan import fractions
 
 # (lower neighbour [out, in], upper neighbour [out, in], t, key) -> new matrix [out, in], all float32. A neighbour is a
 # tree of matrices where the weights are.
 NewMatrix = Callable[[Any, Any, Array, PRNGKeyArray], Array]
-
-
-def fractions(gaps: Sequence[int]) -> tuple[float, ...]:
-    """Where each new layer lies between its neighbours: (i+1)/(n+1) for the i-th of the n in one gap, in (0, 1)."""
-    gaps = list(gaps)
-    return tuple((gaps[:i].count(gap) + 1) / (gaps.count(gap) + 1) for i, gap in enumerate(gaps))
 
 
 def for_each_gap(

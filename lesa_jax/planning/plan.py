@@ -3,7 +3,7 @@
 Where the new layers go is decided here; `methods` says which rule each method uses, and what its layers start as.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -88,3 +88,9 @@ class Plan:
             )
             i = j + 1
         return " ".join(words)
+
+
+def fractions(gaps: Sequence[int]) -> tuple[float, ...]:
+    """Where each new layer lies between its neighbours: (i+1)/(n+1) for the i-th of the n in one gap, in (0, 1)."""
+    gaps = list(gaps)
+    return tuple((gaps[:i].count(gap) + 1) / (gaps.count(gap) + 1) for i, gap in enumerate(gaps))

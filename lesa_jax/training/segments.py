@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float
@@ -107,13 +108,27 @@ def run_segments(
         def step(carry: Array, scanned: tuple[Tree, list[Array | None], list[Array | None]], windows=windows) -> Any:
             layers, arrays, counted = scanned
             for place, ((shared, _), window, share) in enumerate(zip(windows, arrays, counted, strict=True)):
-                after = run(layers[str(place)], carry, context, shared if window is None else window, config)
-                carry = after if share is None else carry + share.astype(carry.dtype) * (after - carry)
+                after = rounded(run(layers[str(place)], carry, context, shared if window is None else window, config))
+                carry = after if share is None else mixed(carry, after, share)
             return carry, None
 
         stacks = params[SEGMENTS][str(number)]
         x_BxTxE = jax.lax.scan(step, x_BxTxE, (stacks, [array for _, array in windows], counted))[0]
     return x_BxTxE
+
+
+def rounded(x_BxTxE: Float[Array, "batch tokens hidden"]) -> Float[Array, "batch tokens hidden"]:
+    """The stream in its own dtype between layers: in half precision XLA may keep it wider, here and not there."""
+    kept = jnp.finfo(x_BxTxE.dtype)
+    return jax.lax.reduce_precision(x_BxTxE, kept.nexp, kept.nmant)
+
+
+def mixed(
+    before: Float[Array, "batch tokens hidden"], after: Float[Array, "batch tokens hidden"], share: Float[Array, ""]
+) -> Float[Array, "batch tokens hidden"]:
+    """before + share (after - before), summed in float32; at a share of 1 it is `after`, bit for bit."""
+    wide = before.astype(jnp.float32)
+    return jnp.where(share == 1, after, (wide + share * (after.astype(jnp.float32) - wide)).astype(after.dtype))
 
 
 def rematerialised(function: Callable[..., Any], remat: Remat) -> Callable[..., Any]:

@@ -142,6 +142,17 @@ def test_norms_and_biases_come_from_the_chosen_layer(tmp_path, source, rows):
         np.testing.assert_allclose(read(after, f"model.layers.4.{rest}"), expected, rtol=1e-6)
 
 
+def test_means_of_norms_lie_where_the_means_of_matrices_do(tmp_path):
+    """Several new layers in one gap divide it into equal steps, norms and biases as well as matrices."""
+    grow(tiny("qwen2"), tmp_path / "out", "average", gaps="1,3,3,3")
+    before, after = open_checkpoint(tiny("qwen2")), open_checkpoint(tmp_path / "out")
+    for rest in ("input_layernorm.weight", "self_attn.q_proj.bias", "self_attn.q_proj.weight"):
+        below, above = (read(before, f"model.layers.{layer}.{rest}") for layer in (3, 4))
+        for position, t in ((5, 1 / 4), (6, 2 / 4), (7, 3 / 4)):
+            new = read(after, f"model.layers.{position}.{rest}")
+            np.testing.assert_allclose(new, (1 - t) * below + t * above, rtol=1e-5, atol=1e-7, err_msg=rest)
+
+
 def test_gpt2_is_predicted_in_its_transposed_layout(tmp_path):
     """c_attn lies as [in, out]; the prediction of the transposed model must be the transposed prediction."""
     transposed = tmp_path / "transposed"

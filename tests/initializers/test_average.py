@@ -7,7 +7,7 @@ import pytest
 
 from lesa_jax.base.errors import InputError
 from lesa_jax.initializers.average import average, average_scaled
-from lesa_jax.initializers.gaps import for_each_gap, fractions
+from lesa_jax.initializers.gaps import for_each_gap
 
 KEY = jax.random.key(0)
 
@@ -20,12 +20,6 @@ def layers(count: int = 5, out: int = 24, fan_in: int = 16) -> np.ndarray:
 
 def norms(w) -> np.ndarray:
     return np.linalg.norm(np.asarray(w, np.float64), axis=(1, 2))
-
-
-def test_fractions_divide_each_gap_evenly():
-    assert fractions((3,)) == (0.5,)
-    assert fractions((0, 2, 2, 2, 4, 4)) == (1 / 2, 1 / 4, 2 / 4, 3 / 4, 1 / 3, 2 / 3)
-    assert fractions(()) == ()
 
 
 def test_one_new_layer_is_the_mean_of_its_neighbours():

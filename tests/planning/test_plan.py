@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from lesa_jax.base.errors import InputError
 from lesa_jax.planning.methods import METHODS
 from lesa_jax.planning.placement import make_plan
-from lesa_jax.planning.plan import Plan, Slot
+from lesa_jax.planning.plan import Plan, Slot, fractions
 
 NAMES = st.sampled_from(sorted(METHODS))
 STACKING = ("solar", "g_stack", "interpolate", "lemon")
@@ -153,3 +153,9 @@ def test_lesa_needs_three_layers():
 def test_a_plan_without_all_originals_is_an_error():
     with pytest.raises(ValueError, match="in order"):
         Plan(2, (Slot(1), Slot(0)))
+
+
+def test_fractions_divide_each_gap_evenly():
+    assert fractions((3,)) == (0.5,)
+    assert fractions((0, 2, 2, 2, 4, 4)) == (1 / 2, 1 / 4, 2 / 4, 3 / 4, 1 / 3, 2 / 3)
+    assert fractions(()) == ()

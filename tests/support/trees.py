@@ -41,14 +41,14 @@ def packed(vocab: int, batch: int = 2, tokens: int = 24, parts: int = 1) -> Batc
     return Batch(*map(jnp.asarray, fields))
 
 
-def pieces(family: str, train: str, plan: Plan | None, remat: str = "none"):
+def pieces(family: str, train: str, plan: Plan | None, remat: str = "none", dtype: str = "float32"):
     checkpoint = open_checkpoint(tiny(family))
     config = ModelConfig.from_hf(checkpoint.config)
     trained = choose(train, config, plan)
     segments, leaves = make_leaves(config, trained)
     shardings = leaf_shardings(leaves, make_mesh(MESH))
-    trees = load_model_leaves(checkpoint, leaves, shardings, jnp.float32)
-    program = Program(config, segments, "float32", remat, output_tensor(config) in trained)
+    trees = load_model_leaves(checkpoint, leaves, shardings, dtype)
+    program = Program(config, segments, dtype, remat, output_tensor(config) in trained)
     return trees, program, leaves, shardings, trained
 
 

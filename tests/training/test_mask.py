@@ -1,6 +1,7 @@
 """Masked growth: x + share (layer(x) - x), from the original model to the grown one."""
 
 import functools
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,8 @@ from lesa_jax.models.losses import token_nll
 from lesa_jax.models.parts import layers_of
 from lesa_jax.training.mask import Mask
 from lesa_jax.training.run import train
-from lesa_jax.training.step import Program, mean_gradient
+from lesa_jax.training.segments import merge
+from lesa_jax.training.step import Program, hidden_states, mean_gradient
 from tests.support.settings import train_settings
 from tests.support.tiny import tiny
 from tests.support.training import rows
@@ -73,6 +75,20 @@ def test_loss_and_gradient_are_those_of_the_mask_written_out(train, plan, step):
     assert len(ours) == len(chosen) == len(flatten_dict(ours))
     for name, value in ours.items():
         np.testing.assert_allclose(value, theirs[name], rtol=1e-5, atol=1e-5 * scale, err_msg=name)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_at_share_one_every_layer_is_itself_to_the_bit(dtype):
+    (trained, frozen), program, *_ = pieces("llama", "new", PLANS["irregular"], dtype=dtype)
+    params, batch = merge(trained, frozen), packed(program.config.vocab_size)
+    masked = replace(program, mask=Mask(PLANS["irregular"].new_layers, 4))
+    context = make_context(batch.positions[0], program.config, batch.documents[0])
+    plain, after, during = (
+        hidden_states(params, batch.tokens[0], context, one, step)
+        for one, step in ((program, 0), (masked, 4), (masked, 3))
+    )
+    np.testing.assert_array_equal(after, plain)
+    assert np.abs(np.asarray(during - plain, np.float32)).max() > 1e-3
 
 
 def test_a_run_begins_as_the_original_and_ends_as_a_plain_model(place):
