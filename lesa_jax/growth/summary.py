@@ -66,6 +66,8 @@ def function_kept(job: ExpandJob, checked: int) -> str:
     """Whether old layers compute what they did, and how that is known; empty where nothing is promised or doubted."""
     if checked:
         return f"checked: on {checked} tokens the logits are the original's, to the bit"
+    if job.preserves and job.runs:  # a dry run
+        return "to be checked: both models will run on a few tokens"
     if job.doubts:
         return f"not verified: {'; '.join(job.doubts)}"
     if job.preserves:

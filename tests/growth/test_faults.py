@@ -43,12 +43,12 @@ def test_overwrite_removes_nothing_that_the_user_put_there(tmp_path, mine):
     with pytest.raises(InputError, match=rf"holds {mine.split('/')[0]}.*, which lesa_jax did not write there"):
         grow(tiny("llama"), tmp_path / "out", "solar", overwrite=True)
     assert (tmp_path / "out" / mine).read_text() == "mine"
-    assert read_growth(tmp_path / "out").method == "duplicate"
+    assert read_growth(tmp_path / "out", 9).method == "duplicate"
     (tmp_path / "out" / mine).unlink()
     if "/" in mine:
         (tmp_path / "out" / mine).parent.rmdir()
     grow(tiny("llama"), tmp_path / "out", "solar", overwrite=True)
-    assert read_growth(tmp_path / "out").method == "solar"
+    assert read_growth(tmp_path / "out", 9).method == "solar"
     assert names(tmp_path) == ["out"]
 
 

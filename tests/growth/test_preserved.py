@@ -4,12 +4,14 @@ import json
 
 import numpy as np
 import pytest
+from rich.console import Console
 from safetensors.numpy import load_file, save_file
 
 from lesa_jax.base.errors import InputError
 from lesa_jax.checkpoint.reader import open_checkpoint
 from lesa_jax.growth import run
 from lesa_jax.growth.preserved import TOKENS, check_preserved
+from lesa_jax.growth.report import print_report
 from lesa_jax.planning.placement import make_plan
 from tests.support.growth import grow
 from tests.support.tiny import RUNNING, tiny
@@ -84,6 +86,25 @@ def test_every_family_that_runs_is_checked_and_says_so(tmp_path, family):
     assert "verify" in report.seconds
     assert json.loads((tmp_path / "out" / "growth.json").read_text())["measurements"]["function"] == report.function
     assert report.function in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_a_dry_run_and_a_family_that_does_not_run_say_how_it_is_known(tmp_path):
+    dry = grow(tiny("llama"), tmp_path / "out", "llama_pro", dry_run=True)
+    assert dry.function == "to be checked: both models will run on a few tokens"
+    known = grow(tiny("phi"), tmp_path / "phi", "llama_pro")
+    assert known.function.startswith("not run, as phi has no forward pass here; unchanged by")
+
+
+def test_a_type_that_nobody_knows_is_not_verified_whatever_the_method(tmp_path):
+    source = changed_copy(tiny("phi"), tmp_path / "source", model_type="unheard_of", foo_layer_interval=2)
+    for method in ("llama_pro", "duplicate"):
+        report = grow(source, tmp_path / method, method)
+        assert report.function.startswith("not verified: model_type unheard_of is not among those that are known; ")
+        assert "foo_layer_interval" in report.function
+        assert report.function in (tmp_path / method / "README.md").read_text()
+        console = Console(record=True, width=300)
+        print_report(report, console)
+        assert f"function  {report.function}" in console.export_text()
 
 
 def test_a_method_that_changes_the_function_is_not_asked(tmp_path):
