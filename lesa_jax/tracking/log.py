@@ -51,8 +51,8 @@ class RunLog:
         with self.writing():
             folder.mkdir(parents=True, exist_ok=True)
             self.last_step = keep_steps(self.metrics, first)
-            self.file = self.metrics.open("ab", buffering=0)
             self.events = Events(folder / TENSORBOARD, first)
+            self.file = self.metrics.open("ab", buffering=0)
 
     def write(self, step: int, values: Mapping[str, float | int | None]) -> None:
         """Writes one step's line; a killed process loses none that was written.

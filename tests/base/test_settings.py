@@ -4,7 +4,10 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from lesa_jax.base.settings import deciding, flatten, free, option
+import pytest
+
+from lesa_jax.base.errors import InputError
+from lesa_jax.base.settings import check_seed, deciding, flatten, free, option
 
 
 @dataclass(frozen=True)
@@ -36,3 +39,11 @@ def test_a_record_holds_what_decides_as_json():
 
 def test_options_are_spelled_as_in_a_shell():
     assert option("learning_rate") == "--learning-rate"
+
+
+def test_no_seed_is_the_same_as_another():
+    for seed in (0, 2**32 - 1):
+        check_seed(seed)
+    for seed in (-1, 2**32, 10**40):
+        with pytest.raises(InputError, match=f"--seed {seed}: expected 0 to 4294967295"):
+            check_seed(seed)

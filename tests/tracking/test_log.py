@@ -2,6 +2,7 @@
 
 import json
 import math
+import resource
 import struct
 
 import pytest
@@ -176,3 +177,33 @@ def test_a_failed_rewrite_keeps_the_record_and_leaves_nothing_beside(tmp_path, m
         RunLog(tmp_path, 2)
     assert (tmp_path / METRICS).read_bytes() == before
     assert {path.name for path in tmp_path.iterdir()} == {METRICS, TENSORBOARD, CURVE}
+
+
+@pytest.fixture
+def full_disk():
+    """A limit on the size of any file stands in for a disk without room."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_ends_a_run_in_one_line_and_keeps_what_was_written(tmp_path, full_disk):
+    def run():
+        with RunLog(tmp_path, 0) as log:
+            for step in range(1000):
+                log.write(step, VALUES)
+
+    with pytest.raises(InputError, match=r"cannot be written \(File too large\); make room there") as caught:
+        run()
+    assert "\n" not in str(caught.value)
+    rows = read_metrics(tmp_path / METRICS)
+    assert [row["step"] for row in rows] == list(range(len(rows)))
+    assert len(rows) > 10
+
+
+@pytest.mark.parametrize("name", [METRICS, TENSORBOARD])
+def test_what_is_in_the_way_is_named(tmp_path, name):
+    (tmp_path / TENSORBOARD).touch() if name == TENSORBOARD else (tmp_path / METRICS).mkdir()
+    with pytest.raises(InputError, match=name):
+        RunLog(tmp_path, 0)

@@ -1,5 +1,8 @@
 """What a training run refuses, before anything is written."""
 
+import json
+import shutil
+
 import pytest
 
 from lesa_jax.base.errors import InputError
@@ -21,6 +24,19 @@ REFUSED = [
     ({"resume": True}, "holds no run to go on with"),
     ({"data": "nothing.jsonl"}, "nothing.jsonl"),
     ({"init": "random"}, "takes --config"),
+    ({"train": ""}, "names nothing"),
+    ({"train": "a{99999999999}"}, "not a regular expression"),
+    ({"steps": None, "tokens": ""}, "expected a number such as"),
+    ({"steps": None, "tokens": "255"}, "--tokens 255: less than a step, which takes 256"),
+    ({"steps": None, "tokens": "1e23"}, "expected a number such as"),
+    ({"steps": None, "tokens": "1" + "0" * 23}, "steps; at most 2147483647"),
+    ({"steps": None, "tokens": "9" * 400}, "expected a number such as"),
+    ({"steps": 2**31}, "--steps 2147483648: at most"),
+    ({"warmup": 7}, "--warmup 7: must end within the run's 6 steps"),
+    ({"mask_steps": 7}, "--mask-steps 7: must end within the run's 6 steps"),
+    ({"batch_size": 2**30}, "tokens a step; at most"),
+    ({"seed": 2**32}, "--seed 4294967296: expected 0 to 4294967295"),
+    ({"seed": -1}, "--seed -1: expected 0 to"),
 ]
 
 
@@ -35,3 +51,13 @@ def test_bad_input_is_refused_in_one_line_and_nothing_is_written(place, changes,
 def test_new_needs_growth_json(place):
     with pytest.raises(InputError, match="no growth.json"):
         train(train_settings(place, "refused", model=str(place / "base")))
+
+
+def test_a_growth_json_of_another_model_is_refused(place):
+    shutil.copytree(place / "grown", place / "mixed")
+    record = json.loads((place / "mixed" / "growth.json").read_text())
+    record["plan"]["slots"].append({"layer": 3, "new": True})
+    (place / "mixed" / "growth.json").write_text(json.dumps(record))
+    with pytest.raises(InputError, match="growth.json") as caught:
+        train(train_settings(place, "refused", model=str(place / "mixed")))
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,23 @@
+"""What is shown of a run, whatever its folder is called and its losses are."""
+
+from dataclasses import replace
+
+import pytest
+
+from lesa_jax.training.job import make_train_job
+from lesa_jax.training.report import perplexity, print_train_report
+from lesa_jax.training.result import describe
+from tests.support.settings import train_settings
+
+
+def test_names_are_shown_as_they_are_and_no_loss_is_too_large(place, capsys):
+    report = replace(describe(make_train_job(train_settings(place, "[red]x :smile: [/b"))), losses=(1e4, 2.0), done=6)
+    print_train_report(report)
+    shown = capsys.readouterr().out
+    assert shown.endswith("[red]x :smile: [/b\n")
+    assert "10000.0000 -> 2.0000 (perplexity inf -> 7.39)" in shown
+
+
+def test_a_loss_beyond_all_numbers_has_no_perplexity():
+    assert perplexity(710.0) == float("inf")
+    assert perplexity(1.0) == pytest.approx(2.718281828)
