@@ -121,14 +121,6 @@ COLUMNS = (
         lambda row: "-" if row.learning_rate is None else f"{row.learning_rate:g}",
     ),
     Column(
-        "cost of rate",
-        "Trained tokens, operations and wall-clock time, compilation and measuring included, of the short runs that "
-        "chose the rate. In no other column.",
-        "sweep_tokens",
-        sweep_text,
-        False,
-    ),
-    Column(
         "after training",
         "Exponential of the held-out loss per token at the last evaluation that all seeds have, mean and standard "
         "deviation over seeds. Where the protocol is line, it does not compare with the initial perplexity.",
@@ -218,6 +210,14 @@ COLUMNS = (
         "Layers that the backward pass goes through: those above the lowest trained one.",
         "backward_depth",
         lambda row: "-" if row.backward_depth is None else str(row.backward_depth),
+    ),
+    Column(
+        "cost of rate",
+        "Trained tokens, operations and wall-clock time, compilation and measuring included, of the short runs that "
+        "chose the rate. In no other column.",
+        "sweep_tokens",
+        sweep_text,
+        False,
     ),
 )
 

@@ -94,6 +94,7 @@ def test_a_finished_sweep_is_not_made_again(swept, monkeypatch):
     assert table(swept) == before
 
 
+@pytest.mark.slow
 def test_a_rate_that_diverges_is_no_end_of_the_sweep(place, capsys):
     job, outcomes = base_alone(place, "diverging", learning_rate="1e-3,1e30")
     assert sweep.sweep(job, BASE, outcomes)
@@ -104,6 +105,7 @@ def test_a_rate_that_diverges_is_no_end_of_the_sweep(place, capsys):
     assert "learning rate of base: 0.001 (perplexities: 0.001 " in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_where_no_rate_can_be_trained_the_row_says_so(place):
     job, outcomes = base_alone(place, "hopeless", learning_rate="1e30,2e30")
     for _ in range(2):  # the second time from what is kept
@@ -120,6 +122,7 @@ def test_another_error_than_a_diverging_rate_is_told_and_not_kept(place):
     assert short_runs(job, BASE) == ()
 
 
+@pytest.mark.slow
 def test_a_stopped_sweep_goes_on_with_the_rate_it_was_at(place, monkeypatch, capsys):
     job, outcomes = base_alone(place, "stopped-sweep", train_tokens="1536")
 
