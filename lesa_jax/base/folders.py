@@ -146,7 +146,8 @@ def remove_leftover(hidden: Path) -> None:
     """
     if not os.path.lexists(hidden):
         return
-    if not hidden.is_dir() or (any(hidden.iterdir()) and not (hidden / MANIFEST).is_file()):
+    names = {path.name for path in hidden.iterdir()} if hidden.is_dir() else set()
+    if not hidden.is_dir() or not (MANIFEST in names or names <= {partial(hidden / MANIFEST).name}):
         raise InputError(f"{hidden} is in the way and was not written by lesa_jax; move it elsewhere")
     print(f"removing {hidden}, left by a process that died", file=sys.stderr)
     shutil.rmtree(hidden)

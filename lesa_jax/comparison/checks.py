@@ -1,5 +1,6 @@
 """What can be known of a comparison's rows, and refused, before a model is grown for them."""
 
+from dataclasses import replace
 from itertools import islice
 
 import jax
@@ -8,6 +9,7 @@ from lesa_jax.base.errors import InputError
 from lesa_jax.checkpoint.reader import open_checkpoint
 from lesa_jax.checkpoint.tokenizer import load_tokenizer
 from lesa_jax.comparison.basis import said_of_train_data
+from lesa_jax.comparison.folder import MODELS
 from lesa_jax.comparison.grown import expand_settings
 from lesa_jax.comparison.job import CompareJob
 from lesa_jax.comparison.measure import run_settings
@@ -40,9 +42,12 @@ def check_work(job: CompareJob) -> None:
     if settings.trains:
         check_training(job, config)
         check_data(job)
-    wanted = [expand_settings(settings, variant, 0) for variant in job.variants if variant != BASE]
-    rows = zip([row for row in job.variants if row != BASE], prepare_jobs(wanted, checkpoint), strict=True)
-    failures = [why_not(job, row, grown) for row, grown in rows]
+    rows = [row for row in job.variants if row != BASE]
+    # Where their models will be does not matter: they may be there, and something else may be in them.
+    nowhere = settings.output / MODELS / "none"
+    wanted = [replace(expand_settings(settings, row, 0), output=nowhere) for row in rows]
+    grown = prepare_jobs(wanted, checkpoint)
+    failures = [why_not(job, row, model) for row, model in zip(rows, grown, strict=True)]
     first = next((failure for failure in failures if failure is not None), None)
     if first is not None and None not in failures:
         raise first

@@ -134,6 +134,14 @@ def test_what_a_killed_process_left_is_removed_by_the_next_one(tmp_path, capsys)
     assert "removing" in capsys.readouterr().err
 
 
+def test_so_is_what_a_process_left_that_was_killed_before_its_list_had_a_name(tmp_path):
+    (tmp_path / ".out.partial").mkdir()
+    partial(tmp_path / ".out.partial" / MANIFEST).touch()
+    make(tmp_path / "out", "new")
+    assert (tmp_path / "out" / "weights").read_text() == "new"
+    assert not (tmp_path / ".out.partial").exists()
+
+
 def test_what_a_killed_process_left_under_another_name_is_named(tmp_path, capsys):
     killed(tmp_path / "other", UNFINISHED)
     assert abandoned(tmp_path) == [tmp_path / ".other.partial"]
