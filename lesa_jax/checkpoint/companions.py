@@ -35,6 +35,15 @@ def files_to_carry(folder: Path) -> list[Path]:
     return files
 
 
+def tokenizer_files(folder: Path) -> list[Path]:
+    """Those of a model's files that decide which tokens a text has, its chat templates among them."""
+    return [
+        path
+        for path in files_to_carry(folder)
+        if TOKENIZER.fullmatch(path.name) or path.name.startswith("chat_template") or path.parent.name == TEMPLATES
+    ]
+
+
 def left_behind(folder: Path) -> list[str]:
     """What does not go along, each by its name with the reason; neither what is hidden nor what is written anew.
 

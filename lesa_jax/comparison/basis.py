@@ -18,10 +18,10 @@ import jax
 from lesa_jax.base.digests import Stamp, digest_bytes, digest_file, stamp
 from lesa_jax.base.errors import InputError
 from lesa_jax.base.settings import deciding
+from lesa_jax.checkpoint.companions import tokenizer_files
 from lesa_jax.checkpoint.reader import Checkpoint
 from lesa_jax.comparison.settings import CompareSettings
 from lesa_jax.data.sources import HUB, find_files
-from lesa_jax.data.tokens import TOKENIZER_FILES
 
 PATHS = ("model", "revision", "text", "train_data")  # settings that say where something lies; what it holds counts
 COMPUTING = ("lesa_jax", "jax")
@@ -69,8 +69,7 @@ class Basis:
 
 def find_basis(settings: CompareSettings, text: bytes, checkpoint: Checkpoint) -> Basis:
     """The files that the settings name."""
-    others = (checkpoint.folder / name for name in ("config.json", *TOKENIZER_FILES))
-    model = (*checkpoint.files, *(file for file in others if file.is_file()))
+    model = (*checkpoint.files, checkpoint.folder / "config.json", *tokenizer_files(checkpoint.folder))
     data = settings.training.train_data or ""
     with said_of_train_data():
         files = data if not data or data.startswith(HUB) else tuple(find_files(data))

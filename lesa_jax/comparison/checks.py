@@ -15,7 +15,7 @@ from lesa_jax.comparison.job import CompareJob
 from lesa_jax.comparison.measure import run_settings
 from lesa_jax.comparison.rates import named
 from lesa_jax.comparison.variants import BASE, Variant
-from lesa_jax.data.sources import read_records, text_of
+from lesa_jax.data.sources import find_source, read_records, text_of
 from lesa_jax.evaluation.protocol import token_rows
 from lesa_jax.growth.job import ExpandJob, prepare_jobs
 from lesa_jax.models.config import ModelConfig
@@ -66,7 +66,7 @@ def check_data(job: CompareJob) -> None:
     data = job.settings.training.train_data
     assert data is not None
     with said_of_train_data():
-        for record in islice(read_records(data), 1):
+        for record in islice(read_records(find_source(data)), 1):
             text_of(record)
 
 

@@ -7,12 +7,14 @@ from pathlib import Path
 from lesa_jax.base.errors import InputError
 from lesa_jax.base.files import partial, read_json
 from lesa_jax.base.folders import claim, foreign, remove_leftover, remove_own
+from lesa_jax.checkpoint.reader import open_checkpoint
 from lesa_jax.comparison.folder import COMPARISON, MODELS, ROWS, model_folder
 from lesa_jax.comparison.job import CompareJob
 from lesa_jax.comparison.kept import is_from, note, origin, remove_if_empty, write
 from lesa_jax.comparison.measure import kept_curve, kept_row
 from lesa_jax.comparison.settings import CompareSettings
 from lesa_jax.comparison.variants import BASE, Variant
+from lesa_jax.families.fields import count_layers
 from lesa_jax.growth.run import grow
 from lesa_jax.growth.settings import ExpandSettings, recorded_settings
 from lesa_jax.planning.methods import find_method
@@ -97,7 +99,7 @@ def is_there(settings: CompareSettings, variant: Variant, seed: int) -> bool:
     if not is_from(wanted.output, origin(settings, variant, seed)) or foreign(wanted.output) is not None:
         return False
     try:
-        growth = read_growth(wanted.output)
+        growth = read_growth(wanted.output, count_layers(open_checkpoint(wanted.output).config))
         same_source = source["model"].items() >= growth.source["sha256"].items()
     except (InputError, KeyError, TypeError, AttributeError, ValueError):
         return False

@@ -11,10 +11,10 @@ from typing import Any
 
 from lesa_jax.base.background import second_thread
 from lesa_jax.base.digests import digest, digest_file, digest_files
+from lesa_jax.checkpoint.companions import tokenizer_files
 from lesa_jax.checkpoint.integrity import check_finite
 from lesa_jax.checkpoint.reader import Checkpoint
 from lesa_jax.data.packing import PackedRows
-from lesa_jax.data.tokens import TOKENIZER_FILES
 from lesa_jax.training.job import TrainJob
 
 # What each is called when it is another than the one that a run was begun with.
@@ -68,19 +68,13 @@ def _digests(files: Sequence[Path], left: Event) -> Weights:
 
 def digest_inputs(job: TrainJob, rows: PackedRows, weights: Callable[[], Weights]) -> dict[str, Any]:
     """By the names of `NAMES`, as JSON; None for what the run has not. Waits for those of the `weights`."""
-    tokenizer = [job.folder / name for name in TOKENIZER_FILES if (job.folder / name).is_file()]
     measured = job.eval_text is not None
     return {
         "lesa_jax": version("lesa_jax"),
         "weights": weights() or None,
         "config": digest(job.hf_config),
         "growth": None if job.growth is None else digest(job.growth.to_json()),
-        "tokenizer": digest(dict(digest_files(tokenizer))),
-        "data": digest_data(rows),
+        "tokenizer": digest(dict(digest_files(tokenizer_files(job.folder)))),
+        "data": rows.digest,
         "eval_text": digest([job.settings.held_out.ppl_protocol, job.eval_text]) if measured else None,
     }
-
-
-def digest_data(rows: PackedRows) -> str:
-    """Of the tokens that are trained on, and of how they lie in documents."""
-    return digest(dict(digest_files(sorted(rows.store.folder.iterdir()))))

@@ -7,7 +7,7 @@ from tests.support.settings import train_settings
 
 
 def test_numbers_of_the_untrained_model_are_named_so(place):
-    growth = read_growth(place / "grown")
+    growth = read_growth(place / "grown", 6)
     at_growth = {"perplexity": {"before": 36.9, "after": 38.3}, "kinds": {}}
     growth = Growth(growth.method, growth.plan, {}, {}, {"parameters": growth.measurements["parameters"], **at_growth})
     job = make_train_job(train_settings(place, "run"))
