@@ -1,11 +1,12 @@
 """Conversations as text in which the assistant's words are known.
 
 Records are {"messages": [{"role", "content"}, ...]} or {"instruction", "input" (may be missing), "output"}. What is
-learned of a conversation is every assistant turn, its end-of-turn token included.
+learned of a conversation is every assistant turn, its end-of-turn token included. A number, true or false stands for
+its JSON text, and null for what is missing; a message's content may also be a list of parts {"type": "text", "text"}.
 """
 
-import re
-from collections.abc import Callable, Iterable, Sequence
+import json
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,13 +15,10 @@ from jaxtyping import Int, UInt8
 
 from lesa_jax.base.errors import InputError
 from lesa_jax.data.sources import Record, field_names
+from lesa_jax.data.templates import Message, Spans, Templates
 
 # A transformers PreTrainedTokenizerFast; its class takes seconds to import.
 FastTokenizer = Any
-Message = dict[str, Any]
-Spans = tuple[tuple[int, int], ...]
-
-GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 # The prompts of Stanford Alpaca, for tokenizers without a chat template.
 ALPACA_INPUT = (
@@ -50,7 +48,7 @@ class Conversation:
     templated: bool
 
 
-def render(record: Record, tokenizer: FastTokenizer) -> Conversation:
+def render(record: Record, tokenizer: FastTokenizer, templates: Templates) -> Conversation:
     """The record as the model is to see it.
 
     Raises InputError for a record of another form, and for messages that no chat template fits.
@@ -71,7 +69,8 @@ def render(record: Record, tokenizer: FastTokenizer) -> Conversation:
         asked = f"{instruction}\n\n{given}" if given else instruction
         messages = [{"role": "user", "content": asked}, {"role": "assistant", "content": output}]
     try:
-        text, spans = _rendered(messages, template, tokenizer)
+        markers = [token.content for token in tokenizer.added_tokens_decoder.values()]
+        text, spans = templates.render(messages, template, tokenizer.special_tokens_map, markers)
     except InputError as error:
         raise InputError(f"{record.place}: {error}") from None
     return Conversation(text, spans, templated=True)
@@ -96,82 +95,57 @@ def assistant_mask(offsets: Int[np.ndarray, "tokens 2"], spans: Spans) -> UInt8[
 def chat_template(tokenizer: FastTokenizer) -> str | None:
     """The tokenizer's (default) chat template."""
     try:
-        return tokenizer.get_chat_template()
+        template = tokenizer.get_chat_template()
     except ValueError:  # it has none
         return None
+    if not isinstance(template, str):
+        raise InputError(f"the tokenizer's chat template is a {type(template).__name__}; repair tokenizer_config.json")
+    return template
 
 
 def _messages(record: Record) -> list[Message]:
     messages = record.fields["messages"]
     if not isinstance(messages, list) or not messages:
         raise InputError(f'{record.place}: "messages" is not a list with at least one message; remove the record')
-    for number, message in enumerate(messages, 1):
-        parts = [message.get(key) for key in ("role", "content")] if isinstance(message, dict) else [None]
-        if not all(isinstance(part, str) for part in parts):
-            raise InputError(f'{record.place}: message {number} has no "role" and "content" strings; repair the record')
+    return [_message(message, f"{record.place}: message {number}") for number, message in enumerate(messages, 1)]
+
+
+def _message(message: Any, place: str) -> Message:
+    """A message with its content as text."""
+    role, content = (message.get(key) for key in ("role", "content")) if isinstance(message, dict) else (None, None)
+    if not isinstance(role, str) or content is None:
+        raise InputError(f'{place} has no "role" and "content" strings; repair the record')
+    if isinstance(content, list):
+        for part in content:
+            if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
+                raise InputError(
+                    f'{place}: a part of its "content" is no text; only {{"type": "text", "text": ...}} is'
+                )
+        content = "".join(part["text"] for part in content)
     # As apply_chat_template does it: templates handle a missing field, but write None out.
-    return [{key: value for key, value in message.items() if value is not None} for message in messages]
+    given = {key: value for key, value in message.items() if value is not None}
+    return given | {"content": _text(content, f'{place}: its "content"')}
 
 
 def _instruction(record: Record) -> tuple[str, str, str]:
     """Instruction, input ("" if there is none) and output."""
-    if not {"instruction", "output"} <= record.fields.keys():
+    given = {key: value for key, value in record.fields.items() if value is not None}
+    if not {"instruction", "output"} <= given.keys():
         raise InputError(
             f'{record.place}: neither "messages" nor "instruction" and "output" in the record, only '
-            f"{field_names(record)}; rename its fields"
+            f"{field_names(record)}, or null in them; rename its fields or remove it"
         )
-    instruction, given, output = (record.fields.get(key) or "" for key in ("instruction", "input", "output"))
-    for key, value in (("instruction", instruction), ("input", given), ("output", output)):
-        if not isinstance(value, str):
-            raise InputError(f'{record.place}: "{key}" is a {type(value).__name__}; expected a string')
-    return instruction, given, output
+    instruction, asked, output = (
+        _text(given.get(key, ""), f'{record.place}: "{key}"') for key in ("instruction", "input", "output")
+    )
+    return instruction, asked, output
 
 
-def _rendered(messages: list[Message], template: str, tokenizer: FastTokenizer) -> tuple[str, Spans]:
-    """The text of a conversation and the assistant's spans in it."""
-    from jinja2 import TemplateError  # both are slow to import, and only chats need them
-    from transformers.utils.chat_template_utils import render_jinja_template
-
-    def draw(turns: list[Message], **options: bool) -> tuple[str, list[Any]]:
-        # apply_chat_template's own renderer. That one refuses the empty conversation before an assistant's first word;
-        # and its token mask loses a turn that begins with a space, and runs on after one that ends with a space.
-        rendered: Any = render_jinja_template(
-            [turns], chat_template=template, **options, **tokenizer.special_tokens_map
-        )
-        texts, spans = rendered
-        return texts[0], spans[0] if spans else []
-
-    try:
-        if GENERATION.search(template):
-            text, spans = draw(messages, return_assistant_tokens_mask=True)
-            return text, tuple((int(start), int(stop)) for start, stop in spans)
-        markers = [token.content for token in tokenizer.added_tokens_decoder.values()]
-        return _turns(messages, lambda turns, asks: draw(turns, add_generation_prompt=asks)[0], markers)
-    except (TemplateError, TypeError, LookupError, AttributeError) as error:
-        reason = str(error).split("\n")[0]
-        raise InputError(f"the chat template cannot render it ({reason}); remove or repair the record") from None
-
-
-def _turns(
-    messages: Sequence[Message], draw: Callable[[list[Message], bool], str], markers: Iterable[str]
-) -> tuple[str, Spans]:
-    """The assistant's turns in a text whose template does not mark them.
-
-    A turn is what the conversation up to it adds to the prompt that asks for it. What it ends with goes up to the
-    end-of-turn token; white space after that one is the template's.
-    """
-    text = draw(list(messages), False)
-    spans = []
-    for number, message in enumerate(messages):
-        if message["role"] != "assistant":
-            continue
-        before, after = draw(list(messages[:number]), True), draw(list(messages[: number + 1]), False)
-        if not (text.startswith(after) and after.startswith(before)):
-            raise InputError(
-                f"the chat template writes message {number + 1} differently when others follow, so the assistant's "
-                "words cannot be told; mark them in the template with {% generation %} and {% endgeneration %}"
-            )
-        bare = after.rstrip()
-        ended = len(bare) > len(before) and bare.endswith(tuple(markers))
-        spans.append((len(before), len(bare) if ended else len(after)))
-    return text, tuple(spans)
+def _text(value: Any, what: str) -> str:
+    """A string, or the JSON text of a number, true or false."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
+        return json.dumps(value)
+    found = f"the number {value}" if isinstance(value, float) else f"a {type(value).__name__}"
+    raise InputError(f"{what} is {found}; expected a string, a number, true or false")

@@ -19,6 +19,7 @@ from lesa_jax.data.chat import Conversation, FastTokenizer, assistant_mask, chat
 from lesa_jax.data.cutting import Cutter, Piece
 from lesa_jax.data.sources import Record, Source, find_source, read_records, text_of
 from lesa_jax.data.store import VERSION, StoreWriter, TokenStore, open_store, token_dtype
+from lesa_jax.data.templates import Templates
 
 Stage = Literal["pretrain", "sft"]
 
@@ -154,21 +155,22 @@ def _documents(records: Iterator[Record]) -> Iterator[Iterator[str]]:
 def _write_conversations(writer: StoreWriter, records: Iterable[Record], tokenizer: FastTokenizer, length: int) -> None:
     """Writes conversations of at most `length` tokens, and counts what does not fit."""
     before, after = (np.asarray(ids, np.int64) for ids in _edges(tokenizer))
-    for batch in _batches(render(record, tokenizer) for record in records):
-        texts = [conversation.text for conversation in batch]
-        encoded = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        for conversation, ids, offsets in zip(batch, encoded["input_ids"], encoded["offset_mapping"], strict=True):
-            ids = np.asarray(ids, np.int64)
-            mask = assistant_mask(np.asarray(offsets, np.int64).reshape(-1, 2), conversation.spans)
-            if not conversation.templated:
-                ids = np.concatenate([before, ids, after])
-                mask = np.concatenate([np.zeros(len(before), np.uint8), mask, np.ones(len(after), np.uint8)])
-            if not mask[1:length].any():
-                writer.dropped += 1
-                continue
-            writer.truncated += len(ids) > length
-            writer.append(ids[:length], mask[:length])
-            writer.end_document()
+    with closing(Templates()) as templates:
+        for batch in _batches(render(record, tokenizer, templates) for record in records):
+            texts = [conversation.text for conversation in batch]
+            encoded = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+            for conversation, ids, offsets in zip(batch, encoded["input_ids"], encoded["offset_mapping"], strict=True):
+                ids = np.asarray(ids, np.int64)
+                mask = assistant_mask(np.asarray(offsets, np.int64).reshape(-1, 2), conversation.spans)
+                if not conversation.templated:
+                    ids = np.concatenate([before, ids, after])
+                    mask = np.concatenate([np.zeros(len(before), np.uint8), mask, np.ones(len(after), np.uint8)])
+                if not mask[1:length].any():
+                    writer.dropped += 1
+                    continue
+                writer.truncated += len(ids) > length
+                writer.append(ids[:length], mask[:length])
+                writer.end_document()
 
 
 def _batches(texts: Iterable[Text]) -> Iterator[list[Text]]:

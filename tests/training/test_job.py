@@ -14,7 +14,7 @@ REFUSED = [
     ({"data": None}, "--data: name the text"),
     ({"steps": None}, "--tokens or --steps"),
     ({"tokens": "3M"}, "--tokens or --steps"),
-    ({"steps": None, "tokens": "many"}, "expected a number such as"),
+    ({"steps": None, "tokens": "many"}, "expected a whole number"),
     ({"batch_size": 0}, "--batch-size 0: must be positive"),
     ({"accumulate": 3}, "--accumulate 3: does not divide"),
     ({"sequence_length": 4096}, "expected 2 to 128"),

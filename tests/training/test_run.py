@@ -329,6 +329,18 @@ def test_a_run_goes_on_with_its_own_settings_only(place, finished, changes, mess
         train(train_settings(place, "finished", **changes))
 
 
+def test_a_run_does_not_go_on_over_other_data_with_as_many_rows(place, finished):
+    data = place / "data.jsonl"
+    before, stat = data.read_bytes(), data.stat()
+    data.write_bytes(b"".join(reversed(before.splitlines(keepends=True))))
+    os.utime(data, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    try:
+        with pytest.raises(InputError, match="has data [0-9a-f]{12}, this run has .*; continue with the data"):
+            train(train_settings(place, "finished"))
+    finally:
+        data.write_bytes(before)
+
+
 def test_an_output_that_is_something_else_is_left_alone(place):
     (place / "other").mkdir()
     (place / "other" / "thesis.tex").write_text("x")
