@@ -30,7 +30,7 @@ def hold_run(job: TrainJob) -> Iterator[None]:
     with ExitStack() as stack:
 
         def hold() -> None:
-            earlier_run(job)
+            check_run(job)  # before anything is written, and below for what another process has done meanwhile
             output.mkdir(parents=True, exist_ok=True)
             busy = f"--output {output}: another process trains there; wait for its end, or choose another folder"
             stack.enter_context(alone(output / LOCK, busy))
