@@ -19,7 +19,14 @@ from lesa_jax.base.errors import InputError
 from lesa_jax.checkpoint.format import DTYPES
 from lesa_jax.checkpoint.reader import Checkpoint, read, read_into
 from lesa_jax.growth.job import ExpandJob
-from lesa_jax.growth.matrices import NewMatrices, OldMatrices, Request, compute_matrices, raised
+from lesa_jax.growth.matrices import (
+    NewMatrices,
+    OldMatrices,
+    Request,
+    batch_bytes,
+    compute_matrices,
+    raised,
+)
 from lesa_jax.growth.output import Output
 from lesa_jax.growth.weights import WeightKind, batches
 from lesa_jax.initializers.lesa.predict import compile_prediction
@@ -97,7 +104,7 @@ def mean_loss(pages: Sequence[NewMatrices]) -> float | None:
 def shared_batches(jobs: Sequence[ExpandJob]) -> list[list[WeightKind]]:
     """Kinds that share shape, layers, and the jobs that want them; a job with silenced outputs wants fewer."""
     found = []
-    for batch in batches(kind for job in jobs for kind in job.computed):
+    for batch in batches((kind for job in jobs for kind in job.computed), batch_bytes()):
         groups: dict[tuple[bool, ...], list[WeightKind]] = {}
         for kind in batch:
             groups.setdefault(tuple(kind in job.computed for job in jobs), []).append(kind)

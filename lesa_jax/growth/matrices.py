@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TypeAlias
+from typing import Any, TypeAlias
 from zlib import crc32
 
 import jax
@@ -12,7 +12,16 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from lesa_jax.base.errors import InputError
-from lesa_jax.initializers.lesa.predict import Basis, decompose, learn, learn_together, predict_matrices
+from lesa_jax.growth.weights import BATCH_BYTES
+from lesa_jax.initializers.lesa.predict import (
+    Basis,
+    decompose,
+    decompose_together,
+    learn,
+    learn_together,
+    one_of,
+    predict_matrices,
+)
 from lesa_jax.initializers.lesa.predictor import Fit
 from lesa_jax.planning.methods import PUBLISHED, Aligned, Formula, Lesa, PredictorSettings, Start
 
@@ -85,6 +94,16 @@ class OldMatrices:
 Lesson: TypeAlias = tuple[Lesa, int, PredictorSettings]
 
 
+def batch_bytes(device: Any = None) -> int:
+    """How many bytes of float32 weights may be worked out together.
+
+    On a device of its own memory a quarter of that: the rows that all predictors learn from lie there once, the
+    shuffled control's twice, one kind's original and its new matrices beside them.
+    """
+    stats = (device or jax.local_devices()[0]).memory_stats() or {}  # None on a CPU
+    return max(BATCH_BYTES, stats.get("bytes_limit", 0) // 4)
+
+
 def compute_matrices(
     kinds: Iterable[OldMatrices], requests: Sequence[Request]
 ) -> Iterator[tuple[OldMatrices, list[NewMatrices]]]:
@@ -97,10 +116,10 @@ def compute_matrices(
     Raises:
       InputError: fewer layers than LESA needs, or a gap that does not exist.
     """
-    together = jax.default_backend() != "cpu"
+    one_by_one = jax.default_backend() == "cpu"
     kinds = iter(kinds)
-    while batch := list(kinds if together else islice(kinds, 1)):
-        yield from _compute_batch(batch, requests, together)
+    while batch := list(islice(kinds, 1) if one_by_one else kinds):
+        yield from _compute_batch(batch, requests, together=len(batch) > 1)
         del batch  # before the next is read
 
 
@@ -115,9 +134,10 @@ def _compute_batch(
     # The last space may work in the weights' own memory: none is kept while its predictors train.
     spaces = sorted({request.start.space for request in requests if isinstance(request.start, Lesa)}, reverse=True)
     for space in spaces:
-        bases = [decompose(kind.take() if space == spaces[-1] else kind.weights, space) for kind in kinds]
-        computed |= _predict(kinds, bases, space, requests, together)
-        del bases  # before the next space's
+        weights = (kind.take() if space == spaces[-1] else kind.weights for kind in kinds)
+        basis = decompose_together(weights, len(kinds), space) if together else decompose(next(weights), space)
+        computed |= _predict(kinds, basis, space, requests, together)
+        del basis  # before the next space's
     for k, kind in enumerate(kinds):
         yield kind, [computed.pop((k, i)) for i in range(len(requests))]
 
@@ -151,7 +171,7 @@ def raised(name: str, error: Exception) -> InputError:
 
 
 def _predict(
-    kinds: Sequence[OldMatrices], bases: Sequence[Basis], space: str, requests: Sequence[Request], together: bool
+    kinds: Sequence[OldMatrices], basis: Basis, space: str, requests: Sequence[Request], together: bool
 ) -> dict[tuple[int, int], NewMatrices]:
     """What requests in this space get, by kind and request."""
     fits: dict[Lesson, list[Fit]] = {}
@@ -160,14 +180,13 @@ def _predict(
         if isinstance(request.start, Lesa) and request.start.space == space:
             lesson = request.start, request.seed, request.predictor
             if lesson not in fits:
-                fits[lesson] = _learn([kind.key(request.seed) for kind in kinds], bases, lesson, together)
-            for k, (basis, fit) in enumerate(zip(bases, fits[lesson], strict=True)):
-                predicted[k, i] = NewMatrices(predict_matrices(basis, fit, request.gaps).weights, fit)
+                fits[lesson] = _learn([kind.key(request.seed) for kind in kinds], basis, lesson, together)
+            for k, fit in enumerate(fits[lesson]):
+                one = one_of(basis, k) if together else basis
+                predicted[k, i] = NewMatrices(predict_matrices(one, fit, request.gaps).weights, fit)
     return predicted
 
 
-def _learn(keys: Sequence[PRNGKeyArray], bases: Sequence[Basis], lesson: Lesson, together: bool) -> list[Fit]:
+def _learn(keys: Sequence[PRNGKeyArray], basis: Basis, lesson: Lesson, together: bool) -> list[Fit]:
     lesa, _, settings = lesson
-    if together:
-        return learn_together(bases, keys, lesa, settings)
-    return [learn(basis, key, lesa, settings) for basis, key in zip(bases, keys, strict=True)]
+    return learn_together(basis, keys, lesa, settings) if together else [learn(basis, keys[0], lesa, settings)]

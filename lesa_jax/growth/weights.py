@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from lesa_jax.checkpoint.names import Stack
 from lesa_jax.families.neurons import Side
 
-# Kinds of equal shape are predicted together while their weights stay below this many bytes of float32.
+# Kinds of equal shape are predicted together while their weights stay below this many bytes of float32; an accelerator
+# that has the memory takes more.
 BATCH_BYTES = 1 << 28
 
 
@@ -61,14 +62,14 @@ def kind_name(stack: Stack) -> str:
     return stack.template.removeprefix(stack.prefix + "*.").removesuffix(".weight")
 
 
-def batches(kinds: Iterable[WeightKind]) -> list[list[WeightKind]]:
-    """Kinds that share shape and layers, and so a compiled program, as many together as fit into `BATCH_BYTES`."""
+def batches(kinds: Iterable[WeightKind], batch_bytes: int = BATCH_BYTES) -> list[list[WeightKind]]:
+    """Kinds that share shape and layers, and so a compiled program, as many together as fit into `batch_bytes`."""
     groups: dict[tuple[object, ...], list[WeightKind]] = {}
     for kind in dict.fromkeys(kinds):
         groups.setdefault((kind.stack.spec, kind.stack.starts[0], kind.stack.sizes[0]), []).append(kind)
     found = []
     for group in groups.values():
-        size = max(1, BATCH_BYTES // group[0].nbytes)
+        size = max(1, batch_bytes // group[0].nbytes)
         found += [group[i : i + size] for i in range(0, len(group), size)]
     return found
 

@@ -17,6 +17,7 @@ from lesa_jax.parallel.mesh import AXIS_RULES, BATCH
 
 # What `layer_windows` writes for a layer without a window: longer than any sequence, and safe to subtract in int32.
 UNLIMITED = 2**30
+LONGEST_SQUARE = 1024  # tokens of which all scores may be held where no kernel fits
 CUDNN_HEAD_DIM = 128  # the widest head that cuDNN can do on every GPU
 Implementation = Literal["blocks", "splash", "cudnn", "xla"]
 
@@ -61,7 +62,9 @@ def choose_implementation(backend: str, dtype: DTypeLike, tokens: int, head_dim:
     """What computes attention with a window that is a property of the program.
 
     cuDNN's kernel is for half precision, and JAX differentiates it for an even number of tokens only
-    (`check_is_flash_attention` in jax/_src/cudnn/fused_attention_stablehlo.py); it raises where it cannot.
+    (`check_is_flash_attention` in jax/_src/cudnn/fused_attention_stablehlo.py); it raises where it cannot. Where no
+    kernel fits, as in float32 on a GPU, the scores of a whole long square would fill the memory: 69 GB at 8 x 8192
+    tokens and 32 heads, of which blocks hold a sixteenth.
     """
     if backend == "cpu":
         return "blocks"
@@ -70,7 +73,7 @@ def choose_implementation(backend: str, dtype: DTypeLike, tokens: int, head_dim:
     cudnn_fits = tokens % 2 == 0 and head_dim % 8 == 0 and head_dim <= CUDNN_HEAD_DIM
     if backend == "gpu" and jnp.dtype(dtype) in (jnp.bfloat16, jnp.float16) and cudnn_fits:
         return "cudnn"
-    return "xla"
+    return "xla" if tokens <= LONGEST_SQUARE else "blocks"
 
 
 def on_shards(

@@ -1,4 +1,4 @@
-"""Causal attention on a CPU: some dozens of queries at a time, scores that stay in the cache."""
+"""Causal attention in plain XLA, without all scores at once: on a CPU, and elsewhere where no kernel fits."""
 
 from typing import Any
 

@@ -18,22 +18,8 @@ from jax.typing import DTypeLike
 from lesa_jax.models.config import ModelConfig
 from lesa_jax.models.parts import embedding_tensor, output_tensor
 from lesa_jax.training.parameters import Leaf
+from lesa_jax.training.peaks import peak_of
 
-# Dense bfloat16 operations a second of one device, from the vendors' data sheets.
-PEAKS = {
-    "TPU v4": 275e12,
-    "TPU v5 lite": 197e12,
-    "TPU v5e": 197e12,
-    "TPU v5p": 459e12,
-    "TPU v5": 459e12,
-    "TPU v6 lite": 918e12,
-    "TPU v6e": 918e12,
-    "NVIDIA A100": 312e12,
-    "NVIDIA H100": 989e12,
-    "NVIDIA H200": 989e12,
-    "NVIDIA B200": 2250e12,
-    "NVIDIA L4": 121e12,
-}
 TYPICAL_USE = 0.4  # of the peak, by a training step: for a first estimate
 
 
@@ -88,10 +74,8 @@ def token_cost(config: ModelConfig, leaves: Sequence[Leaf], sequence_length: int
 
 
 def device_peak() -> float | None:
-    """Operations a second of one device by its data sheet; None where there is none, as for a CPU."""
-    kind = jax.devices()[0].device_kind
-    matches = [name for name in PEAKS if kind.startswith(name)]
-    return PEAKS[max(matches, key=len)] if matches else None
+    """Operations a second of one device by its data sheet; None where that is not known, as of a CPU."""
+    return peak_of(jax.devices()[0].device_kind)
 
 
 def measured_peak(dtype: DTypeLike, size: int = 1024) -> float:

@@ -23,6 +23,7 @@ from jaxtyping import Array, Float
 
 from lesa_jax.checkpoint.names import Tree
 from lesa_jax.models.attention import layer_windows
+from lesa_jax.models.blocked_attention import SAVED
 from lesa_jax.models.config import ModelConfig
 from lesa_jax.models.decoder import Context, block
 from lesa_jax.training.settings import Remat
@@ -96,7 +97,8 @@ def run_segments(
       segments: which layers those are.
       context: what every layer sees beside the residual stream.
       config: of the model; its windows are looked up by layer.
-      remat: what the backward pass computes again: nothing, a block but for its matrix products, or the whole block.
+      remat: what the backward pass computes again: nothing, a block but for its matrix products and its attention, or
+        the whole block.
       shares: how much of what each layer does to the stream counts (`mask.Mask`): x + share (layer(x) - x).
     """
     run = rematerialised(block, remat)
@@ -137,7 +139,10 @@ def rematerialised(function: Callable[..., Any], remat: Remat) -> Callable[..., 
         case "none":
             return function
         case "block":
-            policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+            policies = jax.checkpoint_policies
+            policy = policies.save_from_both_policies(
+                policies.dots_with_no_batch_dims_saveable, policies.save_only_these_names(SAVED)
+            )
         case "full":
             policy = None
     # An int window and the config are properties of the program.

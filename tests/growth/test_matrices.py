@@ -7,7 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from lesa_jax.growth.matrices import NewMatrices, OldMatrices, Request, compute_matrices
+from lesa_jax.growth.matrices import NewMatrices, OldMatrices, Request, batch_bytes, compute_matrices
+from lesa_jax.initializers.lesa.predict import decompose_together
 from lesa_jax.planning.methods import Formula, Lesa, PredictorSettings
 
 SETTINGS = PredictorSettings(hidden_size=24, epochs=2, batch_size=16)
@@ -84,6 +85,32 @@ def test_batched_kinds_agree_with_kinds_one_by_one(monkeypatch):
     assert len(batched) == 2
     for a, b in zip(chain(*one_by_one), chain(*batched), strict=True):
         np.testing.assert_allclose(a.weights, b.weights, rtol=1e-3, atol=1e-3)
+
+
+def test_an_accelerator_takes_what_its_memory_holds():
+    class Device:
+        def __init__(self, limit: int | None):
+            self.limit = limit
+
+        def memory_stats(self) -> dict[str, int] | None:
+            return self.limit and {"bytes_limit": self.limit}
+
+    assert [batch_bytes(Device(limit)) for limit in (None, 1 << 29, 1 << 36)] == [1 << 28, 1 << 28, 1 << 34]
+    assert batch_bytes() == 1 << 28  # this CPU
+
+
+def test_kinds_that_train_together_lie_in_memory_once():
+    """Before a kind is taken apart, those before it lie in the stack and nowhere else."""
+    alive = []
+
+    def read():
+        for i, w in enumerate(np.random.default_rng(0).standard_normal((3, 5, 48, 24), np.float32)):
+            alive.append(sum(x.nbytes for x in jax.live_arrays() if x.shape[-3:] == (5, 48, 24)))
+            yield w
+            del i, w
+
+    stack = decompose_together(read(), 3, "svd")
+    assert np.diff([*alive, stack.v.nbytes]).tolist() == [stack.v.nbytes, 0, 0]
 
 
 def test_kinds_are_taken_when_they_are_due():

@@ -16,6 +16,17 @@ def product_operations(function: Callable[..., Any], *arguments: Any) -> int:
     return _operations(jaxpr)
 
 
+def largest_bytes(function: Callable[..., Any], *arguments: Any) -> int:
+    """Of the arrays that the function computes on its way."""
+    return _largest(jax.make_jaxpr(function)(*arguments).jaxpr)
+
+
+def _largest(jaxpr: Jaxpr) -> int:
+    own = (variable.aval for equation in jaxpr.eqns for variable in equation.outvars)
+    sizes = [aval.size * aval.dtype.itemsize for aval in own]  # pyright: ignore[reportAttributeAccessIssue]
+    return max([*sizes, *(_largest(inner) for equation in jaxpr.eqns for inner in _inner(equation))], default=0)
+
+
 def _operations(jaxpr: Jaxpr) -> int:
     return sum(_of_equation(equation) for equation in jaxpr.eqns)
 

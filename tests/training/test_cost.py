@@ -19,6 +19,7 @@ from lesa_jax.planning.plan import Plan
 from lesa_jax.training import cost
 from lesa_jax.training.cost import state_bytes, token_cost
 from lesa_jax.training.parameters import choose, make_leaves
+from lesa_jax.training.settings import Remat
 from lesa_jax.training.sharding import leaf_shardings
 from lesa_jax.training.step import Batch, Program, mean_gradient
 from tests.support.operations import product_operations
@@ -43,7 +44,7 @@ def leaves_of(train: str):
     return make_leaves(CONFIG, choose(train, CONFIG, PLAN))
 
 
-def counted(config: ModelConfig, plan: Plan, train: str, parts: int = 1) -> tuple[float, float]:
+def counted(config: ModelConfig, plan: Plan, train: str, parts: int = 1, remat: Remat = "none") -> tuple[float, float]:
     """Operations of one token: of the matrix products of a training step's gradient as traced, and by the formula.
 
     Two things are in the program that the formula is not meant to have, and are added to it: blocks of queries reach up
@@ -58,7 +59,7 @@ def counted(config: ModelConfig, plan: Plan, train: str, parts: int = 1) -> tupl
         )
         for t in (True, False)
     ]
-    program = Program(config, segments, "float32", "none", output_tensor(config) in trained)
+    program = Program(config, segments, "float32", remat, output_tensor(config) in trained)
     numbers = jax.ShapeDtypeStruct((parts, BATCH, TOKENS), jnp.int32)
     fields = numbers, numbers, numbers, numbers, jax.ShapeDtypeStruct(numbers.shape, jnp.float32)
 
@@ -107,6 +108,13 @@ def test_the_formula_is_the_count_of_tied_models_and_windows(changes, train):
 def test_the_formula_is_the_count_of_a_batch_in_parts():
     count, expected = counted(CONFIG, PLAN, "new", parts=3)
     assert count == pytest.approx(expected, rel=1e-12)
+
+
+def test_rematerialised_blocks_compute_no_product_again():
+    """Neither those with weights nor attention's, whose results have the name that the rule keeps."""
+    count, expected = counted(CONFIG, PLAN, "new", remat="block")
+    assert count == pytest.approx(expected, rel=1e-12)
+    assert counted(CONFIG, PLAN, "new", remat="full")[0] > 1.2 * expected
 
 
 def test_what_lies_below_the_first_new_layer_has_no_backward_pass():

@@ -6,6 +6,7 @@ U diag(S) G([V_l, V_{l+1}]). Inputs are two layers apart in training and adjacen
 in one gap are found by halving: the middle one first, then those between it and its neighbours.
 """
 
+import functools
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from lesa_jax.base.errors import InputError
 from lesa_jax.initializers.lesa.ahead import compile_ahead
@@ -49,8 +50,8 @@ class Prediction:
 class RawRows(NamedTuple):
     """The weights as they are, in place of a `LayerSVD`."""
 
-    v: Float[Array, "layers out in"]
-    kept: Bool[Array, " out"]
+    v: Float[Array, "*kinds layers out in"]
+    kept: Bool[Array, "*kinds out"]
 
 
 Basis = LayerSVD | RawRows
@@ -74,16 +75,42 @@ def learn(basis: Basis, key: PRNGKeyArray, lesa: Lesa, settings: PredictorSettin
     return _learn_rows(basis.v, basis.kept, key, lesa, settings)
 
 
+def decompose_together(kinds: Iterable[Float[np.ndarray | Array, "layers out in"]], count: int, space: str) -> Basis:
+    """`decompose` for `count` kinds of one shape, as one basis with a leading axis of kinds.
+
+    Each lies in the stack before the next is taken apart, so that only one of them is ever in memory twice.
+    """
+    stack = None
+    for number, w in enumerate(kinds):
+        basis = decompose(w, space)
+        if stack is None:
+            stack = jax.tree.map(lambda x: jnp.zeros((count, *x.shape), x.dtype), basis)
+        stack = _lay_into(stack, basis, number)
+        del basis  # before the next is read
+    assert stack is not None
+    return stack
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _lay_into(stack: Basis, basis: Basis, number: int | Int[Array, ""]) -> Basis:
+    return jax.tree.map(lambda rows, new: rows.at[number].set(new), stack, basis)
+
+
+def one_of(stack: Basis, number: int) -> Basis:
+    """The basis of one kind."""
+    return jax.tree.map(lambda x: x[number], stack)
+
+
 def learn_together(
-    bases: Sequence[Basis], keys: Iterable[PRNGKeyArray], lesa: Lesa, settings: PredictorSettings = PUBLISHED
+    stack: Basis, keys: Sequence[PRNGKeyArray], lesa: Lesa, settings: PredictorSettings = PUBLISHED
 ) -> list[Fit]:
-    """`learn` for kinds of one shape at once, in one vmapped loop: for accelerators.
+    """`learn` for the kinds of `decompose_together` at once, in one vmapped loop: for accelerators.
 
     On a CPU one after the other is faster: two predictors' weights and AdamW moments would not fit into the cache.
     """
-    v, kept = jnp.stack([basis.v for basis in bases]), jnp.stack([basis.kept for basis in bases])
-    fits = jax.vmap(lambda v, kept, key: _learn_rows(v, kept, key, lesa, settings))(v, kept, jnp.stack(list(keys)))
-    return [jax.tree.map(lambda leaf, i=i: leaf[i], fits) for i in range(len(bases))]
+    learn_one = jax.vmap(lambda v, kept, key: _learn_rows(v, kept, key, lesa, settings))
+    fits = learn_one(stack.v, stack.kept, jnp.stack(keys))
+    return [jax.tree.map(lambda leaf, i=i: leaf[i], fits) for i in range(len(keys))]
 
 
 def _learn_rows(v, kept, key, lesa: Lesa, settings: PredictorSettings) -> Fit:

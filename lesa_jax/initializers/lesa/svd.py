@@ -38,10 +38,10 @@ class LayerSVD:
     all the same.
     """
 
-    u: Float[Array, "out r"]
-    s: Float[Array, " r"]
-    v: Float[Array, "layers r in"]
-    kept: Bool[Array, " r"]
+    u: Float[Array, "*kinds out r"]
+    s: Float[Array, "*kinds r"]
+    v: Float[Array, "*kinds layers r in"]
+    kept: Bool[Array, "*kinds r"]
 
 
 def cut_ratio(dtype: DTypeLike) -> float:
