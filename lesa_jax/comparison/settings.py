@@ -49,7 +49,8 @@ class CompareSettings:
     Examples:
       python -m lesa_jax.compare --model ./my-model --text held-out.txt --output comparison
       python -m lesa_jax.compare --model ./my-model --text held-out.txt --methods lesa,llama_pro,identity \\
-          --placements top,even --train-data corpus.jsonl --train-tokens 2M --seeds 3 --output comparison
+          --placements top,even --train-data corpus.jsonl --train-tokens 2M --seeds 3 --learning-rate sweep \\
+          --train published --output comparison
     """
 
     model: str | None = None

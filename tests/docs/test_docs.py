@@ -68,7 +68,9 @@ def settings_of(door: str) -> type:
 
 
 def option_names(door: str) -> set[str]:
-    return {option(name) for name in flatten(settings_of(door)())}
+    settings = flatten(settings_of(door)())
+    switches = {option(f"no_{name}") for name, value in settings.items() if isinstance(value, bool)}
+    return {option(name) for name in settings} | switches
 
 
 @each(PAGES)

@@ -12,7 +12,7 @@ from lesa_jax.planning.placement import make_plan
 from lesa_jax.planning.plan import Plan, Slot, fractions
 
 NAMES = st.sampled_from(sorted(METHODS))
-STACKING = ("solar", "g_stack", "interpolate", "lemon")
+STACKING = ("solar", "g_stack", "interpolate", "msg", "lemon")
 
 
 def test_lesa_fills_the_top_gaps_of_llama_3_8b():
