@@ -13,14 +13,17 @@ LONGEST_NAME = 255  # bytes of a file's name, on every disk in use
 
 
 def read_text(option: str, path: Path) -> str:
-    """The text of a UTF-8 file that the user named with `option`.
+    """The text of a UTF-8 file that the user named with `option`, as training data are read: without a byte order
+    mark, every line end as \\n.
 
-    Raises InputError for a file that is missing, not UTF-8, or blank.
+    Raises InputError for a file that is missing, not UTF-8 text, or blank.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
         raise InputError(f"{option} {path}: cannot be read as UTF-8 text ({error})") from None
+    if "\0" in text:
+        raise InputError(f"{option} {path}: holds NUL bytes; expected a text file, convert UTF-16 to UTF-8")
     if not text.strip():
         raise InputError(f"{option} {path}: holds no text")
     return text
@@ -40,12 +43,12 @@ def read_json(path: Path, why: str) -> dict[str, Any]:
     return value
 
 
-def inside(path: Path) -> Path:
-    """The path itself, if following links does not lead out of its folder.
+def inside(path: Path, root: Path | None = None) -> Path:
+    """The path itself, if following links does not lead out of `root`, by default its folder.
 
     The hub's cache is the one exception: `snapshots/REVISION/file` links to `blobs/HASH` two folders up.
     """
-    folder = path.parent.resolve()
+    folder = (root or path.parent).resolve()
     target = path.resolve()
     blobs = folder.parent.parent / "blobs"
     if target.is_relative_to(folder) or (folder.parent.name == "snapshots" and target.parent == blobs):

@@ -1,13 +1,12 @@
 """Whether numbers are numbers, and which checkpoint they are of."""
 
-import hashlib
 from collections.abc import Iterator
 
 import numpy as np
 
 from lesa_jax.base.errors import InputError
 from lesa_jax.checkpoint.format import FLOATS
-from lesa_jax.checkpoint.reader import Checkpoint, Entry, read, read_bytes
+from lesa_jax.checkpoint.reader import Checkpoint, Entry, read
 
 # An IEEE number is infinite or not a number exactly when all bits of its exponent are set.
 EXPONENTS = {"F64": (np.uint64, 0x7FF0 << 48), "F32": (np.uint32, 0x7F80 << 16), "BF16": (np.uint16, 0x7F80)}
@@ -54,12 +53,3 @@ def _pieces(checkpoint: Checkpoint, entry: Entry) -> Iterator[np.ndarray]:
     step = max(1, rows * PIECE // entry.nbytes)
     for first in range(0, rows, step):
         yield read(checkpoint, entry.name, first, min(step, rows - first))
-
-
-def fingerprint(checkpoint: Checkpoint) -> str:
-    """Tells checkpoints apart without reading them: a digest of every tensor's name, shape, dtype and first bytes."""
-    total = hashlib.sha256()
-    for name, entry in sorted(checkpoint.entries.items()):
-        total.update(f"{name} {entry.spec.shape} {entry.spec.dtype} ".encode())
-        total.update(read_bytes(checkpoint, entry)[:4096])
-    return total.hexdigest()

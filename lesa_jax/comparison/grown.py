@@ -7,6 +7,7 @@ from pathlib import Path
 from lesa_jax.base.errors import InputError
 from lesa_jax.base.files import partial, read_json
 from lesa_jax.base.folders import claim, foreign, remove_leftover, remove_own
+from lesa_jax.checkpoint.reader import open_checkpoint
 from lesa_jax.comparison.folder import COMPARISON, MODELS, ROWS, model_folder
 from lesa_jax.comparison.job import CompareJob
 from lesa_jax.comparison.kept import is_from, note, origin, remove_if_empty, write
@@ -15,6 +16,7 @@ from lesa_jax.comparison.settings import CompareSettings
 from lesa_jax.comparison.variants import BASE, Variant
 from lesa_jax.growth.run import grow
 from lesa_jax.growth.settings import ExpandSettings, recorded_settings
+from lesa_jax.models.config import ModelConfig
 from lesa_jax.planning.methods import find_method
 from lesa_jax.planning.record import read_growth
 
@@ -97,7 +99,8 @@ def is_there(settings: CompareSettings, variant: Variant, seed: int) -> bool:
     if not is_from(wanted.output, origin(settings, variant, seed)) or foreign(wanted.output) is not None:
         return False
     try:
-        growth = read_growth(wanted.output)
+        layers = ModelConfig.from_hf(open_checkpoint(wanted.output).config).num_layers
+        growth = read_growth(wanted.output, layers)
         same_source = source["model"].items() >= growth.source["sha256"].items()
     except (InputError, KeyError, TypeError, AttributeError, ValueError):
         return False

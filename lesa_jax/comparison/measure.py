@@ -137,7 +137,8 @@ def measured_row(settings: CompareSettings, variant: Variant, seed: int) -> Meas
     """Measures a checkpoint; base may have a growth.json of its own, which tells of no variant."""
     folder = model_folder(settings, variant, seed)
     checkpoint = open_checkpoint(folder)
-    growth = None if variant == BASE else read_growth(folder)
+    layers = ModelConfig.from_hf(checkpoint.config).num_layers
+    growth = None if variant == BASE else read_growth(folder, layers)
     sizes = growth.measurements["parameters"] if growth else {"before": checkpoint.parameters}
     # Where new layers are faded in, training starts from the original's function.
     start = model_folder(settings, BASE, 0) if variant.mask else folder
@@ -150,7 +151,7 @@ def measured_row(settings: CompareSettings, variant: Variant, seed: int) -> Meas
         )
     )
     return MeasuredRow(
-        layers=ModelConfig.from_hf(checkpoint.config).num_layers,
+        layers=layers,
         new_layers=growth.plan.new_layers if growth else (),
         parameters=checkpoint.parameters,
         new_parameters=checkpoint.parameters - sizes["before"],

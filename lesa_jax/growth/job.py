@@ -17,6 +17,7 @@ from lesa_jax.checkpoint.reader import Checkpoint, open_checkpoint
 from lesa_jax.checkpoint.writer import Layout, lay_out
 from lesa_jax.families.fields import find_layers
 from lesa_jax.families.roles import check_silenceable, is_transposed
+from lesa_jax.growth.memory import check_memory
 from lesa_jax.growth.recipe import Part, write_recipe
 from lesa_jax.growth.settings import ExpandSettings, check_settings, norm_source, output_scale, parse_gaps
 from lesa_jax.growth.weights import WeightKind
@@ -137,7 +138,9 @@ def make_job(
         ModelConfig.from_hf(checkpoint.config)  # raises where there is no forward pass
     nbytes = layout.nbytes + sum(file.stat().st_size for file in companions)
     check_output(settings.output, checkpoint.folder, settings.overwrite, nbytes)
-    return ExpandJob(settings, method, checkpoint, plan, config, parts, layout, companions, text, calibration)
+    job = ExpandJob(settings, method, checkpoint, plan, config, parts, layout, companions, text, calibration)
+    check_memory(method.start, settings.predictor, job.computed)
+    return job
 
 
 def text_to_measure(settings: ExpandSettings) -> str | None:

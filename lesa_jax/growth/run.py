@@ -156,7 +156,7 @@ def finish(output: Output, before: float | None, source: Mapping[str, Any], seco
     try:
         if output.failure is not None:
             raise output.failure
-        carry(job.companions, output.folder)
+        carry(job.companions, job.checkpoint.folder, output.folder)
         write_json(output.folder / "config.json", job.config)
         if job.calibration_text is not None:
             from lesa_jax.growth.calibrate import calibrate

@@ -22,6 +22,16 @@ def _same(
     return (queries_BxQ[:, :, None] == keys_BxS[:, None, :])[:, None]
 
 
+def query_blocks(batch: int, tokens: int, heads: int, window: int | None) -> list[tuple[int, int, int]]:
+    """(start, stop) of each block's queries, and the first key in their reach; its last key is stop - 1."""
+    size = SCORE_BYTES // (4 * batch * heads * tokens)
+    size = max(min(size, LARGEST_BLOCK), SMALLEST_BLOCK, -(-tokens // MOST_BLOCKS))
+    return [
+        (start, min(start + size, tokens), max(0, start - window + 1) if window else 0)
+        for start in range(0, tokens, size)
+    ]
+
+
 def _attention_by_blocks(q_BxTxHxD, k_BxTxKxD, v_BxTxKxD, window: Window, documents_BxT):
     """Attention of some dozens of queries at a time to the keys that they can reach.
 
@@ -34,14 +44,7 @@ def _attention_by_blocks(q_BxTxHxD, k_BxTxKxD, v_BxTxKxD, window: Window, docume
     q_BxTxHxD, k_BxTxKxD, v_BxTxKxD = (checkpoint_name(x, SAVED) for x in (q_BxTxHxD, k_BxTxKxD, v_BxTxKxD))
     q = q_BxTxHxD.reshape(batch, tokens, kv_heads, heads // kv_heads, width).transpose(0, 2, 3, 1, 4)
     k, v = (x.transpose(0, 2, 1, 3) for x in (k_BxTxKxD, v_BxTxKxD))
-    size = SCORE_BYTES // (4 * batch * heads * tokens)
-    size = max(min(size, LARGEST_BLOCK), SMALLEST_BLOCK, -(-tokens // MOST_BLOCKS))
-    static = window if isinstance(window, int) else None
-    # (start, stop) of a block's queries and the first key in their reach.
-    blocks = [
-        (start, min(start + size, tokens), max(0, start - static + 1) if static else 0)
-        for start in range(0, tokens, size)
-    ]
+    blocks = query_blocks(batch, tokens, heads, window if isinstance(window, int) else None)
 
     def scores(q, k, start: int, stop: int, first: int, reach, documents) -> Any:
         """Scaled scores [batch, kv_heads, group, queries, keys] of a block, -inf out of reach."""

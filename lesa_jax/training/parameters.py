@@ -21,7 +21,7 @@ from lesa_jax.base.errors import InputError
 from lesa_jax.checkpoint.names import Tree
 from lesa_jax.checkpoint.reader import Checkpoint, read
 from lesa_jax.models.config import ModelConfig
-from lesa_jax.models.parts import layer_tensor
+from lesa_jax.models.parts import embedding_tensor, layer_tensor
 from lesa_jax.models.shapes import Tensor, layer_tensors, model_tensors
 from lesa_jax.planning.plan import Plan
 from lesa_jax.training.segments import SEGMENTS, Segment, find_segments
@@ -76,7 +76,7 @@ def choose(train: str, config: ModelConfig, plan: Plan | None) -> frozenset[str]
         return frozenset(tensors.keys() & (new | norms))
     try:
         pattern = re.compile(train)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise InputError(f"--train {train}: not a regular expression ({error}); or use new, new+norms, all") from None
     chosen = frozenset(name for name in tensors if pattern.search(name))
     if not chosen:
@@ -88,7 +88,8 @@ def make_leaves(config: ModelConfig, trained: frozenset[str]) -> tuple[tuple[Seg
     """Segments and leaves of a model of which the tensors named in `trained` are trained."""
     inside = layer_tensors(config)
     names = [{name: layer_tensor(config, layer, name) for name in inside} for layer in range(config.num_layers)]
-    segments = find_segments([frozenset(name for name in inside if layer[name] in trained) for layer in names])
+    groups = [frozenset(name for name in inside if layer[name] in trained) for layer in names]
+    segments = find_segments(groups, frozen_prefix(groups, embedding_tensor(config) in trained))
     in_layers = {name for layer in names for name in layer.values()}
     leaves = [
         Leaf(tuple(name.split(".")), (name,), tensor, (), name in trained)
@@ -103,6 +104,18 @@ def make_leaves(config: ModelConfig, trained: frozenset[str]) -> tuple[tuple[Seg
                 path = (SEGMENTS, str(number), str(place), *name.split("."))
                 leaves.append(Leaf(path, stacked, tensor, layers, stacked[0] in trained))
     return segments, tuple(leaves)
+
+
+def frozen_prefix(groups: Sequence[frozenset[str]], train_embedding: bool) -> int:
+    """How many layers lie below everything that is trained, and so have no backward pass.
+
+    Args:
+      groups: for every layer, the tensors that are trained in it.
+      train_embedding: the embedding lies below all layers.
+    """
+    if train_embedding:
+        return 0
+    return next((layer for layer, group in enumerate(groups) if group), len(groups))
 
 
 # A tensor's name, what it is, and the slices of it that are wanted -> their values.

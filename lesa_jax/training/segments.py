@@ -2,8 +2,10 @@
 
 Training the new layers of a grown model means a frozen prefix, then frozen and new layers in turn. `lax.scan` needs
 equal trees in every iteration, so the layers are grouped by what is trained in them and cut into segments, each a
-pattern of such groups repeated: `0-7 +7 8 +8 9 ... +14 15` is (old) x 8 and then (new, old) x 8. Weights are stored by
-segment from the start: a stack that is cut up in every step would be copied in every step.
+pattern of such groups repeated: `0-7 +7 8 +8 9 ... +14 15` is (old) x 8 and then (new, old) x 8. A scan has a backward
+pass as a whole or not at all, so no segment reaches over the end of the prefix: `0 1 +1 2 3 +3 4 5` is (old) x 2, then
+(new, old, old) x 2. Weights are stored by segment from the start: a stack that is cut up in every step would be copied
+in every step.
 
 Two trees of the same skeleton hold a model in training, `trained` and `frozen`; each leaf is in one of them. Layers lie
 under `tree["segments"][segment][place]`, numbers as strings, stacked; the rest as in the checkpoint.
@@ -41,27 +43,34 @@ class Segment:
         return tuple(range(self.start + place, self.start + self.width * self.repeats, self.width))
 
 
-def find_segments(groups: Sequence[object]) -> tuple[Segment, ...]:
+def find_segments(groups: Sequence[object], prefix: int = 0) -> tuple[Segment, ...]:
     """Cuts a sequence of layers into repeated patterns, taking the pattern that reaches furthest at each point.
 
     Args:
       groups: for every layer, what it has in common with layers that may share its stack.
+      prefix: layers at the bottom that have no backward pass; they share no segment with those above.
     """
     segments = []
     start = 0
     while start < len(groups):
-        best = Segment(start, 1, 1)
-        for width in range(1, min(LONGEST_PATTERN, len(groups) - start) + 1):
-            pattern = groups[start : start + width]
-            repeats = 1
-            while groups[start + repeats * width : start + (repeats + 1) * width] == pattern:
-                repeats += 1
-            # A pattern that does not repeat is no pattern: its layers would be compiled one by one.
-            if (repeats > 1 or width == 1) and repeats * width > best.repeats * best.width:
-                best = Segment(start, width, repeats)
-        segments.append(best)
-        start += best.repeats * best.width
+        end = prefix if start < prefix else len(groups)
+        segments.append(_furthest(groups[:end], start))
+        start += segments[-1].repeats * segments[-1].width
     return tuple(segments)
+
+
+def _furthest(groups: Sequence[object], start: int) -> Segment:
+    """The pattern that reaches furthest from `start` on; of several the shortest."""
+    best = Segment(start, 1, 1)
+    for width in range(1, min(LONGEST_PATTERN, len(groups) - start) + 1):
+        pattern = groups[start : start + width]
+        repeats = 1
+        while groups[start + repeats * width : start + (repeats + 1) * width] == pattern:
+            repeats += 1
+        # A pattern that does not repeat is no pattern: its layers would be compiled one by one.
+        if (repeats > 1 or width == 1) and repeats * width > best.repeats * best.width:
+            best = Segment(start, width, repeats)
+    return best
 
 
 def merge(trained: Tree, frozen: Tree) -> Tree:

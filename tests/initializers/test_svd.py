@@ -4,8 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from lesa_jax.initializers.lesa.svd import LayerSVD, gram, layer_svd, left_vectors
+from lesa_jax.initializers.lesa.svd import LayerSVD, cut_ratio, gram, layer_svd, left_vectors
 
 
 def with_spectrum(out: int, layers: int, fan_in: int, s: np.ndarray) -> np.ndarray:
@@ -30,6 +32,7 @@ def relative(a: np.ndarray, b: np.ndarray) -> float:
 
 OUT, LAYERS, IN = 192, 6, 80
 SPECTRA = {
+    "condition number 10000": np.logspace(0, -4, OUT),
     "condition number 1000": np.logspace(0, -3, OUT),
     "condition number 100": np.logspace(0, -2, OUT),
     "one outlier over a flat floor": np.r_[1, np.full(OUT - 1, 1e-3)],
@@ -55,6 +58,46 @@ def test_gram_is_exact_up_to_the_diagonal_in_every_block():
     w = np.random.default_rng(2).integers(-4, 5, (3, 100, 40)).astype(np.float32)
     truth = np.einsum("loi,lpi->op", w, w)
     np.testing.assert_array_equal(np.tril(gram(jnp.asarray(w))), np.tril(truth))
+
+
+def check_hard_spectrum(s: np.ndarray, scale: float) -> None:
+    """Orthonormal U, and no more lost of the product than lies at or below the cut."""
+    w = (with_spectrum(OUT, LAYERS, IN, s) * scale).astype(np.float32)
+    svd = layer_svd(jnp.asarray(w))
+    np.testing.assert_allclose(np.asarray(svd.u.T @ svd.u), np.eye(OUT), atol=1e-5)
+    cut = s[s < 1.1 * cut_ratio(jnp.float32) * s[0]]
+    lost = relative(reconstruct(svd) / scale, side_by_side(w) / scale)
+    assert lost < 2e-6 + np.linalg.norm(cut) / np.linalg.norm(s)
+
+
+HARD = {
+    "a steep tail": np.r_[np.ones(8), 3e-4 / 20.0 ** np.arange(4)],
+    "a steep tail over nothing": np.r_[np.ones(8), 0.04, 3e-3, 2e-5],
+    "few small ones in many null directions": np.r_[np.ones(3), 0.01 * np.ones(3)],
+    "a single direction": np.ones(1),
+    "four clusters": np.repeat([1, 0.04, 1e-3, 1e-4], OUT // 4),
+}
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-12, 1.0, 1e15, 1e30])
+@pytest.mark.parametrize("name", HARD)
+def test_no_direction_is_lost_of_a_hard_spectrum(name, scale):
+    check_hard_spectrum(HARD[name], scale)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    condition=st.floats(4, 7),
+    rank=st.integers(20, 120) | st.just(OUT),
+    repeats=st.integers(1, 30),
+    head=st.integers(0, 19),
+    scale=st.floats(-12, 15),
+)
+def test_no_direction_is_lost_of_any_spectrum(condition, rank, repeats, head, scale):
+    """Geometric spectra of that condition number whose values repeat, after a head of equal ones."""
+    s = np.logspace(0, -condition, rank - head)
+    s = np.r_[np.ones(head), s[np.arange(len(s)) // repeats * repeats]]
+    check_hard_spectrum(s, 10**scale)
 
 
 def test_singular_values_descend_up_to_rounding():
@@ -98,7 +141,15 @@ def test_zero_layers_have_no_directions():
     svd = layer_svd(jnp.zeros((4, 24, 16)))
     for zero in (svd.kept, svd.s, svd.v):
         assert not np.any(zero)
-    assert np.all(np.isfinite(svd.u))
+    np.testing.assert_allclose(svd.u.T @ svd.u, np.eye(24), atol=1e-6)
+
+
+def test_a_power_of_two_scales_singular_values_and_nothing_else():
+    w = jnp.asarray(with_spectrum(OUT, LAYERS, IN, SPECTRA["condition number 1000"]), jnp.float32)
+    plain, large = layer_svd(jnp.copy(w)), layer_svd(w * 2.0**70)
+    np.testing.assert_array_equal(plain.s * 2.0**70, large.s)
+    np.testing.assert_array_equal(plain.u, large.u)
+    np.testing.assert_array_equal(plain.v, large.v)
 
 
 @pytest.mark.parametrize("spectrum", ["condition number 1000", "all equal"])
