@@ -3,6 +3,7 @@
 `expand` is the case of one way, `compare` that of many.
 """
 
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -18,7 +19,7 @@ from lesa_jax.base.digests import digest_files
 from lesa_jax.base.errors import InputError
 from lesa_jax.base.files import write_json, write_text
 from lesa_jax.base.folders import claim
-from lesa_jax.checkpoint.companions import carry
+from lesa_jax.checkpoint.companions import carry, left_behind
 from lesa_jax.checkpoint.integrity import check_finite
 from lesa_jax.checkpoint.reader import Checkpoint, check_unchanged
 from lesa_jax.checkpoint.writer import write_index
@@ -71,6 +72,8 @@ def grow(wanted: Sequence[ExpandSettings]) -> list[Outcome]:
             checkpoint = open_source(wanted[0])
             prepared = prepare_jobs(wanted, checkpoint)
             jobs = [job for job in prepared if isinstance(job, ExpandJob)]
+            for file in left_behind(checkpoint.folder) if jobs else ():
+                print(f"does not go along: {file}", file=sys.stderr)
             if wanted[0].dry_run or not jobs:
                 return [job if isinstance(job, InputError) else would_be(job, seconds) for job in prepared]
             check_room(jobs)

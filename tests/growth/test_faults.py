@@ -169,6 +169,19 @@ def test_any_name_that_a_disk_takes_is_a_name(tmp_path, name):
     assert (tmp_path / name / MANIFEST).exists()
 
 
+def test_what_stays_behind_is_said(tmp_path, capsys):
+    source = save(tmp_path / "source", "llama")
+    (source / "old.bin").write_bytes(b"weights")
+    (source / "adapter_config.json").write_text("{}")
+    (source / "checkpoints").mkdir()
+    grow(source, tmp_path / "out", "duplicate")
+    said = capsys.readouterr().err
+    for name in ("old.bin", "adapter_config.json", "checkpoints"):
+        assert f"does not go along: {name} (" in said
+    assert "tokenizer" not in said
+    assert not (tmp_path / "out" / "adapter_config.json").exists()
+
+
 @pytest.mark.parametrize("name", ["x" * 256, "ü" * 128])
 def test_a_name_that_no_disk_takes_is_refused(tmp_path, name):
     with pytest.raises(InputError, match="more than 255 bytes"):
