@@ -1,10 +1,12 @@
-"""What all commands share: options from a dataclass, one line for a bad input, a clean end on Ctrl-C."""
+"""What all commands share: options from a dataclass, one line for whatever goes wrong, a clean end on Ctrl-C."""
 
+import errno
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import tyro
 
@@ -13,7 +15,11 @@ from lesa_jax.base.errors import InputError
 Settings = TypeVar("Settings")
 Result = TypeVar("Result")
 
-INTERRUPTED = 130  # the exit code of what Ctrl-C ends
+BAD_INPUT = 2  # the exit code of what the user can mend in the command or its files
+FAILED = 1  # that of what went wrong on the way
+INTERRUPTED = 130  # that of what Ctrl-C ends
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def run_command(
@@ -33,17 +39,46 @@ def run_command(
       interrupted: what Ctrl-C leaves.
 
     Returns:
-      The exit code: that of `show`, or 2 after an InputError (one line on stderr). Ctrl-C and SIGTERM end the process
-      with 130.
+      The exit code: that of `show`; 2 for a bad input and 1 for any other error, each with one line on stderr and with
+      its traceback only where --debug asks for it. Ctrl-C and SIGTERM end the process with 130.
     """
     # SIGTERM unwinds the stack as Ctrl-C does, so that half-written folders are removed.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     parsed = tyro.cli(settings, args=argv, config=(tyro.conf.OmitArgPrefixes,))
     try:
         return show(function(parsed)) or 0
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print(f"interrupted: {interrupted}", file=sys.stderr, flush=True)
         os._exit(INTERRUPTED)  # an orderly exit would wait for the computation that XLA is in the middle of
+    except BrokenPipeError:  # whoever read our output has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except Exception as error:
+        if getattr(parsed, "debug", False):  # an option of every command
+            traceback.print_exc()
+        print(f"error: {explain(error)}", file=sys.stderr)
+        return BAD_INPUT if isinstance(error, InputError) else FAILED
+
+
+def explain(error: Exception) -> str:
+    """One line for the user: what went wrong, with which file, and what to do."""
+    text = " ".join(str(error).split())
+    match error:
+        case InputError():
+            return text
+        case OSError() if error.errno in FULL:
+            return f"{file_of(error)}: the disk is full; free some space and run the same command again"
+        case OSError() if error.errno == errno.EMFILE:
+            return f"{file_of(error)}: too many open files; raise the limit with `ulimit -n 4096`"
+        case OSError() if error.errno is not None:
+            return f"{file_of(error)}: {error.strerror}; check the path, its permissions and the disk"
+        case MemoryError():
+            return f"out of memory ({text or 'MemoryError'}); take a smaller batch or model, or a larger machine"
+        case _ if "RESOURCE_EXHAUSTED" in text or "out of memory" in text.lower():
+            return f"out of memory ({text[:200]}); take a smaller batch or model, or a larger device"
+        case _:
+            return f"unexpected {type(error).__name__}: {text[:300]}; --debug shows where, please report it"
+
+
+def file_of(error: OSError) -> Any:
+    return error.filename2 or error.filename or "input or output"

@@ -37,7 +37,9 @@ OPTIONS = {
         "ppl_protocol": "corpus", "keep_models": False,
     },
 }  # fmt: skip
-SWITCHES = {"distributed", "dry_run", "keep_models", "overwrite", "resume"}
+for _options in OPTIONS.values():
+    _options["debug"] = False
+SWITCHES = {"debug", "distributed", "dry_run", "keep_models", "overwrite", "resume"}
 
 
 @pytest.mark.parametrize("settings", OPTIONS, ids=lambda settings: settings.__name__)

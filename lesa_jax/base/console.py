@@ -1,4 +1,4 @@
-"""Progress on stderr."""
+"""Progress on stderr, and reports on stdout. Nothing that comes from outside is taken for markup."""
 
 from importlib.util import find_spec
 from typing import Any
@@ -15,13 +15,18 @@ from rich.progress import (
 )
 
 
+def report_console() -> Console:
+    """Stdout, for reports."""
+    return Console(markup=False, highlight=False)
+
+
 def progress_bars() -> Progress:
     """Progress bars on stderr with the time spent and the time left; silent where they cannot be redrawn."""
     return LiveProgress(
-        TextColumn("{task.description:<16}"),
+        TextColumn("{task.description:<16}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=Console(stderr=True),

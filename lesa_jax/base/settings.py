@@ -10,7 +10,10 @@ from dataclasses import MISSING, Field, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from lesa_jax.base.errors import InputError
+
 FREE = "free"
+SEEDS = 1 << 32  # JAX keeps 32 bits of a seed: a larger one would be the same as a smaller one
 
 
 def free(default: Any = MISSING) -> Any:
@@ -31,6 +34,12 @@ def deciding(settings: Any) -> dict[str, Any]:
 def option(name: str) -> str:
     """How a setting is called in a shell."""
     return "--" + name.replace("_", "-")
+
+
+def check_seed(seed: int) -> None:
+    """Refuses a --seed that would not be one of its own."""
+    if not 0 <= seed < SEEDS:
+        raise InputError(f"--seed {seed}: expected 0 to {SEEDS - 1}")
 
 
 def command_line(door: str, settings: Any) -> str:

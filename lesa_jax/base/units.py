@@ -3,6 +3,7 @@
 import math
 import re
 from datetime import timedelta
+from decimal import Decimal
 
 from lesa_jax.base.errors import InputError
 
@@ -37,13 +38,18 @@ def duration(seconds: float) -> str:
     return str(timedelta(seconds=int(seconds)))
 
 
-UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "G": 10**9}
+UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "G": 10**9, "T": 10**12}
+NUMBER = re.compile(r"(\d{1,20}(?:\.\d{1,20})?(?:E\d{1,2})?)([KMBGT]?)", re.ASCII)
+MOST = 10**15  # far beyond what was ever trained on, and well within what arrays and floats count exactly
 
 
 def parse_count(option: str, text: str) -> int:
-    """`200M` as 200,000,000."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMBG]?)", text.strip().upper().replace("_", ""))
-    count = round(float(match[1]) * UNITS[match[2]]) if match else 0
-    if count < 1:
-        raise InputError(f"{option} {text}: expected a number such as 500000, 200M or 1.5B")
-    return count
+    """`200M` as 200,000,000; also `2e8`.
+
+    Raises InputError for anything but a whole number from 1 to 1e15.
+    """
+    match = NUMBER.fullmatch(text.strip().upper().replace("_", ""))
+    count = Decimal(match[1]) * UNITS[match[2]] if match else Decimal(0)
+    if not 1 <= count <= MOST or count % 1:
+        raise InputError(f"{option} {text}: expected a whole number from 1 to 1e15, such as 500000, 200M or 1.5B")
+    return int(count)

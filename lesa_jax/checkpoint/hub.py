@@ -1,5 +1,6 @@
 """From what the user calls a model to a local folder: a path, a Hugging Face hub id, or nothing for the demo model."""
 
+import os
 from pathlib import Path
 
 from lesa_jax.base.errors import InputError
@@ -11,7 +12,9 @@ WANTED = [
     "*.json",
     "*.model",
     "*.txt",
+    "*.tiktoken",
     "*.jinja",
+    "*.py",  # goes along with the weights, and is never run
     "*.md",
     "LICENSE*",
     "NOTICE*",
@@ -28,8 +31,11 @@ def resolve_model(model: str, revision: str | None = None) -> Path:
     Raises:
       InputError: no such folder, no such model, or neither network nor cached copy.
     """
-    folder = Path(model).expanduser()
-    if folder.exists():
+    if not model.strip():
+        raise InputError("--model is empty; give a folder with config.json, or a hub id like org/name")
+    if revision is not None and not revision.strip():
+        raise InputError("--revision is empty; give a branch, tag or commit, or leave it out")
+    if (folder := local_folder(model)) is not None:
         if revision is not None:
             raise InputError(f"--revision {revision}: {model} is a local folder; revisions exist only on the hub")
         return folder
@@ -66,3 +72,20 @@ def resolve_model(model: str, revision: str | None = None) -> Path:
             f"--model {model}: no such folder, and the hub cannot be reached while the model is not in its cache; "
             "go online once, or give a local folder"
         ) from None
+
+
+def local_folder(model: str) -> Path | None:
+    """The folder of that name; None where nothing here has it.
+
+    Raises InputError for what is here and no folder of a model.
+    """
+    path = os.path.expanduser(model)
+    if os.path.isdir(path):
+        if model.rstrip("/") == "~":
+            raise InputError("--model ~: is your home folder; give a folder with config.json")
+        return Path(path)
+    if os.path.exists(path):
+        raise InputError(f"--model {model}: is a file; give the folder with config.json in which it lies")
+    if os.path.islink(path):
+        raise InputError(f"--model {model}: links to {os.readlink(path)}, which is not there; repair the link")
+    return None

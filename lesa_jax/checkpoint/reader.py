@@ -1,11 +1,13 @@
-"""Reads Hugging Face checkpoints lazily: a folder is a config and tensors that lie memory-mapped in their files.
+"""Reads Hugging Face checkpoints lazily: a folder is a config and tensors that lie in their files until asked for.
 
-Nothing is loaded until asked for, nothing is unpickled, and no path outside the folder is followed. Headers are checked
-by the safetensors library before any byte of them is used. Source of the format: github.com/huggingface/safetensors.
+Nothing is unpickled, and no path outside the folder is followed. Headers are checked by the safetensors library before
+any byte of them is used. Files are read, not mapped: a mapped file that is cut short kills the process, and a read can
+see to it that the file is still the one that was opened. Source of the format: github.com/huggingface/safetensors.
 """
 
 import json
-import mmap
+import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from lesa_jax.base.digests import Stamp, stamp
 from lesa_jax.base.errors import InputError
 from lesa_jax.base.files import inside, read_json
 from lesa_jax.checkpoint.format import DTYPES, FLOATS, INDEX, QUANTISED_PARTS, WEIGHTS, TensorSpec
@@ -37,17 +40,20 @@ class Entry:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """An opened checkpoint folder. Tensors are read with `read` and `read_stack`."""
+    """An opened checkpoint folder. Tensors are read with `read`, `read_into` and `read_stack`.
+
+    `stamps` tells the weight files from later ones of the same names.
+    """
 
     folder: Path
     config: dict[str, Any]
     entries: Mapping[str, Entry]
     stacks: tuple[Stack, ...]
-    maps: Mapping[Path, mmap.mmap] = field(repr=False)
+    stamps: Mapping[Path, Stamp] = field(repr=False)
 
     @property
     def files(self) -> list[Path]:
-        return sorted(self.maps)
+        return sorted(self.stamps)
 
     @property
     def nbytes(self) -> int:
@@ -70,22 +76,26 @@ def open_checkpoint(folder: str | Path) -> Checkpoint:
     config = read_json(folder / "config.json", "every Hugging Face checkpoint has one")
     reject_quantised(config)
     entries: dict[str, Entry] = {}
-    maps: dict[Path, mmap.mmap] = {}
+    stamps: dict[Path, Stamp] = {}
     for file, expected in weight_files(folder).items():
+        stamps[file] = stamp(file.stat())
         shard = read_header(file)
         if missing := sorted(expected - shard.keys()):
             raise InputError(f"{file.name}: tensor {missing[0]} is in {INDEX} but not in the file; download it again")
         if double := sorted(entries.keys() & shard.keys()):
             raise InputError(f"{file.name}: tensor {double[0]} is also in {entries[double[0]].file.name}; keep one")
         entries |= shard
-        with file.open("rb") as stream:
-            maps[file] = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
     stacks = stack_names({name: entry.spec for name, entry in entries.items()})
-    return Checkpoint(folder, config, entries, tuple(stacks), maps)
+    return Checkpoint(folder, config, entries, tuple(stacks), stamps)
 
 
 def weight_files(folder: Path) -> dict[Path, set[str]]:
-    """The folder's safetensors files and the tensors that the index expects in each."""
+    """The folder's safetensors files and the tensors that the index expects in each.
+
+    Where a single file lies beside an index it counts, and the index does not, as for transformers.
+    """
+    if (folder / WEIGHTS).exists():
+        return {inside(folder / WEIGHTS): set()}
     if (folder / INDEX).exists():
         weight_map = read_json(folder / INDEX, "").get("weight_map")
         if not isinstance(weight_map, dict) or not all(isinstance(f, str) for f in weight_map.values()):
@@ -99,8 +109,6 @@ def weight_files(folder: Path) -> dict[Path, set[str]]:
             if not file.exists():
                 raise InputError(f"{INDEX}: shard {file.name} is missing from {folder}; download it again")
         return {inside(file): names for file, names in sorted(files.items())}
-    if (folder / WEIGHTS).exists():
-        return {inside(folder / WEIGHTS): set()}
     pickles = sorted(f.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for f in folder.glob(pattern))
     if pickles:
         raise InputError(
@@ -144,29 +152,67 @@ def reject_quantised(config: Mapping[str, Any]) -> None:
         )
 
 
-def read_bytes(checkpoint: Checkpoint, entry: Entry) -> memoryview:
-    """The tensor's bytes where they lie; nothing is copied."""
-    return memoryview(checkpoint.maps[entry.file])[entry.start : entry.stop]
+def read(checkpoint: Checkpoint, name: str, first: int = 0, count: int | None = None) -> np.ndarray:
+    """One tensor in the file's dtype; or of its first axis only `count` entries from `first` on.
+
+    Raises:
+      InputError: the file is no longer the one that was opened.
+    """
+    spec = checkpoint.entries[name].spec
+    shape = spec.shape if count is None else (count, *spec.shape[1:])
+    out = np.empty(shape, DTYPES[spec.dtype])
+    read_into(checkpoint, name, out, first)
+    return out
 
 
-def read(checkpoint: Checkpoint, name: str) -> np.ndarray:
-    """One tensor as a read-only view of its file, in the file's dtype."""
+def read_into(checkpoint: Checkpoint, name: str, out: np.ndarray, first: int = 0) -> None:
+    """Fills `out`, contiguous and in the file's dtype, with a tensor's numbers from entry `first` of its first axis on.
+
+    Raises:
+      InputError: the file is no longer the one that was opened.
+    """
     entry = checkpoint.entries[name]
-    array = np.frombuffer(read_bytes(checkpoint, entry), np.uint8).view(DTYPES[entry.spec.dtype])
-    return array.reshape(entry.spec.shape)
+    row = math.prod(entry.spec.shape[1:]) * out.dtype.itemsize
+    _read_range(checkpoint, entry.file, entry.start + first * row, out.reshape(-1).view(np.uint8))
 
 
-def release(checkpoint: Checkpoint) -> None:
-    """Tells the system that the mapped pages read so far need not stay in this process's memory."""
-    for mapped in checkpoint.maps.values():
-        mapped.madvise(mmap.MADV_DONTNEED)
+def read_bytes(checkpoint: Checkpoint, entry: Entry) -> memoryview:
+    """The tensor's bytes as they are in the file."""
+    out = np.empty(entry.nbytes, np.uint8)
+    _read_range(checkpoint, entry.file, entry.start, out)
+    return out.data
+
+
+def _read_range(checkpoint: Checkpoint, file: Path, start: int, out: np.ndarray) -> None:
+    try:
+        with file.open("rb", buffering=0) as stream:
+            stream.seek(start)
+            left = out.data
+            while left and (count := stream.readinto(left)):
+                left = left[count:]
+            same = stamp(os.fstat(stream.fileno())) == checkpoint.stamps[file]
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read any more ({error.strerror}); try again") from None
+    if left or not same:
+        raise changed(file)
+
+
+def check_unchanged(checkpoint: Checkpoint) -> None:
+    """Raises InputError where a weight file is no longer the one that was opened."""
+    for file, known in checkpoint.stamps.items():
+        if not file.exists() or stamp(file.stat()) != known:
+            raise changed(file)
+
+
+def changed(file: Path) -> InputError:
+    return InputError(f"{file}: changed while it was in use; wait until it is written, then run the same command again")
 
 
 def read_stack(checkpoint: Checkpoint, stack: Stack) -> np.ndarray:
     """All tensors of one stack, stacked: shape `stack.sizes + stack.spec.shape`, in the file's dtype."""
     out = np.empty((*stack.sizes, *stack.spec.shape), DTYPES[stack.spec.dtype])
     for row, name in zip(out.reshape(-1, *stack.spec.shape), stack.names(), strict=True):
-        row[...] = read(checkpoint, name)
+        read_into(checkpoint, name, row)
     return out
 
 
@@ -179,5 +225,4 @@ def load_tree(checkpoint: Checkpoint, dtype: np.dtype | None = None) -> dict[str
             node = node.setdefault(key, {})
         array = read_stack(checkpoint, stack)
         node[stack.path[-1]] = array if dtype is None or stack.spec.dtype not in FLOATS else array.astype(dtype)
-    release(checkpoint)
     return tree

@@ -6,27 +6,30 @@ on the disk, so whatever carries the final name is complete.
 
 import json
 import math
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lesa_jax.base.files import write_json
+from lesa_jax.base.errors import InputError
+from lesa_jax.base.files import sync, write_json
 from lesa_jax.checkpoint.format import DTYPES, INDEX, WEIGHTS, TensorSpec
+from lesa_jax.checkpoint.integrity import is_finite
 
 CHUNK = 1 << 24  # bytes per write call: large enough to cost nothing, small enough for a moving progress bar
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a tensor of the output lies: `nbytes` bytes from `start` of the file named `file`."""
+    """Where a tensor of the output lies: `nbytes` bytes of a safetensors `dtype`, from `start` of the file `file`."""
 
     file: str
     start: int
     nbytes: int
+    dtype: str
 
 
 @dataclass(frozen=True)
@@ -78,69 +81,92 @@ def lay_out(specs: Mapping[str, TensorSpec], shard_size: int) -> Layout:
         headers[file] = len(text).to_bytes(8, "little") + text
         offset = len(headers[file])
         for name, nbytes in shard.items():
-            places[name] = Place(file, offset, nbytes)
+            places[name] = Place(file, offset, nbytes, specs[name].dtype)
             offset += nbytes
     return Layout(places, headers)
 
 
 class TensorWriter:
-    """Open files of one layout; every tensor is written exactly once, in any order."""
+    """The files of one layout; every tensor is written exactly once, in any order, by one thread.
+
+    A file is open only while it is written to: models come in more shards than a process may have open.
+    """
 
     def __init__(self, folder: Path, layout: Layout, advance: Callable[[int], None] = lambda nbytes: None):
+        self.folder = folder
         self.layout = layout
         self.advance = advance
         self.missing = set(layout.places)
-        self.files = {name: (folder / name).open("xb", buffering=0) for name in layout.headers}
         for name, header in layout.headers.items():
-            self.files[name].write(header)
-            advance(len(header))
+            with (folder / name).open("xb", buffering=0) as file:
+                self._write(file, header)
 
-    def write(self, name: str, data: bytes | memoryview) -> None:
-        """Writes the bytes of one tensor at its place."""
-        place = self.layout.places[name]
+    def write(self, name: str, data: bytes | memoryview | np.ndarray) -> None:
+        """Writes the bytes of one tensor, contiguous, at its place.
+
+        Raises:
+          InputError: they hold a number that is none.
+        """
+        place, data = self.layout.places[name], as_bytes(data)
         if len(data) != place.nbytes or name not in self.missing:
             raise ValueError(f"{name}: {len(data)} bytes for {place.nbytes}, or written twice")
-        file = self.files[place.file]
-        file.seek(place.start)
+        check_numbers(name, data, place.dtype)
+        with (self.folder / place.file).open("r+b", buffering=0) as file:
+            file.seek(place.start)
+            self._write(file, data)
+        self.missing.remove(name)
+
+    def _write(self, file: FileIO, data: bytes | memoryview) -> None:
         for start in range(0, len(data), CHUNK):
             part = memoryview(data)[start : start + CHUNK]
             while part:  # an unbuffered write may be short
                 written = file.write(part)
                 part = part[written:]
                 self.advance(written)
-        self.missing.remove(name)
 
     def close(self) -> None:
-        """Closes the files when everything is on the disk.
+        """Waits until everything is on the disk.
 
         Raises:
           ValueError: a tensor of the layout was never written.
         """
         if self.missing:
             raise ValueError(f"never written: {sorted(self.missing)[:3]} and {len(self.missing) - 1} others")
-        for file in self.files.values():
-            os.fsync(file.fileno())
-        self.abandon()
-
-    def abandon(self) -> None:
-        for file in self.files.values():
-            file.close()
+        for name in self.layout.headers:
+            sync(self.folder / name)
 
 
-def rewrite(
-    folder: Path, layout: Layout, name: str, change: Callable[[np.ndarray], np.ndarray], dtype: np.dtype
-) -> None:
-    """Changes the numbers of a tensor in a checkpoint that is not published yet."""
+def as_bytes(data: bytes | memoryview | np.ndarray) -> bytes | memoryview:
+    return data.reshape(-1).view(np.uint8).data if isinstance(data, np.ndarray) else data
+
+
+def check_numbers(name: str, data: bytes | memoryview, dtype: str) -> None:
+    """Refuses NaN and infinities in what is about to be written, whatever made them.
+
+    Raises:
+      InputError: names the tensor.
+    """
+    if not is_finite(data, dtype):
+        raise InputError(f"{name}: not finite in {dtype}, so nothing was written")
+
+
+def rewrite(folder: Path, layout: Layout, name: str, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    """Changes the numbers of a tensor in a checkpoint that is not published yet.
+
+    Raises:
+      InputError: the new ones are not finite.
+    """
     place = layout.places[name]
     with (folder / place.file).open("r+b") as file:
         file.seek(place.start)
-        data = change(np.frombuffer(file.read(place.nbytes), dtype)).tobytes()
+        numbers = np.frombuffer(file.read(place.nbytes), DTYPES[place.dtype])
+        with np.errstate(over="ignore"):  # found below
+            data = change(numbers).astype(numbers.dtype).tobytes()
         if len(data) != place.nbytes:
             raise ValueError(f"{name}: {len(data)} bytes for {place.nbytes}")
+        check_numbers(name, data, place.dtype)
         file.seek(place.start)
         file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def write_index(folder: Path, layout: Layout) -> None:

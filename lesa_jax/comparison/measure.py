@@ -59,7 +59,8 @@ def measure(settings: CompareSettings, variant: Variant, failures: Mapping[Path,
 def measured_row(settings: CompareSettings, variant: Variant, folder: Path) -> dict[str, Any]:
     """Size and perplexity of a checkpoint; base may have a growth.json of its own, which tells of no variant."""
     checkpoint = open_checkpoint(folder)
-    growth = None if variant == BASE else read_growth(folder)
+    layers = ModelConfig.from_hf(checkpoint.config).num_layers
+    growth = None if variant == BASE else read_growth(folder, layers)
     sizes = growth.measurements["parameters"] if growth else {"before": checkpoint.parameters}
     measured = evaluate(
         EvaluateSettings(
@@ -70,7 +71,7 @@ def measured_row(settings: CompareSettings, variant: Variant, folder: Path) -> d
         )
     )
     return {
-        "layers": ModelConfig.from_hf(checkpoint.config).num_layers,
+        "layers": layers,
         "new_layers": list(growth.plan.new_layers) if growth else [],
         "parameters": checkpoint.parameters,
         "new_parameters": checkpoint.parameters - sizes["before"],

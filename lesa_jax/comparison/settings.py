@@ -63,6 +63,8 @@ class CompareSettings:
     """See lesa_jax.evaluate."""
     keep_models: bool = free(False)
     """Keep the grown checkpoints in OUTPUT/models; otherwise each goes when it has been measured and trained."""
+    debug: bool = free(False)
+    """Show where an error came from, not only what it is."""
 
     training: ComparedTraining = ComparedTraining()
 

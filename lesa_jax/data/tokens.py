@@ -16,7 +16,8 @@ import numpy as np
 from jaxtyping import Int, Integer, UInt8
 
 from lesa_jax.base.errors import InputError
-from lesa_jax.base.files import publish, read_json, write_json
+from lesa_jax.base.files import read_json, write_json
+from lesa_jax.base.folders import publish
 from lesa_jax.checkpoint.tokenizer import check_vocabulary
 from lesa_jax.data.chat import Conversation, FastTokenizer, assistant_mask, chat_template, render
 from lesa_jax.data.sources import Record, cut_text, fingerprint, read_records, text_of
@@ -140,7 +141,7 @@ def _make_store(
     sequence_length: int,
 ) -> None:
     """Writes the store beside its place and renames it, unless another process was first."""
-    with publish(folder, replace=False) as hidden:
+    with publish(folder) as hidden:
         with ExitStack() as files:
             writer = _StoreWriter(hidden, stage == "sft", vocab_size, files)
             if stage == "sft":

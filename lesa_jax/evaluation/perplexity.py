@@ -50,6 +50,7 @@ def perplexity_of(
 
     Raises InputError where nothing can be predicted or the loss is not a number.
     """
+    batch_size = min(batch_size, max(len(rows), 1))
     sums, counts = [], []
     for nll_BxT, lengths_B in _row_losses(nll_of, rows, batch_size):
         predicted_BxT = np.arange(nll_BxT.shape[1])[None, :] < lengths_B[:, None] - 1
@@ -60,7 +61,10 @@ def perplexity_of(
         raise InputError("the text has fewer than two tokens; give a longer one")
     total, tokens = math.fsum(sums), sum(counts)
     if math.isnan(total):
-        raise InputError("the model's loss is not a number; its weights are damaged")
+        raise InputError(
+            "the model's loss is not a number; its weights hold NaN or infinite numbers, or grow beyond float32 on the "
+            "way, as they do with another model's config.json; check both"
+        )
     exponents = np.array(total / tokens if protocol == "corpus" else np.divide(sums, counts))
     with np.errstate(over="ignore"):
         return Perplexity(float(np.mean(np.exp(exponents))), total / tokens, tokens)

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Int
 
 from lesa_jax.base.errors import InputError
-from lesa_jax.checkpoint.tokenizer import Tokenizer, check_vocabulary
+from lesa_jax.checkpoint.tokenizer import Tokenizer, check_vocabulary, tokenizer_errors
 from lesa_jax.models.config import ModelConfig
 
 PplProtocol = Literal["corpus", "line"]
@@ -32,13 +32,14 @@ def token_rows(
     Raises InputError for a length beyond the model's positions, and for token ids beyond its embedding.
     """
     length = row_length(protocol, config, sequence_length)
-    if protocol == "corpus":
-        ids = np.asarray(tokenizer(text, verbose=False)["input_ids"], np.int32)
-        rows = [ids[start : start + length] for start in range(0, len(ids), length)]
-    else:
-        lines = [line for line in text.split("\n") if line.strip()]
-        encoded = tokenizer(lines, verbose=False)["input_ids"] if lines else []
-        rows = [np.asarray(ids[:length], np.int32) for ids in encoded]
+    with tokenizer_errors("the model's tokenizer cannot tokenise the text", "repair or replace tokenizer.json"):
+        if protocol == "corpus":
+            ids = np.asarray(tokenizer(text, verbose=False)["input_ids"], np.int32)
+            rows = [ids[start : start + length] for start in range(0, len(ids), length)]
+        else:
+            lines = [line for line in text.split("\n") if line.strip()]
+            encoded = tokenizer(lines, verbose=False)["input_ids"] if lines else []
+            rows = [np.asarray(ids[:length], np.int32) for ids in encoded]
     rows = [row for row in rows if len(row) > 1]
     check_vocabulary(max((int(row.max()) for row in rows), default=0), config.vocab_size)
     return rows

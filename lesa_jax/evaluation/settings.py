@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from lesa_jax.base.settings import free
 from lesa_jax.evaluation.protocol import PplProtocol
 
 
@@ -26,3 +27,5 @@ class EvaluateSettings:
     """Windows or lines computed at once."""
     revision: str | None = None
     """Branch, tag or commit, for a hub id."""
+    debug: bool = free(False)
+    """Show where an error came from, not only what it is."""

@@ -17,7 +17,6 @@ from jaxtyping import Array, Float, Int
 from scipy.optimize import minimize
 
 from lesa_jax.base.errors import InputError
-from lesa_jax.checkpoint.format import DTYPES
 from lesa_jax.checkpoint.names import Tree
 from lesa_jax.checkpoint.tokenizer import load_tokenizer
 from lesa_jax.checkpoint.writer import Layout, rewrite
@@ -67,8 +66,7 @@ def calibrate(
         if part.new and writes_residual(part.stack.template):
             position = int(part.name.removeprefix(part.stack.prefix).split(".")[0])
             scale = scales[plan.new_layers.index(position)]
-            dtype = DTYPES[part.stack.spec.dtype]
-            rewrite(folder, layout, part.name, lambda x, a=scale, t=dtype: (a * x.astype(np.float64)).astype(t), dtype)
+            rewrite(folder, layout, part.name, lambda x, a=scale: a * x.astype(np.float64))
     return tuple(scales.tolist()), losses
 
 

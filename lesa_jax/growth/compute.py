@@ -15,7 +15,7 @@ from rich.progress import Progress
 
 from lesa_jax.base.background import second_thread
 from lesa_jax.checkpoint.format import DTYPES
-from lesa_jax.checkpoint.reader import Checkpoint, read, release
+from lesa_jax.checkpoint.reader import Checkpoint, read, read_into
 from lesa_jax.growth.job import ExpandJob
 from lesa_jax.growth.matrices import NewMatrices, OldMatrices, Request, batch_bytes, compute_matrices
 from lesa_jax.growth.output import Output
@@ -111,19 +111,22 @@ def wait(page: Sequence[NewMatrices]) -> None:
 def old_matrices(checkpoint: Checkpoint, kind: WeightKind) -> Iterator[OldMatrices]:
     """A kind's matrices of all layers in the file's dtype; for packed experts, expert after expert."""
     for page in range(kind.pages):
-        views = [read(checkpoint, name).reshape(-1, *kind.stack.spec.shape[-2:])[page] for name in kind.tensors]
-        if kind.transposed:
-            views = [view.T for view in views]
-        norm = float(np.mean([np.linalg.norm(view.astype(np.float32, copy=False)) for view in views]))
         # No name here keeps the stack while this frame waits.
-        yield OldMatrices(f"{kind.stack.template} {kind.inner} {page}", stack_and_release(checkpoint, views), norm)
+        yield OldMatrices(f"{kind.stack.template} {kind.inner} {page}", *read_matrices(checkpoint, kind, page))
 
 
-def stack_and_release(checkpoint: Checkpoint, views: list[np.ndarray]) -> np.ndarray:
+def read_matrices(checkpoint: Checkpoint, kind: WeightKind, page: int) -> tuple[np.ndarray, float]:
+    """One matrix of each layer, [layers, out, in], and their mean Frobenius norm."""
     return_memory()
-    stacked = np.stack(views)
-    release(checkpoint)
-    return stacked
+    stacked = np.empty(kind.shape, DTYPES[kind.stack.spec.dtype])
+    packed = len(kind.stack.spec.shape) == 3
+    for matrix, name in zip(stacked, kind.tensors, strict=True):
+        if kind.transposed:
+            matrix[...] = read(checkpoint, name).T
+        else:
+            read_into(checkpoint, name, matrix[None] if packed else matrix, page)
+    norms = [np.linalg.norm(matrix.astype(np.float32, copy=False)) for matrix in stacked]
+    return stacked, float(np.mean(norms))
 
 
 def return_memory() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from lesa_jax.checkpoint.format import DTYPES
-from lesa_jax.checkpoint.reader import Checkpoint, read, read_bytes, release
+from lesa_jax.checkpoint.reader import Checkpoint, read, read_bytes
 from lesa_jax.growth.output import Output
 from lesa_jax.growth.recipe import Part
 
@@ -16,8 +16,8 @@ def write_copies(checkpoint: Checkpoint, outputs: Sequence[Output]) -> None:
     """Writes every tensor that is not computed, in the order in which the originals lie on the disk."""
     rest = [[(output, part) for part in output.job.parts if part.made != "computed"] for output in outputs]
     for output, part in heapq.merge(*rest, key=lambda item: place_in_source(checkpoint, item[1])):
-        output.writer.write(part.name, part_bytes(checkpoint, part))
-        release(checkpoint)
+        if output.failure is None:
+            output.write(part.name, part_bytes(checkpoint, part))
 
 
 def place_in_source(checkpoint: Checkpoint, part: Part) -> tuple[Path, int]:
@@ -35,4 +35,5 @@ def part_bytes(checkpoint: Checkpoint, part: Part) -> bytes | memoryview:
         return np.zeros(part.stack.spec.shape, dtype).tobytes()
     tensors = [read(checkpoint, name).astype(np.float64) for name in part.sources]
     mean = np.average(tensors, axis=0, weights=part.weights)
-    return (part.scale * mean).astype(dtype).tobytes()
+    with np.errstate(over="ignore"):  # found when it is written
+        return (part.scale * mean).astype(dtype).tobytes()

@@ -9,13 +9,15 @@ from typing import Any, TypeVar
 
 from lesa_jax import demo
 from lesa_jax.base.errors import InputError
-from lesa_jax.base.files import free_space, nearest_folder, read_text
+from lesa_jax.base.files import LONGEST_NAME, read_text
+from lesa_jax.base.folders import foreign, free_space, nearest_folder
 from lesa_jax.checkpoint.companions import files_to_carry
 from lesa_jax.checkpoint.hub import resolve_model
 from lesa_jax.checkpoint.reader import Checkpoint, open_checkpoint
 from lesa_jax.checkpoint.writer import Layout, lay_out
 from lesa_jax.families.fields import find_layers
 from lesa_jax.families.roles import check_silenceable, is_transposed
+from lesa_jax.growth.memory import check_memory
 from lesa_jax.growth.recipe import Part, write_recipe
 from lesa_jax.growth.settings import ExpandSettings, check_settings, norm_source, output_scale, parse_gaps
 from lesa_jax.growth.weights import WeightKind
@@ -24,7 +26,6 @@ from lesa_jax.planning.config_process import grow_configs_apart
 from lesa_jax.planning.methods import Method, find_method
 from lesa_jax.planning.placement import make_plan
 from lesa_jax.planning.plan import Plan
-from lesa_jax.planning.record import FILE as GROWTH_FILE
 
 Value = TypeVar("Value")
 
@@ -137,7 +138,9 @@ def make_job(
         ModelConfig.from_hf(checkpoint.config)  # raises where there is no forward pass
     nbytes = layout.nbytes + sum(file.stat().st_size for file in companions)
     check_output(settings.output, checkpoint.folder, settings.overwrite, nbytes)
-    return ExpandJob(settings, method, checkpoint, plan, config, parts, layout, companions, text, calibration)
+    job = ExpandJob(settings, method, checkpoint, plan, config, parts, layout, companions, text, calibration)
+    check_memory(method.start, settings.predictor, job.computed)
+    return job
 
 
 def text_to_measure(settings: ExpandSettings) -> str | None:
@@ -171,6 +174,10 @@ def check_output(output: Path, source: Path, overwrite: bool, nbytes: int) -> No
     Raises:
       InputError: what is wrong, and the remedy.
     """
+    if any(len(os.fsencode(part)) > LONGEST_NAME for part in output.parts):
+        raise InputError(
+            f"--output: a name of more than {LONGEST_NAME} bytes, which no disk takes; choose a shorter one"
+        )
     here, there = output.resolve(), source.resolve()
     if here == there or here in there.parents or there in here.parents:
         raise InputError(f"--output {output} and the model's folder {source} overlap; choose another output")
@@ -179,8 +186,11 @@ def check_output(output: Path, source: Path, overwrite: bool, nbytes: int) -> No
     if output.is_dir() and any(output.iterdir()):
         if not overwrite:
             raise InputError(f"--output {output} is not empty; choose another folder or add --overwrite")
-        if not (output / GROWTH_FILE).exists():
-            raise InputError(f"--output {output} was not written by lesa_jax (no growth.json); remove it yourself")
+        if (found := foreign(output)) is not None:
+            raise InputError(
+                f"--output {output} holds {found}, which lesa_jax did not write there or which was changed since; move "
+                "it away, or choose another folder"
+            )
     parent = nearest_folder(here.parent)
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         raise InputError(f"--output {output}: no permission to write in {parent}; choose another folder")

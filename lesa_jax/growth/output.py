@@ -7,7 +7,7 @@ from types import TracebackType
 import numpy as np
 
 from lesa_jax.base.errors import InputError
-from lesa_jax.base.files import publish
+from lesa_jax.base.folders import publish
 from lesa_jax.checkpoint.format import DTYPES
 from lesa_jax.checkpoint.writer import TensorWriter
 from lesa_jax.growth.job import ExpandJob
@@ -33,9 +33,8 @@ class Output:
         self.failure: InputError | None = None
         self._measured: dict[str, list[tuple[float, float, float]]] = {}
         self._open = ExitStack()
-        self.folder = self._open.enter_context(publish(job.settings.output))
+        self.folder = self._open.enter_context(publish(job.settings.output, job.settings.overwrite))
         self.writer = TensorWriter(self.folder, job.layout, advance)
-        self._open.callback(self.writer.abandon)
 
     def receive(self, kind: WeightKind, pages: Sequence[np.ndarray], old_norm: float, loss: float | None) -> None:
         """Writes one kind's new matrices in the source's dtype; what cannot be written is the output's `failure`.
@@ -55,14 +54,22 @@ class Output:
         if kind.transposed:
             pages = [page.swapaxes(1, 2) for page in pages]
         for number, part in enumerate(parts):
-            with np.errstate(over="ignore"):  # an overflow in float16 is found below
+            with np.errstate(over="ignore"):  # found when it is written
                 new = np.stack([page[number] for page in pages])
                 tensor = (new if part.scale == 1 else part.scale * new).astype(DTYPES[dtype])
-            if not np.isfinite(tensor).all():
-                self.failure = InputError(f"{part.name}: not finite in {dtype}; {self.job.method.start.remedy}")
+            if not self.write(part.name, tensor, self.job.method.start.remedy):
                 return
-            self.writer.write(part.name, tensor.tobytes())
         self._measured.setdefault(kind.name, []).append((old_norm, new_norm, np.nan if loss is None else loss))
+
+    def write(
+        self, name: str, data: bytes | memoryview | np.ndarray, remedy: str = "choose another --output-scale"
+    ) -> bool:
+        """Writes one tensor; whether its numbers are finite. If not, that is the output's `failure`."""
+        try:
+            self.writer.write(name, data)
+        except InputError as error:
+            self.failure = InputError(f"{error}; {remedy}")
+        return self.failure is None
 
     @property
     def kinds(self) -> Mapping[str, KindResult]:

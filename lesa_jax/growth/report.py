@@ -5,13 +5,14 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.table import Table
 
+from lesa_jax.base.console import report_console
 from lesa_jax.base.units import format_bytes
 from lesa_jax.growth.result import ExpandResult, KindResult
 
 
 def print_report(report: ExpandResult, console: Console | None = None) -> None:
     """Prints the report as tables."""
-    console = console or Console()
+    console = console or report_console()
     dry = " (dry run: nothing was written)" if report.dry_run else ""
     console.print(
         f"{report.method}: {report.plan.source_layers} -> {report.plan.layers} layers{dry}",

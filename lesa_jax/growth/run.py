@@ -5,6 +5,7 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ from lesa_jax.base.console import progress_bars
 from lesa_jax.base.digests import digest_files
 from lesa_jax.base.errors import InputError
 from lesa_jax.base.files import write_json, write_text
+from lesa_jax.base.folders import claim
 from lesa_jax.checkpoint.companions import carry
 from lesa_jax.checkpoint.integrity import check_finite
+from lesa_jax.checkpoint.reader import Checkpoint, check_unchanged
 from lesa_jax.checkpoint.writer import write_index
 from lesa_jax.evaluation.settings import EvaluateSettings
 from lesa_jax.growth.card import model_card
@@ -63,31 +66,38 @@ def grow(wanted: Sequence[ExpandSettings]) -> list[Outcome]:
       InputError: the original cannot be used.
     """
     seconds: dict[str, float] = {}
-    with second_thread() as background:
+    with second_thread() as background, ExitStack() as opened:
         with stage(seconds, "check"):
             checkpoint = open_source(wanted[0])
             prepared = prepare_jobs(wanted, checkpoint)
             jobs = [job for job in prepared if isinstance(job, ExpandJob)]
             if wanted[0].dry_run or not jobs:
                 return [job if isinstance(job, InputError) else would_be(job, seconds) for job in prepared]
-            finite = background.submit(check_finite, checkpoint)
             check_room(jobs)
+            for job in jobs:
+                opened.enter_context(claim(job.settings.output))
+            finite = background.submit(check_finite, checkpoint)
             warm_up(jobs)
             finite.result()
         digests = background.submit(digest_files, checkpoint.files)
-        with progress_bars() as progress, ExitStack() as opened:
-            before = measure_before(jobs, seconds)
-            bar = progress.add_task("bytes written", total=sum(job.layout.nbytes for job in jobs), note="")
-            outputs = [opened.enter_context(Output(job, lambda n: progress.advance(bar, n))) for job in jobs]
-            write_weights(outputs, seconds, progress)
-            with stage(seconds, "hash"):
-                source = {
-                    "model": source_name(wanted[0]),
-                    "revision": wanted[0].revision,
-                    "sha256": digests.result(),
-                }
-            outcomes = iter([finish(output, before, source, seconds) for output in outputs])
+        progress = opened.enter_context(progress_bars())
+        before = measure_before(jobs, seconds)
+        bar = progress.add_task("bytes written", total=sum(job.layout.nbytes for job in jobs), note="")
+        outputs = [opened.enter_context(Output(job, lambda n: progress.advance(bar, n))) for job in jobs]
+        write_weights(outputs, seconds, progress)
+        source = identify_source(wanted[0], checkpoint, digests, seconds)
+        outcomes = iter([finish(output, before, source, seconds) for output in outputs])
     return [job if isinstance(job, InputError) else next(outcomes) for job in prepared]
+
+
+def identify_source(
+    settings: ExpandSettings, checkpoint: Checkpoint, digests: Future[Mapping[str, str]], seconds: dict[str, float]
+) -> Mapping[str, Any]:
+    """What the outputs say of their source. Raises InputError if its files have changed since they were opened."""
+    with stage(seconds, "hash"):
+        sha256 = digests.result()
+        check_unchanged(checkpoint)  # so that these are the digests of what was read
+        return {"model": source_name(settings), "revision": settings.revision, "sha256": sha256}
 
 
 @contextmanager
@@ -132,11 +142,11 @@ def write_weights(outputs: Sequence[Output], seconds: dict[str, float], progress
         with stage(seconds, "compute"):
             compute_new_layers(checkpoint, computing, progress)
     with stage(seconds, "copy"):
-        fine = [output for output in outputs if output.failure is None]
-        write_copies(checkpoint, fine)
-        for output in fine:
-            output.writer.close()
-            write_index(output.folder, output.job.layout)
+        write_copies(checkpoint, outputs)
+        for output in outputs:
+            if output.failure is None:
+                output.writer.close()
+                write_index(output.folder, output.job.layout)
 
 
 def finish(output: Output, before: float | None, source: Mapping[str, Any], seconds: dict[str, float]) -> Outcome:
@@ -146,7 +156,7 @@ def finish(output: Output, before: float | None, source: Mapping[str, Any], seco
     try:
         if output.failure is not None:
             raise output.failure
-        carry(job.companions, output.folder)
+        carry(job.companions, job.checkpoint.folder, output.folder)
         write_json(output.folder / "config.json", job.config)
         if job.calibration_text is not None:
             from lesa_jax.growth.calibrate import calibrate

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lesa_jax.base.errors import InputError
-from lesa_jax.base.settings import deciding, flatten, free, option
+from lesa_jax.base.settings import check_seed, deciding, flatten, free, option
 from lesa_jax.planning.methods import OWNERS, PUBLISHED, Method, NormSource, Placement, PredictorSettings
 
 
@@ -67,6 +67,8 @@ class ExpandSettings:
     """Print plan, parameters, memory and bytes to write; touch nothing."""
     overwrite: bool = free(False)
     """Replace an earlier output of this program."""
+    debug: bool = free(False)
+    """Show where an error came from, not only what it is."""
 
 
 def check_settings(settings: ExpandSettings, method: Method) -> None:
@@ -79,17 +81,19 @@ def check_settings(settings: ExpandSettings, method: Method) -> None:
     for name, owner in OWNERS.items():
         if name not in method.start.options and given[name] != defaults[name]:
             raise InputError(f"{option(name)} belongs to {owner}, not to {settings.method}")
+    for name, value in given.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f"{option(name)} {value}: must be a finite number")
     for name in ("epochs", "batch_size", "learning_rate", "hidden_size", "shard_size"):
         if not given[name] > 0:
             raise InputError(f"{option(name)} {given[name]}: must be positive")
+    check_seed(settings.seed)
     if not 0 <= settings.predictor.norm_weight < 1:
         raise InputError(f"--norm-weight {settings.predictor.norm_weight}: must lie in [0, 1)")
     if settings.sequence_length is not None and settings.sequence_length < 2:
         raise InputError(f"--sequence-length {settings.sequence_length}: at least 2 tokens are needed to predict one")
     if settings.output_scale is not None and settings.calibrate is not None:
         raise InputError("--calibrate finds the scale by itself: leave out --output-scale")
-    if settings.output_scale is not None and not math.isfinite(settings.output_scale):
-        raise InputError(f"--output-scale {settings.output_scale}: must be a finite number")
 
 
 def output_scale(settings: ExpandSettings, method: Method) -> float:

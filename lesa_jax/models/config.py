@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lesa_jax.base.errors import InputError
+from lesa_jax.families.entries import MOST_LAYERS, flag, integer, integer_or_none, mapping, number, words, wrong
 from lesa_jax.families.family import Decoder, Names
 from lesa_jax.families.table import FAMILIES, find_family
 
@@ -75,45 +76,51 @@ class ModelConfig:
                 "(growing a checkpoint without running it needs none)"
             )
         _refuse_unsupported(config)
-        heads, hidden, layers = (
-            _integer(config, key) for key in ("num_attention_heads", "hidden_size", "num_hidden_layers")
-        )
-        kv_heads = config.get("num_key_value_heads", decoder.default_kv_heads) or heads
+        heads, hidden = integer(config, "num_attention_heads"), integer(config, "hidden_size")
+        layers = integer(config, "num_hidden_layers", most=MOST_LAYERS)
+        kv_heads = integer_or_none(config, "num_key_value_heads", decoder.default_kv_heads) or heads
         if heads % kv_heads:
             raise InputError(
                 f"config.json: num_attention_heads {heads} is not a multiple of num_key_value_heads {kv_heads}"
             )
-        attention_bias = bool(config.get("attention_bias", False)) if decoder.qkv_bias is None else decoder.qkv_bias
+        attention_bias = flag(config, "attention_bias") if decoder.qkv_bias is None else decoder.qkv_bias
         return cls(
             model_type=family.model_type,
             names=decoder.names,
-            vocab_size=_integer(config, "vocab_size"),
+            vocab_size=integer(config, "vocab_size"),
             hidden_size=hidden,
-            intermediate_size=_integer(config, "intermediate_size"),
+            intermediate_size=integer(config, "intermediate_size"),
             num_layers=layers,
             num_heads=heads,
             num_kv_heads=kv_heads,
-            head_dim=config.get("head_dim") or hidden // heads,
-            norm_eps=float(config.get("rms_norm_eps", 1e-6)),
-            max_position_embeddings=_integer(config, "max_position_embeddings"),
+            head_dim=_head_dim(config, hidden, heads),
+            norm_eps=number(config, "rms_norm_eps", 1e-6),
+            max_position_embeddings=integer(config, "max_position_embeddings"),
             rope=_rope(config),
-            tied=bool(config.get("tie_word_embeddings", False)),
+            tied=flag(config, "tie_word_embeddings"),
             qkv_bias=attention_bias,
             o_bias=attention_bias and decoder.qkv_bias is None,
-            mlp_bias=bool(config.get("mlp_bias", False)) and decoder.qkv_bias is None,
+            mlp_bias=decoder.qkv_bias is None and flag(config, "mlp_bias"),
             windows=_windows(config, decoder, layers),
         )
 
 
-def _integer(config: Mapping[str, Any], key: str) -> int:
-    value = config.get(key)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise InputError(f"config.json: {key} is {value!r}; expected a positive integer")
-    return value
+def _head_dim(config: Mapping[str, Any], hidden: int, heads: int) -> int:
+    head_dim = integer_or_none(config, "head_dim")
+    if head_dim is None:
+        head_dim = hidden // heads
+    if head_dim == 0 or head_dim % 2:
+        raise InputError(
+            f"config.json: heads are {head_dim} wide (head_dim, or hidden_size {hidden} over num_attention_heads "
+            f"{heads}); rotary attention needs an even width"
+        )
+    return head_dim
 
 
 def _refuse_unsupported(config: Mapping[str, Any]) -> None:
     activation = config.get("hidden_act", "silu")
+    if not isinstance(activation, str):
+        raise wrong("hidden_act", activation, "the name of an activation")
     if activation != "silu":
         raise InputError(f"config.json: hidden_act {activation!r} is not implemented; supported: silu")
     if config.get("quantization_config"):
@@ -121,46 +128,56 @@ def _refuse_unsupported(config: Mapping[str, Any]) -> None:
 
 
 def _rope(config: Mapping[str, Any]) -> RopeConfig:
-    """`rope_parameters` (transformers 5) or `rope_theta` with `rope_scaling` (before)."""
-    entry = {**(config.get("rope_scaling") or {}), **(config.get("rope_parameters") or {})}
+    entry = _rope_entry(config)
+    kind = entry["rope_type"]
+    if entry.get("partial_rotary_factor", 1.0) != 1.0:
+        raise InputError(
+            f"config.json: partial_rotary_factor {entry['partial_rotary_factor']!r} is not implemented; supported: 1.0"
+        )
+    if kind not in ("default", "linear", "llama3"):
+        raise InputError(f"config.json: rope type {kind!r} is not implemented; supported: default, linear, llama3")
+    theta = number(entry, "rope_theta")
+    needed = {"default": (), "linear": ("factor",), "llama3": ("factor", "low_freq_factor", "high_freq_factor")}[kind]
+    if missing := [key for key in needed if key not in entry]:
+        raise InputError(f"config.json: rope type {kind!r} needs the entry {missing[0]!r}")
+    values = {key: number(entry, key) for key in needed}
+    if kind != "llama3":
+        return RopeConfig(theta, **values)
+    if values["low_freq_factor"] >= values["high_freq_factor"]:
+        raise wrong("low_freq_factor", values["low_freq_factor"], "less than high_freq_factor")
+    positions = integer(entry, "original_max_position_embeddings")
+    return RopeConfig(theta, llama3=Llama3Scaling(**values, original_max_position_embeddings=positions))
+
+
+def _rope_entry(config: Mapping[str, Any]) -> dict[str, Any]:
+    """All that config.json says of the rotation, resolved as transformers 5 does.
+
+    `rope_scaling` (before version 5), where it says anything, stands instead of `rope_parameters`, whole. The entries
+    beside it fill in what it lacks, but for `original_max_position_embeddings`, where the entry beside it wins.
+    """
+    entry = dict(mapping(config, "rope_scaling") or mapping(config, "rope_parameters"))
     if any(isinstance(value, Mapping) for value in entry.values()):
         raise InputError("config.json: rope_parameters per layer type are not implemented; one entry for all layers is")
-    kind = entry.get("rope_type", entry.get("type", "default"))
-    theta = float(entry.get("rope_theta", config.get("rope_theta", 10000.0)))
-    partial = entry.get("partial_rotary_factor", config.get("partial_rotary_factor", 1.0)) or 1.0
-    if partial != 1.0:
-        raise InputError(f"config.json: partial_rotary_factor {partial} is not implemented; supported: 1.0")
-    try:
-        if kind == "default":
-            return RopeConfig(theta)
-        if kind == "linear":
-            return RopeConfig(theta, factor=float(entry["factor"]))
-        if kind == "llama3":
-            return RopeConfig(
-                theta,
-                llama3=Llama3Scaling(
-                    factor=float(entry["factor"]),
-                    low_freq_factor=float(entry["low_freq_factor"]),
-                    high_freq_factor=float(entry["high_freq_factor"]),
-                    original_max_position_embeddings=int(entry["original_max_position_embeddings"]),
-                ),
-            )
-    except KeyError as missing:
-        raise InputError(f"config.json: rope type {kind!r} needs the entry {missing}") from None
-    raise InputError(f"config.json: rope type {kind!r} is not implemented; supported: default, linear, llama3")
+    entry.setdefault("rope_theta", config.get("rope_theta", 10000.0))
+    entry.setdefault("rope_type", entry.get("type", "default"))
+    if config.get("partial_rotary_factor") is not None:
+        entry.setdefault("partial_rotary_factor", config["partial_rotary_factor"])
+    entry.setdefault("original_max_position_embeddings", config.get("max_position_embeddings"))
+    if "original_max_position_embeddings" in config:
+        entry["original_max_position_embeddings"] = config["original_max_position_embeddings"]
+    return entry
 
 
 def _windows(config: Mapping[str, Any], decoder: Decoder, layers: int) -> tuple[int | None, ...]:
     if decoder.windows == "none":
         return (None,) * layers
-    window = config.get("sliding_window", decoder.default_window)
     if decoder.windows == "all_layers":
-        return (window,) * layers
-    if not config.get("use_sliding_window", False):
-        window = None
-    kinds = config.get("layer_types")
+        return (integer_or_none(config, "sliding_window", decoder.default_window),) * layers
+    used = flag(config, "use_sliding_window")
+    window = integer_or_none(config, "sliding_window", decoder.default_window) if used else None
+    kinds = words(config, "layer_types")
     if kinds is None:
-        first = config.get("max_window_layers", 28)
+        first = integer(config, "max_window_layers", least=0) if "max_window_layers" in config else 28
         kinds = ["sliding_attention" if window and layer >= first else "full_attention" for layer in range(layers)]
     if len(kinds) != layers:
         raise InputError(f"config.json: layer_types has {len(kinds)} entries; num_hidden_layers is {layers}")

@@ -1,8 +1,12 @@
 """Several processes as one run."""
 
+import json
 import os
+from collections.abc import Callable
+from typing import Any
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
 from lesa_jax.base.errors import InputError
@@ -41,3 +45,25 @@ def meet(where: str) -> None:
     """Waits until all processes of the run have come to the same place; there is nobody to wait for in a single one."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(where)
+
+
+def from_first(make: Callable[[], Any]) -> Any:
+    """What `make` gives in the first process, a JSON value, in all of them; its InputError is raised in all, too.
+
+    For what only one should do or can hold, and without which the others would wait for it forever.
+    """
+    if jax.process_count() == 1:
+        return make()
+    answer: dict[str, Any] = {}
+    if jax.process_index() == 0:
+        try:
+            answer["value"] = make()
+        except InputError as error:
+            answer["error"] = str(error)
+    data = json.dumps(answer).encode()
+    length = int(multihost_utils.broadcast_one_to_all(np.int32(len(data))))
+    told = multihost_utils.broadcast_one_to_all(np.frombuffer(data.ljust(length)[:length], np.uint8))
+    answer = json.loads(np.asarray(told).tobytes())
+    if "error" in answer:
+        raise InputError(answer["error"])
+    return answer["value"]

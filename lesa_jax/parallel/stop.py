@@ -14,23 +14,38 @@ from jax.sharding import PartitionSpec as P
 
 @contextmanager
 def stop_signal() -> Iterator[Callable[[], bool]]:
-    """A question to be asked once before each step, by all processes: is it time to stop?
+    """A question to be asked before each step, and wherever work can be left, by all processes: is it time to stop?
 
     The first SIGTERM or Ctrl-C, to any of the processes, makes the answer yes; a second one raises KeyboardInterrupt.
+    No signal is lost: one that nobody was told of, or after which the block fails, ends it with KeyboardInterrupt.
     """
     asked: list[int] = []
+    told: list[bool] = []
 
     def ask(signum: int, frame: FrameType | None) -> None:
         if asked:  # a second time: at once
             raise KeyboardInterrupt
         asked.append(signum)
 
+    answer = (lambda: bool(asked)) if jax.process_count() == 1 else shared(lambda: bool(asked))
+
+    def stop() -> bool:
+        if not told and answer():
+            told.append(True)
+        return bool(told)
+
     before = [(number, signal.signal(number, ask)) for number in (signal.SIGTERM, signal.SIGINT)]
     try:
-        yield (lambda: bool(asked)) if jax.process_count() == 1 else shared(lambda: bool(asked))
+        yield stop
+    except Exception as error:
+        if asked:  # whoever catches the error would go on
+            raise KeyboardInterrupt from error
+        raise
     finally:
         for number, handler in before:
             signal.signal(number, handler)
+    if asked and not told:
+        raise KeyboardInterrupt
 
 
 def shared(asked: Callable[[], bool]) -> Callable[[], bool]:

@@ -8,10 +8,14 @@ from typing import Any
 
 from lesa_jax.base.errors import InputError
 from lesa_jax.base.files import read_json
+from lesa_jax.families.entries import is_integer
 from lesa_jax.planning.plan import Plan
 
 FILE = "growth.json"
 FORMAT = 1
+KINDS = {"method": str, "new_layers": list} | dict.fromkeys(
+    ("plan", "settings", "source", "measurements", "versions"), dict
+)
 PACKAGES = ("jax", "flax", "optax", "numpy", "safetensors", "transformers")
 
 
@@ -50,14 +54,55 @@ class Growth:
         }
 
 
-def read_growth(folder: Path) -> Growth:
+def read_growth(folder: Path, layers: int) -> Growth:
     """Reads growth.json of a grown checkpoint.
 
+    Args:
+      folder: of the checkpoint.
+      layers: how many the checkpoint has, which growth.json must speak of.
+
     Raises:
-      InputError: there is none, or it is of another format.
+      InputError: there is none, it is of another format or damaged, or it tells of another model.
     """
-    value = read_json(folder / FILE, "only checkpoints grown by lesa_jax.expand have one")
+    file = folder / FILE
+    value = read_json(file, "only checkpoints grown by lesa_jax.expand have one")
     if value.get("format") != FORMAT:
-        raise InputError(f"{folder / FILE}: format {value.get('format')}, expected {FORMAT}; update lesa_jax")
-    plan = Plan.from_json(value["plan"])
+        raise InputError(f"{file}: format {value.get('format')!r}, expected {FORMAT}; update lesa_jax")
+    for key, kind in KINDS.items():
+        if not isinstance(value.get(key), kind):
+            raise damaged(file, f"{key} is {type(value.get(key)).__name__}, expected {kind.__name__}")
+    plan = read_plan(file, value["plan"])
+    if value["new_layers"] != list(plan.new_layers):
+        raise damaged(file, f"new_layers are not those of its plan, {list(plan.new_layers)}")
+    if plan.layers != layers:
+        raise InputError(
+            f"{file}: its plan has {plan.layers} layers, but the model has {layers}; "
+            "the file belongs to another model: take the one that was written with these weights, or remove it"
+        )
+    parameters = value["measurements"].get("parameters")
+    if not isinstance(parameters, dict) or not all(is_integer(parameters.get(when)) for when in ("before", "after")):
+        raise damaged(file, "measurements has no numbers of parameters before and after")
     return Growth(value["method"], plan, value["settings"], value["source"], value["measurements"], value["versions"])
+
+
+def read_plan(file: Path, plan: Mapping[str, Any]) -> Plan:
+    """The plan, whose originals must stand in order and whose new layers must name an original.
+
+    Raises:
+      InputError: it is damaged.
+    """
+    source, slots = plan.get("source_layers"), plan.get("slots")
+    if not is_integer(source) or not isinstance(slots, list):
+        raise damaged(file, "its plan has no source_layers or no slots")
+    for position, slot in enumerate(slots):
+        layer, new = (slot.get("layer"), slot.get("new", False)) if isinstance(slot, dict) else (None, None)
+        if not is_integer(layer) or not 0 <= layer < source or not isinstance(new, bool):
+            raise damaged(file, f"slot {position} of its plan is no layer of 0-{source - 1}, old or new")
+    try:
+        return Plan.from_json(plan)
+    except ValueError as error:
+        raise damaged(file, str(error)) from None
+
+
+def damaged(file: Path, what: str) -> InputError:
+    return InputError(f"{file}: damaged ({what}); take it again from where the model was grown")

@@ -37,7 +37,7 @@ class Display:
           clock: in seconds.
         """
         self.steps = steps
-        self.console = console or Console(stderr=True)
+        self.console = console or Console(stderr=True, markup=False, emoji=False)
         self.clock = clock
         self.started = clock()
         self.printed: float | None = None
@@ -46,7 +46,7 @@ class Display:
         bar = [BarColumn(bar_width=None)] if self.console.width >= BAR_WIDTH else []
         self.progress = LiveProgress(
             *bar,
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=self.console,

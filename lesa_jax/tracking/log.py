@@ -5,10 +5,10 @@ made from the same numbers and can be thrown away.
 """
 
 import json
-import math
 import os
-import time
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,6 +17,7 @@ from lesa_jax.base.errors import InputError
 from lesa_jax.base.files import replace_file
 from lesa_jax.base.units import finite
 from lesa_jax.tracking.curve import draw_curve
+from lesa_jax.tracking.events import Events
 
 METRICS = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
@@ -26,7 +27,7 @@ CURVE = "loss.png"
 # time, and the share of the devices' peak that the model's operations use.
 KEYS = ("tokens", "loss", "eval_loss", "grad_norm", "learning_rate", "tokens_per_second", "mfu")
 
-TENSORBOARD_DELAY = 10  # seconds until an event is on the disk, where TensorBoard looks for it
+LAST_STEP = 2**63 - 1
 
 
 class RunLog:
@@ -43,20 +44,15 @@ class RunLog:
           last_step: step of the checkpoint that the run goes on from; 0 for a run that starts, whose record is emptied.
 
         Raises:
-          InputError: metrics.jsonl holds a line that is not a step's.
+          InputError: metrics.jsonl holds a line that is not a step's; the folder cannot be written to.
         """
-        from tensorboardX import SummaryWriter
-
-        self.metrics, self.curve = folder / METRICS, folder / CURVE
-        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.metrics, self.curve = folder, folder / METRICS, folder / CURVE
         first = last_step + 1 if last_step > 0 else 0  # a run that starts measures step 0, the untrained model, again
-        self.last_step = keep_steps(self.metrics, first)
-        self.file = self.metrics.open("ab", buffering=0)
-        # Event files are named by the second and would overwrite each other when a run is resumed within one.
-        suffix = f".{time.time_ns()}"
-        self.tensorboard: Any = SummaryWriter(
-            str(folder / TENSORBOARD), purge_step=first, flush_secs=TENSORBOARD_DELAY, filename_suffix=suffix
-        )
+        with self.writing():
+            folder.mkdir(parents=True, exist_ok=True)
+            self.last_step = keep_steps(self.metrics, first)
+            self.file = self.metrics.open("ab", buffering=0)
+            self.events = Events(folder / TENSORBOARD, first)
 
     def write(self, step: int, values: Mapping[str, float | int | None]) -> None:
         """Writes one step's line; a killed process loses none that was written.
@@ -67,6 +63,7 @@ class RunLog:
 
         Raises:
           ValueError: a step out of order, or a name that is not of `KEYS`.
+          InputError: the disk is full.
         """
         if step <= self.last_step:
             raise ValueError(f"step {step} after step {self.last_step}")
@@ -74,21 +71,31 @@ class RunLog:
             raise ValueError(f"not metrics: {sorted(unknown)}")
         row = {key: finite(values.get(key)) for key in KEYS}
         line = memoryview(json.dumps({"step": step, **row}, allow_nan=False).encode() + b"\n")
-        while line:  # an unbuffered write may be short
-            line = line[self.file.write(line) :]
-        self.last_step = step
-        for key, value in row.items():
-            if value is not None:
-                self.tensorboard.add_scalar(key, value, step)
+        with self.writing():
+            while line:  # an unbuffered write may be short
+                line = line[self.file.write(line) :]
+            self.last_step = step
+            self.events.write(step, {key: value for key, value in row.items() if value is not None})
 
     def close(self) -> None:
         """Waits until everything is on the disk and draws the curve; a second call does nothing."""
         if self.file.closed:
             return
-        self.tensorboard.close()
-        os.fsync(self.file.fileno())
-        self.file.close()
-        draw_curve(read_metrics(self.metrics), self.curve)
+        with self.writing(), self.file:
+            self.events.close()
+            os.fsync(self.file.fileno())
+            draw_curve(read_metrics(self.metrics), self.curve)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """One line for a disk that is full, or a file that is in the way."""
+        try:
+            yield
+        except OSError as error:
+            raise InputError(
+                f"{error.filename or self.folder}: cannot be written ({error.strerror or error}); make room there, and "
+                "run the same command again to go on from the last checkpoint"
+            ) from error
 
     def __enter__(self) -> "RunLog":
         return self
@@ -96,7 +103,11 @@ class RunLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except InputError:
+            if error is None:  # else it is the one to be told
+                raise
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -110,13 +121,15 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     lines = data.split(b"\n")
-    rows = []
+    rows: list[dict[str, Any]] = []
     for number, line in enumerate(lines, 1):
         row = parse_line(line)
-        if row is not None:
+        if row is not None and (not rows or rows[-1]["step"] < row["step"]):
             rows.append(row)
         elif number < len(lines):  # what follows the last newline is empty, or torn
-            raise InputError(f"{path}, line {number}: not a JSON object of a step and its numbers; remove the line")
+            raise InputError(
+                f"{path}, line {number}: not a JSON object of a later step and its numbers; remove the line"
+            )
     return rows
 
 
@@ -124,12 +137,14 @@ def parse_line(line: bytes) -> dict[str, Any] | None:
     """A step's line of metrics.jsonl; None for anything else."""
     try:
         row = json.loads(line)
-    except ValueError:  # not JSON, or not UTF-8
+    except (ValueError, RecursionError):  # not JSON, not UTF-8, or nested without an end
         return None
-    if not isinstance(row, dict) or type(row.get("step")) is not int:
+    if not isinstance(row, dict) or type(row.get("step")) is not int or not 0 <= row["step"] <= LAST_STEP:
         return None
-    values = (row.get(key) for key in KEYS)
-    sound = all(value is None or (type(value) in (int, float) and abs(value) < math.inf) for value in values)
+    sound = all(
+        value is None or (type(value) in (int, float) and abs(value) <= sys.float_info.max)
+        for value in map(row.get, KEYS)
+    )
     return row if sound else None
 
 

@@ -1,37 +1,57 @@
 """Checkpoints of a training run, by Orbax: the trained tree, its moments, and where the data stood.
 
 Frozen weights are not in them: they are the model's own files. Orbax writes each array in shards, beside the final
-name, and renames at the end; a run that is killed finds its last complete checkpoint.
+name, and renames at the end; a run that is killed finds its last complete checkpoint. What is read back is compared
+with checksums that were made before it was written.
 """
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from jax.sharding import Mesh
 from orbax.checkpoint import v1 as ocp
 
+from lesa_jax.base.digests import digest
 from lesa_jax.base.errors import InputError
+from lesa_jax.training.checksums import checksums
 from lesa_jax.training.state import TrainState
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Checkpoints:
-    """The checkpoints of one run, numbered by step, the latest `keep` of them kept."""
+    """The checkpoints of one run, numbered by step, the latest `keep` of them kept.
 
-    def __init__(self, folder: Path, keep: int):
-        self.folder = folder
+    Attributes:
+      folder: where they are.
+      mesh: of the states.
+      latest: the step of the last complete checkpoint that was there at the beginning, if there was one.
+    """
+
+    def __init__(self, folder: Path, keep: int, mesh: Mesh):
+        """Opens the folder, or makes it.
+
+        Raises:
+          InputError: it is none, or what lies in it are no checkpoints.
+        """
+        self.folder, self.mesh = folder, mesh
         training: Any = ocp.training  # its annotations and its policies disagree
-        self.orbax = training.Checkpointer(
-            folder.absolute(),
-            save_decision_policy=training.save_decision_policies.FixedIntervalPolicy(1),  # the loop decides
-            preservation_policy=training.preservation_policies.LatestN(keep),
-            cleanup_tmp_directories=True,
-        )
-
-    @property
-    def latest(self) -> int | None:
-        """The step of the last complete checkpoint."""
-        newest = self.orbax.latest
-        return None if newest is None else newest.step
+        try:
+            self.orbax = training.Checkpointer(
+                folder.absolute(),
+                save_decision_policy=training.save_decision_policies.FixedIntervalPolicy(1),  # the loop decides
+                preservation_policy=training.preservation_policies.LatestN(keep),
+                cleanup_tmp_directories=True,
+            )
+            newest = self.orbax.latest
+        except Exception as error:
+            raise InputError(
+                f"{folder}: cannot be used ({first_line(error)}); remove from it what is not a run's checkpoint"
+            ) from error
+        self.latest: int | None = None if newest is None else newest.step
 
     def save(self, state: TrainState, step: int, facts: dict[str, Any]) -> None:
         """Copies the state and returns; writing goes on in the background. Waits for the save before.
@@ -44,38 +64,69 @@ class Checkpoints:
         Raises:
           InputError: this save or the one before found no room; earlier checkpoints are untouched.
         """
+        facts = facts | {"step": step, "checksums": checksums(state, self.mesh)}
         try:
-            self.orbax.save_async(step, state, custom_metadata=facts)
+            self.orbax.save_async(step, state, custom_metadata=facts | {"digest": digest(facts)})
         except Exception as error:
             raise self.explain(error) from error
 
     def facts(self) -> dict[str, Any]:
-        """What was saved beside the latest state."""
-        return dict(self.orbax.metadata(self.latest).custom_metadata or {})
+        """What was saved beside the latest state.
 
-    def restore(self, abstract: TrainState) -> TrainState:
-        """The latest state, each array on the devices that `abstract` (shapes with shardings) names."""
-        try:
-            return self.orbax.load(self.latest, abstract)
-        except Exception as error:
-            raise InputError(
-                f"{self.folder}/{self.latest}: cannot be restored ({first_line(error)}); delete this folder to go on "
-                "from the checkpoint before"
-            ) from error
+        Raises:
+          InputError: it is damaged.
+        """
+        with self.reading():
+            facts = dict(self.orbax.metadata(self.latest).custom_metadata or {})
+            if facts.pop("digest", None) != digest(facts) or facts["step"] != self.latest:
+                raise ValueError("its metadata changed since they were saved")
+            return facts
 
-    def close(self) -> None:
-        """Waits for the last save.
+    def restore(self, abstract: TrainState, facts: dict[str, Any]) -> TrainState:
+        """The latest state, each array on the devices that `abstract` (shapes with shardings) names.
+
+        Raises:
+          InputError: it is damaged: it cannot be read, or is not what was saved with these `facts`.
+        """
+        with self.reading():
+            state = self.orbax.load(self.latest, abstract)
+            found = checksums(state, self.mesh)
+            changed = [name for name, pair in facts["checksums"].items() if found.get(name) != pair]
+            if changed or found.keys() != facts["checksums"].keys():
+                raise ValueError(f"{[*changed, 'its tree'][0]} is not what was saved")
+            return state
+
+    def wait(self) -> None:
+        """Until the last save is on the disk.
 
         Raises:
           InputError: it found no room.
         """
         try:
+            self.orbax.wait()
+        except Exception as error:
+            raise self.explain(error) from error
+
+    def close(self) -> None:
+        """Waits as `wait` does, and ends the threads."""
+        try:
             self.orbax.close()
         except Exception as error:
             raise self.explain(error) from error
 
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """One line for whatever is wrong with the latest checkpoint: Orbax has many exceptions for damaged files."""
+        try:
+            yield
+        except Exception as error:
+            raise InputError(
+                f"{self.folder}/{self.latest}: cannot be restored ({first_line(error)}); delete this folder to go on "
+                "from the checkpoint before, or from the beginning"
+            ) from error
+
     def explain(self, error: Exception) -> InputError:
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        full = isinstance(error, OSError) and error.errno in FULL
         full = full or any(word in str(error) for word in ("No space left", "File too large", "quota exceeded"))
         reason = "the disk is full" if full else first_line(error)
         return InputError(

@@ -9,11 +9,13 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from jax.experimental import multihost_utils
 
-from lesa_jax.base.files import publish, write_json, write_text
+from lesa_jax.base.errors import InputError
+from lesa_jax.base.files import write_json, write_text
+from lesa_jax.base.folders import publish
 from lesa_jax.checkpoint.companions import carry, files_to_carry
 from lesa_jax.checkpoint.format import DTYPES, SHARD_SIZE, TensorSpec
 from lesa_jax.checkpoint.names import Tree
-from lesa_jax.checkpoint.reader import Checkpoint, read_bytes, release
+from lesa_jax.checkpoint.reader import Checkpoint, check_unchanged, read_bytes
 from lesa_jax.checkpoint.writer import TensorWriter, lay_out, write_index
 from lesa_jax.models.config import ModelConfig
 from lesa_jax.models.parts import embedding_tensor, head_tensor
@@ -50,25 +52,39 @@ def export(
     layout = lay_out(specs, SHARD_SIZE)
     with publish(output) as folder:
         writer = TensorWriter(folder, layout)
-        try:
-            for name, tensor in tensors:
-                # Some checkpoints store a tied head a second time; it must not stay behind.
-                tied = config.tied and name == embedding_tensor(config)
-                for stored in (name, head_tensor(config)) if tied else (name,):
-                    if stored in specs:
-                        writer.write(stored, tensor.astype(DTYPES[specs[stored].dtype]).tobytes())
-            for name in list(specs):
-                if name in writer.missing:
-                    assert source is not None, name
-                    writer.write(name, read_bytes(source, source.entries[name]))
-                    release(source)
-            writer.close()
-        finally:
-            writer.abandon()
+        for name, tensor in tensors:
+            # Some checkpoints store a tied head a second time; it must not stay behind.
+            tied = config.tied and name == embedding_tensor(config)
+            for stored in (name, head_tensor(config)) if tied else (name,):
+                if stored in specs:
+                    writer.write(stored, cast(stored, tensor, specs[stored].dtype))
+        for name in list(specs):
+            if name in writer.missing:
+                assert source is not None, name
+                writer.write(name, read_bytes(source, source.entries[name]))
+        if source is not None:
+            check_unchanged(source)
+        writer.close()
         write_index(folder, layout)
-        carry(files_to_carry(carried_from), folder)
+        carry(files_to_carry(carried_from), carried_from, folder)
         for name, content in documents.items():
             (write_text if isinstance(content, str) else write_json)(folder / name, content)
+
+
+def cast(name: str, tensor: np.ndarray, dtype: str) -> np.ndarray:
+    """A trained tensor in its stored dtype.
+
+    Raises:
+      InputError: it holds numbers that this dtype has not.
+    """
+    with np.errstate(over="ignore"):  # an overflow is found below
+        stored = tensor.astype(DTYPES[dtype])
+    if not np.isfinite(stored).all():
+        raise InputError(
+            f"{name}: the largest trained number is {np.abs(tensor).max():.4g}, which {dtype} does not have; lower "
+            "--learning-rate in a new run, or convert the model to float32 before"
+        )
+    return stored
 
 
 def trained_tensors(trained: Tree, leaves: Sequence[Leaf]) -> Iterator[tuple[str, np.ndarray]]:

@@ -1,9 +1,7 @@
 """Everything about a training run that can be known, and refused, before a weight is loaded."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +9,12 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 
+from lesa_jax.base.digests import digest
 from lesa_jax.base.errors import InputError
 from lesa_jax.base.files import read_json, read_text
 from lesa_jax.base.units import parse_count
 from lesa_jax.checkpoint.format import TensorSpec
 from lesa_jax.checkpoint.hub import resolve_model
-from lesa_jax.checkpoint.integrity import fingerprint
 from lesa_jax.checkpoint.reader import Checkpoint, open_checkpoint
 from lesa_jax.checkpoint.tokenizer import check_vocabulary, load_tokenizer
 from lesa_jax.data.sources import find_files
@@ -32,7 +30,7 @@ from lesa_jax.training.mask import Mask
 from lesa_jax.training.optimizer import Optimizer
 from lesa_jax.training.parameters import Leaf, choose, make_leaves
 from lesa_jax.training.segments import Segment
-from lesa_jax.training.settings import TrainSettings, check_settings
+from lesa_jax.training.settings import LARGEST, TrainSettings, check_settings
 from lesa_jax.training.sharding import check_mesh, leaf_shardings
 from lesa_jax.training.step import Program
 
@@ -57,7 +55,7 @@ class TrainJob:
       optimizer: AdamW, and for how many steps.
       program: what is compiled.
       mesh, shardings: where everything lies.
-      identity: of model and trained tensors; checkpoints of another one are refused.
+      identity: of the names, shapes and dtypes of all tensors, and of which are trained.
       eval_text: to measure.
     """
 
@@ -102,7 +100,7 @@ def make_train_job(settings: TrainSettings) -> TrainJob:
         find_files(settings.data)
     checkpoint, folder, hf_config = open_model(settings)
     config = ModelConfig.from_hf(hf_config)
-    growth = read_growth(folder) if (folder / GROWTH_FILE).exists() else None
+    growth = read_growth(folder, config.num_layers) if (folder / GROWTH_FILE).exists() else None
     if checkpoint is None:
         stored = STORED.get(str(hf_config.get("dtype", hf_config.get("torch_dtype"))), "F32")
         specs = {name: TensorSpec(tensor.shape, stored) for name, tensor in model_tensors(config).items()}
@@ -120,8 +118,7 @@ def make_train_job(settings: TrainSettings) -> TrainJob:
     check_mesh(sizes, config, batch.batch_size // batch.accumulate)
     mesh = make_mesh(sizes)
     dtype = devices.dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
-    model = json.dumps(hf_config, sort_keys=True) if checkpoint is None else fingerprint(checkpoint)
-    optimizer = Optimizer(settings.optimizer, count_steps(settings, length))
+    optimizer = make_optimizer(settings, length)
     mask = make_mask(settings, growth, optimizer.steps)
     return TrainJob(
         settings=settings,
@@ -139,7 +136,7 @@ def make_train_job(settings: TrainSettings) -> TrainJob:
         program=Program(config, segments, dtype, devices.remat, output_tensor(config) in trained, mask),
         mesh=mesh,
         shardings=leaf_shardings(leaves, mesh),
-        identity=sha256(f"{model} {sorted(trained)}".encode()).hexdigest(),
+        identity=digest({name: [spec.dtype, *spec.shape, name in trained] for name, spec in specs.items()}),
         eval_text=None if eval_text is None else read_text("--eval-text", eval_text),
     )
 
@@ -160,7 +157,24 @@ def count_steps(settings: TrainSettings, sequence_length: int) -> int:
     if settings.steps is not None:
         return settings.steps
     assert settings.tokens is not None
-    return max(1, parse_count("--tokens", settings.tokens) // (settings.batch.batch_size * sequence_length))
+    tokens, of_a_step = parse_count("--tokens", settings.tokens), settings.batch.batch_size * sequence_length
+    steps = tokens // of_a_step
+    if steps < 1:
+        raise InputError(f"--tokens {settings.tokens}: less than a step, which takes {of_a_step} (--batch-size)")
+    if steps > LARGEST:
+        raise InputError(f"--tokens {settings.tokens}: {steps} steps; at most {LARGEST}")
+    return steps
+
+
+def make_optimizer(settings: TrainSettings, sequence_length: int) -> Optimizer:
+    """AdamW and the run's length, which the warm-up must fit into and the devices be able to count."""
+    of_a_step = settings.batch.batch_size * sequence_length
+    if of_a_step > LARGEST:
+        raise InputError(f"--batch-size {settings.batch.batch_size}: {of_a_step} tokens a step; at most {LARGEST}")
+    optimizer = Optimizer(settings.optimizer, count_steps(settings, sequence_length))
+    if optimizer.warmup > optimizer.steps:
+        raise InputError(f"--warmup {optimizer.warmup}: must end within the run's {optimizer.steps} steps")
+    return optimizer
 
 
 def make_mask(settings: TrainSettings, growth: Growth | None, steps: int) -> Mask | None:

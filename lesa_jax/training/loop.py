@@ -17,7 +17,7 @@ from lesa_jax.training.step import Batch, compile_step
 
 
 def loop(job: TrainJob, run: Run, loader: Loader, checkpoints: Checkpoints, evaluation: Evaluation | None) -> bool:
-    """Trains to the end, or until asked to stop; returns whether it was stopped.
+    """Trains to the end, or until asked to stop; returns whether it was asked, be it after the last step.
 
     A step's numbers are fetched when the next one is on its way, so that the devices never wait for the host. But
     nothing is saved before they are seen to be finite.
@@ -26,26 +26,28 @@ def loop(job: TrainJob, run: Run, loader: Loader, checkpoints: Checkpoints, eval
     save_every = job.settings.keeping.save_every
     step_program = compile_step(job.program, job.optimizer, run.placed, job.mesh)
     done = saved = int(run.state.step)
-    with stop_signal() as stop, recorder(job, run, evaluation) as record:
-        if done == 0:
-            record.untrained()
-        while done < total and not stop():
-            batch = device_batch(job, next(loader))
-            run.state, metrics = step_program(run.state, run.frozen, batch)
-            done += 1
-            record.step(done, metrics)
-            to_measure = evaluation is not None and (done % eval_every == 0 or done == total)
-            to_save = done % save_every == 0 or done == total
-            if to_measure or to_save:
-                record.catch_up(to_measure)
-            if to_save:
+    with stop_signal() as stop:
+        with recorder(job, run, evaluation, stop) as record:
+            record.begin()
+            while done < total and run.unmeasured is None and not stop():
+                batch = device_batch(job, next(loader))
+                run.state, metrics = step_program(run.state, run.frozen, batch)
+                done += 1
+                record.step(done, metrics)
+                to_measure = evaluation is not None and (done % eval_every == 0 or done == total)
+                to_save = done % save_every == 0 or done == total
+                if to_measure or to_save:
+                    record.catch_up(to_measure)
+                if to_save:
+                    save(job, run, loader, checkpoints, done)
+                    saved = done
+                    record.clock.pause()
+            record.catch_up()
+            if saved < done:
                 save(job, run, loader, checkpoints, done)
-                saved = done
-                record.clock.pause()
-        record.catch_up()
-        if saved < done:
-            save(job, run, loader, checkpoints, done)
-    return done < total
+        checkpoints.wait()
+        # Several processes hear of a signal one question later.
+        return run.unmeasured is not None or stop() or stop()
 
 
 def device_batch(job: TrainJob, rows: dict[str, np.ndarray]) -> Batch:
@@ -71,8 +73,10 @@ def save(job: TrainJob, run: Run, loader: Loader, checkpoints: Checkpoints, step
     """A checkpoint of the state and of where data and measurements stand."""
     facts = {
         "identity": job.identity,
+        "record": run.record,
         "loader": loader.get_state(),
         "first_eval": run.first_eval,
         "last_eval": run.last_eval,
+        "unmeasured": run.unmeasured,
     }
     checkpoints.save(run.state, step, facts)

@@ -25,7 +25,7 @@ class Optimizer:
     def warmup(self) -> int:
         """Steps in which the learning rate rises."""
         warmup = self.settings.warmup
-        return min(self.steps, round(WARMUP * self.steps) if warmup is None else warmup)
+        return round(WARMUP * self.steps) if warmup is None else warmup
 
 
 def learning_rate(optimizer: Optimizer) -> optax.Schedule:

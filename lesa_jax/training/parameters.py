@@ -19,7 +19,7 @@ from jax.typing import DTypeLike
 
 from lesa_jax.base.errors import InputError
 from lesa_jax.checkpoint.names import Tree
-from lesa_jax.checkpoint.reader import Checkpoint, read, release
+from lesa_jax.checkpoint.reader import Checkpoint, read
 from lesa_jax.models.config import ModelConfig
 from lesa_jax.models.parts import embedding_tensor, layer_tensor
 from lesa_jax.models.shapes import Tensor, layer_tensors, model_tensors
@@ -76,7 +76,7 @@ def choose(train: str, config: ModelConfig, plan: Plan | None) -> frozenset[str]
         return frozenset(tensors.keys() & (new | norms))
     try:
         pattern = re.compile(train)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise InputError(f"--train {train}: not a regular expression ({error}); or use new, new+norms, all") from None
     chosen = frozenset(name for name in tensors if pattern.search(name))
     if not chosen:
@@ -118,26 +118,32 @@ def frozen_prefix(groups: Sequence[frozenset[str]], train_embedding: bool) -> in
     return next((layer for layer, group in enumerate(groups) if group), len(groups))
 
 
-Fill = Callable[[str, Tensor], np.ndarray]  # a tensor's name, and what it is -> its values
+# A tensor's name, what it is, and the slices of it that are wanted -> their values.
+Fill = Callable[[str, Tensor, tuple[slice, ...]], np.ndarray]
 
 
 def from_checkpoint(checkpoint: Checkpoint) -> Fill:
-    """Tensors as the checkpoint has them."""
-    return lambda name, tensor: read(checkpoint, name)
+    """Tensors as the checkpoint has them; rows that are not wanted are not read."""
+
+    def fill(name: str, tensor: Tensor, index: tuple[slice, ...]) -> np.ndarray:
+        first, stop, _ = index[0].indices(tensor.shape[0])
+        return read(checkpoint, name, first, stop - first)[(slice(None), *index[1:])]
+
+    return fill
 
 
 def random_weights(seed: int, deviation: float) -> Fill:
     """Fresh tensors as transformers initialises them: normal matrices, norms of one, biases of zero."""
 
-    def fill(name: str, tensor: Tensor) -> np.ndarray:
+    def fill(name: str, tensor: Tensor, index: tuple[slice, ...]) -> np.ndarray:
         match tensor.role:
             case "norm":
-                return np.ones(tensor.shape, np.float32)
+                return np.ones(tensor.shape, np.float32)[index]
             case "bias":
-                return np.zeros(tensor.shape, np.float32)
+                return np.zeros(tensor.shape, np.float32)[index]
             case "matrix":
                 rng = np.random.default_rng((seed, crc32(name.encode())))
-                return rng.standard_normal(tensor.shape, np.float32) * np.float32(deviation)
+                return (rng.standard_normal(tensor.shape, np.float32) * np.float32(deviation))[index]
 
     return fill
 
@@ -154,25 +160,20 @@ def load_leaves(
     fill: Fill,
     shardings: Mapping[tuple[str, ...], NamedSharding],
     frozen_dtype: DTypeLike,
-    loaded: Callable[[], None] = lambda: None,
 ) -> tuple[Tree, Tree]:
-    """The trained tree, in float32, and the frozen one in `frozen_dtype`, each leaf where its sharding puts it.
-
-    `loaded` is called after every leaf.
-    """
+    """The trained tree, in float32, and the frozen one in `frozen_dtype`, each leaf where its sharding puts it."""
     trees: dict[bool, dict[tuple[str, ...], jax.Array]] = {True: {}, False: {}}
     for leaf in leaves:
         dtype = jnp.float32 if leaf.trained else frozen_dtype
 
         def part(index: Any, leaf: Leaf = leaf, dtype: DTypeLike = dtype) -> np.ndarray:
             if not leaf.stacked:
-                return np.asarray(fill(leaf.names[0], leaf.tensor)[index], dtype)
+                return np.asarray(fill(leaf.names[0], leaf.tensor, index), dtype)
             rows, inside = leaf.names[index[0]], index[1:]
-            return np.stack([np.asarray(fill(name, leaf.tensor)[inside], dtype) for name in rows])
+            return np.stack([np.asarray(fill(name, leaf.tensor, inside), dtype) for name in rows])
 
         array = jax.make_array_from_callback(leaf.shape, shardings[leaf.path], part)
         trees[leaf.trained][leaf.path] = jax.block_until_ready(array)
-        loaded()
     return unflatten_dict(trees[True]), unflatten_dict(trees[False])
 
 
@@ -182,5 +183,5 @@ def load_model_leaves(
     shardings: Mapping[tuple[str, ...], NamedSharding],
     frozen_dtype: DTypeLike,
 ) -> tuple[Tree, Tree]:
-    """`load_leaves` from a checkpoint, whose pages leave memory leaf by leaf."""
-    return load_leaves(leaves, from_checkpoint(checkpoint), shardings, frozen_dtype, lambda: release(checkpoint))
+    """`load_leaves` from a checkpoint."""
+    return load_leaves(leaves, from_checkpoint(checkpoint), shardings, frozen_dtype)

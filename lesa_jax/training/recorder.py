@@ -1,7 +1,8 @@
 """The numbers of a training run on their way from the devices to metrics.jsonl."""
 
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import jax
@@ -10,38 +11,51 @@ from lesa_jax.base.errors import InputError
 from lesa_jax.tracking.display import Display
 from lesa_jax.tracking.log import RunLog
 from lesa_jax.training.cost import device_peak, token_cost
-from lesa_jax.training.held_out import Evaluation
+from lesa_jax.training.held_out import Evaluation, StoppedError
 from lesa_jax.training.job import TrainJob
 from lesa_jax.training.start import Run
 
+Row = dict[str, float | int | None]
+
 
 @contextmanager
-def recorder(job: TrainJob, run: Run, evaluation: Evaluation | None) -> Iterator["Recorder"]:
+def recorder(job: TrainJob, run: Run, evaluation: Evaluation | None, stop: Callable[[], bool]) -> Iterator["Recorder"]:
     """A recorder for this process: the first one writes, all of them check and measure."""
     if jax.process_index() > 0:
-        yield Recorder(job, run, evaluation, None, None)
+        yield Recorder(job, run, evaluation, stop, None, None)
         return
     done = int(run.state.step)
     with RunLog(job.settings.output, done) as log, Display(job.optimizer.steps, done) as display:
-        yield Recorder(job, run, evaluation, log, display)
+        yield Recorder(job, run, evaluation, stop, log, display)
 
 
 class Recorder:
-    """Fetches the metrics of steps, checks them, measures the held-out loss, and writes both down."""
+    """Fetches the metrics of steps, checks them, measures the held-out loss, and writes both down.
+
+    A measurement is left when it is time to stop; its step is then the run's `unmeasured`, and is written down when
+    the run goes on.
+    """
 
     def __init__(
-        self, job: TrainJob, run: Run, evaluation: Evaluation | None, log: RunLog | None, display: Display | None
+        self,
+        job: TrainJob,
+        run: Run,
+        evaluation: Evaluation | None,
+        stop: Callable[[], bool],
+        log: RunLog | None,
+        display: Display | None,
     ):
-        self.run, self.evaluation, self.log, self.display = run, evaluation, log, display
+        self.run, self.evaluation, self.stop, self.log, self.display = run, evaluation, stop, log, display
         self.seed = job.settings.seed
         self.clock = Clock(job)
         self.pending: tuple[int, dict[str, jax.Array]] | None = None
 
-    def untrained(self) -> None:
-        """The held-out loss before the first step."""
-        loss = self.measure()
-        if self.log is not None and loss is not None:
-            self.log.write(0, {"tokens": 0, "eval_loss": loss})
+    def begin(self) -> None:
+        """Measures what is to be measured before the next step: the untrained model, or where the run was stopped."""
+        if self.run.unmeasured is not None:
+            self.write(*self.run.unmeasured, measure=True)
+        elif int(self.run.state.step) == 0 and self.evaluation is not None:
+            self.write(0, {"tokens": 0}, measure=True)
 
     def step(self, number: int, metrics: dict[str, jax.Array]) -> None:
         """Takes the metrics of a step that is on its way, and writes down those of the step before."""
@@ -52,29 +66,44 @@ class Recorder:
         """Writes down the last step that was taken, with the held-out loss if that is to be measured.
 
         Raises:
-          InputError: its loss or its gradient is not finite.
+          InputError: its loss, its gradient or what it made of the weights is not finite.
         """
         if self.pending is None:
             return
         (number, metrics), self.pending = self.pending, None
-        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        values: Row = {name: float(value) for name, value in jax.device_get(metrics).items()}
         if not values.pop("sound"):
-            raise InputError(
-                f"step {number}: loss {values['loss']}, gradient norm {values['grad_norm']} on batch {number} of "
-                f"--seed {self.seed}; neither weights nor checkpoints were touched: lower --learning-rate in a new "
-                "run, or look at the data"
-            )
-        row = {**values, **self.clock.lap(), "tokens": self.clock.tokens_seen(number)}
-        row["eval_loss"] = self.measure() if measure else None
+            raise self.explain(number, values)
+        self.write(number, {**values, **self.clock.lap(), "tokens": self.clock.tokens_seen(number)}, measure)
+
+    def explain(self, number: int, values: Row) -> InputError:
+        seen = values["loss"], values["grad_norm"]
+        update = all(value is not None and math.isfinite(value) for value in seen)
+        what = "the update gave weights that are not finite" if update else "loss {}, gradient norm {}".format(*seen)
+        return InputError(
+            f"step {number}: {what} on batch {number} of --seed {self.seed}; neither the model nor checkpoints were "
+            "touched: lower --learning-rate in a new run, or look at the data"
+        )
+
+    def write(self, number: int, row: Row, measure: bool) -> None:
+        """Writes down a step, and measures the held-out loss before if that is wanted."""
+        if measure:
+            try:
+                row = row | {"eval_loss": self.measure()}
+            except StoppedError:
+                self.run.unmeasured = number, row
+                return
+            self.run.unmeasured = None
         if self.log is not None and self.display is not None:
             self.log.write(number, row)
-            self.display.update(number, row)
+            if number > 0:
+                self.display.update(number, row)
 
     def measure(self) -> float | None:
         """The held-out loss as the model is now."""
         if self.evaluation is None:
             return None
-        loss = self.evaluation(self.run.state.params, self.run.frozen, int(self.run.state.step))
+        loss = self.evaluation(self.run.state.params, self.run.frozen, int(self.run.state.step), self.stop)
         self.run.first_eval = loss if self.run.first_eval is None else self.run.first_eval
         self.run.last_eval = loss
         self.clock.pause()

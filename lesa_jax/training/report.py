@@ -1,16 +1,17 @@
 """What the user reads of a training run on the terminal: before it (--dry-run), and at its end."""
 
 import math
+import sys
 
-from rich.console import Console
 from rich.table import Table
 
+from lesa_jax.base.console import report_console
 from lesa_jax.base.units import format_bytes
 from lesa_jax.training.result import TrainResult
 
 
 def print_train_report(report: TrainResult) -> None:
-    console = Console()
+    console = report_console()
     table = Table(show_header=False)
     table.add_row("trained", f"{report.trained:,} parameters")
     table.add_row("frozen", f"{report.frozen:,} parameters")
@@ -34,7 +35,7 @@ def print_train_report(report: TrainResult) -> None:
     first, last = report.losses
     if first is not None and last is not None:
         table.add_row(
-            "held-out loss", f"{first:.4f} -> {last:.4f} (perplexity {math.exp(first):.2f} -> {math.exp(last):.2f})"
+            "held-out loss", f"{first:.4f} -> {last:.4f} (perplexity {perplexity(first):.2f} -> {perplexity(last):.2f})"
         )
     table.add_row("time", f"{report.seconds:.1f} s")
     console.print(table)
@@ -45,3 +46,8 @@ def print_train_report(report: TrainResult) -> None:
         )
     else:
         console.print(f"finished: {report.output}", highlight=False, soft_wrap=True)
+
+
+def perplexity(loss: float) -> float:
+    """e to the loss in nats; infinite where that is more than there are numbers for."""
+    return math.exp(loss) if loss < math.log(sys.float_info.max) else math.inf

@@ -23,7 +23,8 @@ class TrainResult:
       steps, tokens: of the whole run.
       step_seconds: estimated; for a dry run only.
       done: steps done; None for a dry run.
-      stopped: by a signal, before the end.
+      stopped: by a signal, before the end; the same call goes on.
+      interrupted: a signal came, be it when the run was at its end already; whoever runs several should end, too.
       losses: held-out loss before and after, where measured.
       seconds: that the run took, this time.
     """
@@ -40,6 +41,7 @@ class TrainResult:
     step_seconds: float | None = None
     done: int | None = None
     stopped: bool = False
+    interrupted: bool = False
     losses: tuple[float | None, float | None] = (None, None)
     seconds: float = 0.0
 

@@ -4,6 +4,7 @@ import sys
 import time
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from lesa_jax.base.console import progress_bars
+from lesa_jax.base.errors import InputError
 from lesa_jax.checkpoint.names import Tree
 from lesa_jax.data import open_data
 from lesa_jax.data.loader import Loader, make_loader
@@ -23,10 +25,13 @@ from lesa_jax.training.card import trained_card
 from lesa_jax.training.checkpoints import Checkpoints
 from lesa_jax.training.cost import estimate_seconds
 from lesa_jax.training.export import export
-from lesa_jax.training.folder import check_run, start_run
+from lesa_jax.training.folder import FINAL, begin_run, check_run, hold_run
 from lesa_jax.training.held_out import make_evaluation
+from lesa_jax.training.inputs import digest_inputs, weights_digested
 from lesa_jax.training.job import TrainJob, make_train_job
 from lesa_jax.training.loop import loop
+from lesa_jax.training.memory import enough_memory
+from lesa_jax.training.record import Losses, trained_growth
 from lesa_jax.training.result import TrainResult, describe
 from lesa_jax.training.settings import TrainSettings
 from lesa_jax.training.start import start
@@ -35,36 +40,83 @@ from lesa_jax.training.start import start
 def train(settings: TrainSettings) -> TrainResult:
     """Trains a model; see `TrainSettings`. Goes on with a run that is already in the output folder.
 
+    A run that is finished stays as it is, and its result is given again. SIGTERM or Ctrl-C while steps are done saves
+    the run and returns, `interrupted`; before and after it raises KeyboardInterrupt.
+
     Returns:
       What was done and measured; for a dry run, what would be done.
 
     Raises:
-      InputError: bad input, found before anything is written; a loss that is not finite; a full disk.
+      InputError: bad input, found before anything is written; other inputs than an earlier run's in the output folder,
+        or a damaged one; a loss or an update that is not finite; a full disk or memory.
     """
     if settings.devices.distributed:
         join_processes()
     job = make_train_job(settings)
-    check_run(job)
     report = describe(job)
     if settings.dry_run:
+        check_run(job)
         return replace(report, step_seconds=estimate_seconds(report.cost, job.step_tokens, job.frozen_dtype))
-    start_run(job)
-    rows = read_data(job)
+    with hold_run(job), enough_memory():
+        return run_job(job, report)
+
+
+def run_job(job: TrainJob, report: TrainResult) -> TrainResult:
+    """The run, from what it reads to what it leaves; `report` is what is known of it before."""
+    keeping = job.settings.keeping
     with ExitStack() as stack:
-        checkpoints = Checkpoints(settings.output / "checkpoints", settings.keeping.keep)
-        stack.callback(checkpoints.close)
-        evaluation = make_evaluation(job)
-        run = start(job, checkpoints)
+        # All that can be wrong with the inputs is found before run.json is written: a corrected command may follow.
+        weights = stack.enter_context(weights_digested(job.checkpoint))
+        rows = read_data(job)
         loader = local_loader(job, rows)
         stack.callback(loader.close)
+        try_batch(loader)
+        evaluation = make_evaluation(job)
+        checkpoints = Checkpoints(job.settings.output / "checkpoints", keeping.keep, job.mesh)
+        stack.callback(checkpoints.close)
+        inputs = partial(digest_inputs, job, rows, weights)
+        if (finished := finished_result(job, checkpoints, report)) is not None:
+            begin_run(job, inputs)
+            return finished
+        run = start(job, checkpoints)
+        record = begin_run(job, inputs)
+        if run.record not in (None, record):
+            raise InputError(f"{checkpoints.folder}: checkpoints of another run; choose another --output")
+        run.record = record
         if run.loader_state is not None:
             loader.set_state(run.loader_state)
-        stopped = loop(job, run, loader, checkpoints, evaluation)
-    done = int(run.state.step)
-    if not stopped and settings.keeping.export == "hf":
-        write_final(job, run.state.params)
-    losses = run.first_eval, run.last_eval
-    return replace(report, done=done, stopped=stopped, losses=losses, seconds=time.monotonic() - run.started)
+        interrupted = loop(job, run, loader, checkpoints, evaluation)
+    done, losses = int(run.state.step), (run.first_eval, run.last_eval)
+    stopped = done < report.steps or run.unmeasured is not None
+    if keeping.export == "hf" and not stopped:
+        stopped = interrupted
+        if not interrupted:
+            write_final(job, run.state.params, losses)
+    seconds = time.monotonic() - run.started
+    return replace(report, done=done, stopped=stopped, interrupted=interrupted, losses=losses, seconds=seconds)
+
+
+def finished_result(job: TrainJob, checkpoints: Checkpoints, report: TrainResult) -> TrainResult | None:
+    """The result of a run that is at its end, with its final/ if one is wanted; None if there is something to do."""
+    final = job.settings.output / FINAL
+    if checkpoints.latest is None and final.exists():
+        raise InputError(
+            f"{final}: is there, but the run's checkpoints are not; move it away to train again, or choose another "
+            "--output"
+        )
+    if checkpoints.latest != report.steps or (job.settings.keeping.export == "hf" and not final.is_dir()):
+        return None
+    facts = checkpoints.facts()
+    if facts["unmeasured"] is not None:
+        return None
+    return replace(report, done=report.steps, losses=(facts["first_eval"], facts["last_eval"]))
+
+
+def try_batch(loader: Loader) -> None:
+    """Reads the first batch, to see that it can be read, and goes back."""
+    place = loader.get_state()
+    next(loader)
+    loader.set_state(place)
 
 
 def read_data(job: TrainJob) -> PackedRows:
@@ -102,10 +154,16 @@ def local_loader(job: TrainJob, rows: PackedRows) -> Loader:
     return make_loader(rows, local, job.settings.seed, first // share, sequences // share)
 
 
-def write_final(job: TrainJob, params: Tree) -> None:
+def write_final(job: TrainJob, params: Tree, losses: Losses) -> None:
     """RUN/final: the trained model as a Hugging Face checkpoint."""
     documents: dict[str, Any] = {"config.json": job.hf_config, "README.md": trained_card(job)}
     if job.growth is not None:
-        documents[GROWTH_FILE] = job.growth.to_json()
-    folder = job.settings.output / "final"
-    export(folder, params, job.leaves, job.specs, job.checkpoint, job.config, documents, job.folder)
+        documents[GROWTH_FILE] = trained_growth(job.growth, job, losses)
+    folder = job.settings.output / FINAL
+    try:
+        export(folder, params, job.leaves, job.specs, job.checkpoint, job.config, documents, job.folder)
+    except OSError as error:
+        raise InputError(
+            f"{folder}: could not be written ({error.strerror}); the trained state is kept in checkpoints/: free some "
+            "space and run the same command again"
+        ) from error

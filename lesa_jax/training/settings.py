@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from lesa_jax.base.errors import InputError
-from lesa_jax.base.settings import flatten, free, option
+from lesa_jax.base.settings import check_seed, flatten, free, option
 from lesa_jax.evaluation.protocol import PplProtocol
 
 Schedule = Literal["cosine", "linear", "wsd"]
@@ -123,6 +123,8 @@ class TrainSettings:
     """Insist on going on with an earlier run; without this option an existing run is gone on with, too."""
     dry_run: bool = free(False)
     """Print parameters, memory, operations and estimated time; touch nothing."""
+    debug: bool = free(False)
+    """Show where an error came from, not only what it is."""
 
     batch: BatchSettings = BatchSettings()
     optimizer: AdamW = AdamW()
@@ -131,8 +133,11 @@ class TrainSettings:
     keeping: KeepSettings = KeepSettings()
 
 
-POSITIVE = ("steps", "batch_size", "accumulate", "learning_rate", "clip", "save_every", "keep", "eval_every")
-NOT_NEGATIVE = ("weight_decay", "warmup", "mask_steps")
+POSITIVE = ("steps", "batch_size", "accumulate", "save_every", "keep", "eval_every")
+NOT_NEGATIVE = ("warmup", "mask_steps")
+LARGEST = 2**31 - 1  # what the devices count with: steps, and the tokens of one
+# Of float32, which rates and norms are on the devices: the smallest and the largest number, and the last one below 1.
+SMALLEST, GREATEST, NEARLY_ONE = 2.0**-126, 2.0**127, 1 - 2.0**-24
 
 
 def check_settings(settings: TrainSettings) -> None:
@@ -148,6 +153,15 @@ def check_settings(settings: TrainSettings) -> None:
         raise InputError("--data: name the text to train on, such as corpus.jsonl or a folder of .txt files")
     if (settings.tokens is None) == (settings.steps is None):
         raise InputError("--tokens or --steps: say how long to train, with one of the two")
+    if not settings.train.strip():
+        raise InputError("--train '': names nothing; use new, new+norms, all, or a regular expression on tensor names")
+    check_counts(settings)
+    check_rates(settings.optimizer)
+    check_seed(settings.seed)
+
+
+def check_counts(settings: TrainSettings) -> None:
+    """Refuses whole numbers that are out of their range."""
     given = {name: value for name, value in flatten(settings).items() if value is not None}
     for name in POSITIVE:
         if name in given and not given[name] > 0:
@@ -155,8 +169,21 @@ def check_settings(settings: TrainSettings) -> None:
     for name in NOT_NEGATIVE:
         if name in given and given[name] < 0:
             raise InputError(f"{option(name)} {given[name]}: must not be negative")
-    betas, batch = settings.optimizer.betas, settings.batch
-    if not all(0 <= beta < 1 for beta in betas):
-        raise InputError(f"--betas {betas[0]} {betas[1]}: both must lie in [0, 1)")
+    for name in (*POSITIVE, *NOT_NEGATIVE):
+        if name in given and given[name] > LARGEST:
+            raise InputError(f"{option(name)} {given[name]}: at most {LARGEST}")
+    batch = settings.batch
     if batch.batch_size % batch.accumulate:
         raise InputError(f"--accumulate {batch.accumulate}: does not divide --batch-size {batch.batch_size}")
+
+
+def check_rates(settings: AdamW) -> None:
+    """Refuses what float32 does not have: numbers that are not finite, that are 0 in it, or for betas 1."""
+    for name in ("learning_rate", "clip"):
+        value = getattr(settings, name)
+        if not SMALLEST <= value <= GREATEST:
+            raise InputError(f"{option(name)} {value}: must be positive and finite, in float32")
+    if not 0 <= settings.weight_decay <= GREATEST:
+        raise InputError(f"--weight-decay {settings.weight_decay}: must be finite and not negative")
+    if not all(0 <= beta <= NEARLY_ONE for beta in settings.betas):
+        raise InputError("--betas {} {}: both must lie in [0, 1), in float32".format(*settings.betas))

@@ -23,6 +23,8 @@ class Run:
       placed: where every leaf of the state lies.
       loader_state: where the data goes on; None from its beginning.
       first_eval, last_eval: held-out losses in nats, where measured.
+      unmeasured: a step whose held-out loss was to be measured when the run was stopped, and its other metrics.
+      record: digest of run.json, which the run's checkpoints belong to; see `folder.begin_run`.
       started: when, by the monotonic clock, in seconds.
     """
 
@@ -32,6 +34,8 @@ class Run:
     loader_state: dict[str, Any] | None = None
     first_eval: float | None = None
     last_eval: float | None = None
+    unmeasured: tuple[int, dict[str, float | int | None]] | None = None
+    record: str | None = None
     started: float = field(default_factory=time.monotonic)
 
 
@@ -48,11 +52,14 @@ def start(job: TrainJob, checkpoints: Checkpoints) -> Run:
 def resume(job: TrainJob, checkpoints: Checkpoints, abstract: TrainState, placed: TrainState) -> Run:
     """The run as its last checkpoint has it; the model's files give the frozen weights only."""
     facts = checkpoints.facts()
-    if facts.get("identity") != job.identity:
+    if facts["identity"] != job.identity:
         raise InputError(f"{checkpoints.folder}: checkpoints of another model or plan; choose another --output")
-    state = checkpoints.restore(abstract)
+    state = checkpoints.restore(abstract, facts)
     _, frozen = load_weights(job, [leaf for leaf in job.leaves if not leaf.trained])
-    return Run(state, frozen, placed, facts["loader"], facts["first_eval"], facts["last_eval"])
+    unmeasured = facts["unmeasured"] and tuple(facts["unmeasured"])
+    return Run(
+        state, frozen, placed, facts["loader"], facts["first_eval"], facts["last_eval"], unmeasured, facts["record"]
+    )
 
 
 def load_weights(job: TrainJob, leaves: Sequence[Leaf]) -> tuple[Tree, Tree]:

@@ -18,7 +18,7 @@ from lesa_jax.training.optimizer import Optimizer, make_transformation
 @flax.struct.dataclass
 class TrainState:
     """What a step changes: steps done (int32), trained tree, optimiser state, and `sound` (bool), which turns false at
-    the first loss or gradient that is not finite, and stays so. Also a tree of their shapes or shardings."""
+    the first loss, gradient or update that is not finite, and stays so. Also a tree of their shapes or shardings."""
 
     step: Any
     params: Tree

@@ -7,6 +7,7 @@ the first trained layer has no backward pass, and optimiser state exists for tra
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import flax.struct
 import jax
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from lesa_jax.checkpoint.names import Tree
 from lesa_jax.models.config import ModelConfig
@@ -114,7 +115,8 @@ def train_step(
 ) -> tuple[TrainState, dict[str, Array]]:
     """The next state, and this step's loss, grad_norm, learning_rate, tokens (counted) and sound.
 
-    From the first loss or gradient on that is not finite, parameters and optimiser stay as they are.
+    From the first loss or gradient on that is not finite, parameters and optimiser stay as they are. `sound` also says
+    whether what the update made is finite; the update is not undone, for nothing keeps the state before it.
     """
     # From a share of 0 nothing could be learned, so the first step already has the first share above it.
     loss, tokens, gradient = mean_gradient(state.params, frozen, batch, program, state.step + 1)
@@ -125,6 +127,7 @@ def train_step(
     params, moments = jax.tree.map(
         lambda new, old: jnp.where(sound, new, old), (params, moments), (state.params, state.optimizer)
     )
+    sound = sound & all_finite((params, moments))
     metrics = {
         "loss": loss,
         "grad_norm": norm,
@@ -133,6 +136,11 @@ def train_step(
         "sound": sound,
     }
     return TrainState(state.step + 1, params, moments, sound), metrics
+
+
+def all_finite(tree: Any) -> Bool[Array, ""]:
+    """Whether all numbers of a tree are."""
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
 
 
 def compile_step(

@@ -9,7 +9,14 @@ import pytest
 from lesa_jax.base.errors import InputError
 from lesa_jax.base.locks import alone, turn
 
-HOLD = "import sys; from filelock import FileLock; lock = FileLock(sys.argv[1]); lock.acquire(); print(0, flush=True); input()"
+HOLD = """
+import sys
+from filelock import FileLock
+lock = FileLock(sys.argv[1])
+lock.acquire()
+print("held", flush=True)
+input()
+"""
 
 
 @pytest.fixture
@@ -17,7 +24,7 @@ def other_process(tmp_path):
     """Holds tmp_path/lock until it is told to end."""
     command = [sys.executable, "-c", HOLD, str(tmp_path / "lock")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline() == "0\n"
+        assert process.stdout.readline() == "held\n"
         yield process
         process.kill()
 

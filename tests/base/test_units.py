@@ -1,6 +1,9 @@
 """Numbers as people write them."""
 
-from lesa_jax.base.units import short, short_rate
+import pytest
+
+from lesa_jax.base.errors import InputError
+from lesa_jax.base.units import parse_count, short, short_rate
 
 
 def test_numbers_are_short():
@@ -8,3 +11,33 @@ def test_numbers_are_short():
     assert [short_rate(rate) for rate in (7.2, 999.4, 1234.0, 12345.6, 456789.0, 2.5e6)] == [
         "7", "999", "1.23k", "12.3k", "457k", "2.50M",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("1", 1),
+        (" 500_000 ", 500_000),
+        ("200m", 200_000_000),
+        ("1.5B", 1_500_000_000),
+        ("0.1K", 100),
+        ("1e6", 1_000_000),
+        ("2.5E3", 2500),
+        ("1T", 10**12),
+        ("1e15", 10**15),
+    ],
+)
+def test_counts_are_read_as_people_write_them(text, count):
+    assert parse_count("--tokens", text) == count
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "0", "-5", "0M", "1e23", "1" + "0" * 23, "9" * 5000, "1000001G", "1e99", "1e999999999", "1e5.5", "1e-3"),
+        *("inf", "nan", "infinity", "1.5", "0.0001K", "M", "1MM", "1 M", "0x10", "\u0661", "1,000"),
+    ],
+)
+def test_counts_that_no_run_has_are_refused(text):
+    with pytest.raises(InputError, match="--tokens .*expected a whole number from 1 to 1e15"):
+        parse_count("--tokens", text)

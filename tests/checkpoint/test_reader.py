@@ -10,12 +10,13 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 
 from lesa_jax.base.errors import InputError
 from lesa_jax.checkpoint.format import INDEX, WEIGHTS
 from lesa_jax.checkpoint.integrity import check_finite
-from lesa_jax.checkpoint.reader import open_checkpoint, read, read_stack
+from lesa_jax.checkpoint.reader import check_unchanged, open_checkpoint, read, read_stack
 from lesa_jax.families.fields import find_layers
 from tests.support.tiny import save, tiny
 
@@ -42,6 +43,51 @@ def test_sharded_equals_single(tmp_path):
     assert whole.stacks == sharded.stacks
     for stack in whole.stacks:
         np.testing.assert_array_equal(read_stack(whole, stack), read_stack(sharded, stack))
+
+
+def test_a_single_file_counts_and_an_index_beside_it_does_not(tmp_path):
+    """As for transformers: shards of another model beside it would give another loss."""
+    save(tmp_path, "llama", max_shard_size="20KB")
+    tensors = load_file(save(tmp_path / "other", "llama") / WEIGHTS)
+    save_file({name: tensor + 1 for name, tensor in tensors.items()}, tmp_path / WEIGHTS, {"format": "pt"})
+    checkpoint = open_checkpoint(tmp_path)
+    reference = transformers.AutoModelForCausalLM.from_pretrained(tmp_path).state_dict()
+    assert checkpoint.files == [tmp_path / WEIGHTS]
+    for name in checkpoint.entries:
+        np.testing.assert_array_equal(read(checkpoint, name), reference[name].numpy())
+
+
+def in_place(file: Path) -> None:
+    with file.open("r+b") as stream:
+        stream.seek(-8, os.SEEK_END)
+        stream.write(b"01234567")
+
+
+def replaced(file: Path) -> None:
+    data = file.read_bytes()
+    file.unlink()
+    file.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    "change", [in_place, replaced, lambda file: os.truncate(file, 9000), lambda file: file.unlink()]
+)
+def test_a_file_that_changes_after_it_was_opened_is_not_read_any_more(tmp_path, change):
+    """A mapped file that is truncated would end the process with SIGBUS."""
+    checkpoint = open_checkpoint(save(tmp_path, "llama"))
+    check_unchanged(checkpoint)
+    change(tmp_path / WEIGHTS)
+    for name in checkpoint.entries:
+        with pytest.raises(InputError, match="changed while it was in use|cannot be read any more"):
+            read(checkpoint, name)
+    with pytest.raises(InputError, match="changed while it was in use"):
+        check_unchanged(checkpoint)
+
+
+def test_some_rows_of_a_tensor():
+    checkpoint = open_checkpoint(tiny("llama"))
+    name = "model.layers.1.mlp.up_proj.weight"
+    np.testing.assert_array_equal(read(checkpoint, name, 5, 7), read(checkpoint, name)[5:12])
 
 
 def test_stack_rows_are_layers_and_experts():
@@ -123,7 +169,13 @@ def set_header_length(folder: Path) -> None:
 
 def write_index(folder: Path, file: str) -> None:
     names = list(open_checkpoint(folder).entries)
+    (folder / WEIGHTS).rename(folder / "elsewhere.safetensors")
     (folder / INDEX).write_text(json.dumps({"weight_map": dict.fromkeys(names, file)}))
+
+
+def index_without_map(folder: Path) -> None:
+    (folder / WEIGHTS).unlink()
+    (folder / INDEX).write_text("{}")
 
 
 def only_pickles(folder: Path) -> None:
@@ -161,7 +213,7 @@ BAD = {
     "missing shard": (lambda f: write_index(f, "model-00001-of-00002.safetensors"), "shard .* is missing"),
     "escaping shard": (lambda f: write_index(f, "../elsewhere.safetensors"), "path outside the folder"),
     "absolute shard": (lambda f: write_index(f, "/etc/passwd"), "path outside the folder"),
-    "index without map": (lambda f: (f / INDEX).write_text("{}"), "no weight_map"),
+    "index without map": (index_without_map, "no weight_map"),
     "gptq": (lambda f: set_config(f, quantization_config={"quant_method": "gptq"}), "quantised .gptq.*dequantise"),
     "fp8": (make_fp8, "up_proj.weight .F8_E4M3. is quantised; dequantise"),
     "bitsandbytes": (lambda f: rename_tensors(f, lambda n: f"{n}.absmax"), "is quantised"),

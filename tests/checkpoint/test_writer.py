@@ -1,16 +1,17 @@
 """Writing: files that others can read, and nothing half-written under the final name."""
 
 import json
+import os
+import resource
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
 from lesa_jax.base.errors import InputError
-from lesa_jax.base.files import publish
 from lesa_jax.checkpoint.format import TensorSpec
 from lesa_jax.checkpoint.reader import open_checkpoint, read
-from lesa_jax.checkpoint.writer import TensorWriter, lay_out, write_index
+from lesa_jax.checkpoint.writer import TensorWriter, lay_out, rewrite, write_index
 from lesa_jax.growth.job import check_output
 
 KINDS = {f"t.{i}": TensorSpec((i + 1, 5), "F32") for i in range(7)} | {
@@ -63,41 +64,47 @@ def test_a_forgotten_tensor_is_an_error(tmp_path):
         writer.write("t.0", ARRAYS["t.0"].tobytes())
     with pytest.raises(ValueError, match="never written"):
         writer.close()
-    writer.abandon()
 
 
-def test_publish_names_the_folder_only_at_the_end(tmp_path):
-    output = tmp_path / "deep" / "out"
-    with publish(output) as folder:
-        (folder / "x").write_text("1")
-        assert not output.exists()
-    assert (output / "x").read_text() == "1"
-    assert [path.name for path in output.parent.iterdir()] == ["out"]
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(("dtype", "stored"), [("F16", np.float16), ("F32", np.float32), ("F64", np.float64)])
+def test_no_number_that_is_none_is_ever_written(tmp_path, bad, dtype, stored):
+    layout = lay_out({"t": TensorSpec((3, 5), dtype)}, 10_000)
+    array = np.ones((3, 5), stored)
+    TensorWriter(tmp_path, layout).write("t", array)
+    array[2, 4] = bad
+    (tmp_path / "model.safetensors").unlink()
+    writer = TensorWriter(tmp_path, layout)
+    with pytest.raises(InputError, match=rf"^t: not finite in {dtype}"):
+        writer.write("t", array)
+    assert writer.missing == {"t"}
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
-def test_an_interrupted_publish_leaves_nothing_and_keeps_what_was_there(tmp_path, error):
-    output = tmp_path / "out"
-    output.mkdir()
-    (output / "growth.json").write_text("old")
-
-    def interrupted():
-        with publish(output) as folder:
-            (folder / "growth.json").write_text("new")
-            raise error
-
-    with pytest.raises(error):
-        interrupted()
-    assert (output / "growth.json").read_text() == "old"
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+def test_a_change_that_overflows_the_stored_dtype_is_refused(tmp_path):
+    layout = lay_out({"t": TensorSpec((4,), "F16")}, 10_000)
+    writer = TensorWriter(tmp_path, layout)
+    writer.write("t", np.full(4, 1000, np.float16))
+    writer.close()
+    rewrite(tmp_path, layout, "t", lambda x: 60.0 * x.astype(np.float64))
+    with pytest.raises(InputError, match="t: not finite in F16"):
+        rewrite(tmp_path, layout, "t", lambda x: 60.0 * x.astype(np.float64))
+    assert (load_file(tmp_path / "model.safetensors")["t"] == 60000).all()
 
 
-def test_publish_replaces_an_older_output(tmp_path):
-    for text in ("old", "new"):
-        with publish(tmp_path / "out") as folder:
-            (folder / "growth.json").write_text(text)
-    assert (tmp_path / "out" / "growth.json").read_text() == "new"
-    assert len(list(tmp_path.iterdir())) == 1
+def test_more_shards_than_a_process_may_have_open(tmp_path):
+    layout = lay_out({f"t.{i}": TensorSpec((2,), "F32") for i in range(300)}, 1)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 20, limits[1]))
+    try:
+        writer = TensorWriter(tmp_path, layout)
+        for i in range(300):
+            writer.write(f"t.{i}", np.full(2, i, np.float32))
+        writer.close()
+        write_index(tmp_path, layout)
+        (tmp_path / "config.json").write_text("{}")
+        assert read(open_checkpoint(tmp_path), "t.299").tolist() == [299, 299]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def test_output_in_the_way(tmp_path):
@@ -109,12 +116,13 @@ def test_output_in_the_way(tmp_path):
     (output / "thesis.tex").write_text("years of work")
     with pytest.raises(InputError, match="not empty"):
         check_output(output, source, False, 10)
-    with pytest.raises(InputError, match="not written by lesa_jax"):
+    with pytest.raises(InputError, match="holds thesis.tex, which lesa_jax did not write"):
         check_output(output, source, True, 10)
-    (output / "growth.json").write_text("{}")
-    check_output(output, source, True, 10)
     with pytest.raises(InputError, match="is a file"):
         check_output(output / "thesis.tex", source, True, 10)
+    with pytest.raises(InputError, match="more than 255 bytes"):
+        check_output(tmp_path / ("ü" * 128), source, True, 10)
+    (output / "thesis.tex").unlink()
     for overlapping in (source, source / "inside", tmp_path):
         with pytest.raises(InputError, match="overlap"):
             check_output(overlapping, source, True, 10)

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+import tokenizers
 import torch
 import transformers as hf
 
@@ -89,6 +90,7 @@ def test_batch_size_does_not_matter_and_progress_counts_rows(protocol: Any):
     one = perplexity_of(model_nll(params, config), rows, protocol, 1)
     many = perplexity_of(model_nll(params, config), rows, protocol, 16, advance=done.append)
     assert one.perplexity == pytest.approx(many.perplexity, rel=1e-5)
+    assert perplexity_of(model_nll(params, config), rows[:2], protocol, 10**12).tokens == sum(map(len, rows[:2])) - 2
     assert one.tokens == many.tokens == sum(len(row) - 1 for row in rows)
     assert sum(done) == len(rows)
 
@@ -115,7 +117,7 @@ def test_a_second_model_of_the_same_shapes_compiles_nothing():
 def test_damaged_weights_are_reported_not_averaged():
     params, config = load_model(demo.MODEL_DIRECTORY)
     damaged = jax.tree.map(lambda leaf: leaf * np.nan, params)
-    with pytest.raises(InputError, match="not a number"):
+    with pytest.raises(InputError, match="weights hold NaN or infinite .* another model's config.json"):
         perplexity_of(model_nll(damaged, config), demo_rows("corpus")[:1], "corpus", 1)
 
 
@@ -153,7 +155,11 @@ def with_config(folder: Path, **changes: Any) -> Path:
         (["--text", "nowhere.txt"], "nowhere.txt"),
         (["--sequence-length", "100000"], "--sequence-length 100000"),
         (["--sequence-length", "1"], "--sequence-length 1"),
+        (["--sequence-length", "-5"], "--sequence-length -5"),
         (["--batch-size", "0"], "--batch-size 0"),
+        (["--batch-size", "-1"], "--batch-size -1"),
+        (["--text", "."], "--text ."),
+        (["--model", ""], "--model is empty"),
     ],
 )
 def test_a_bad_option_ends_in_one_line(options: list[str], named: str, capsys: pytest.CaptureFixture[str]):
@@ -180,7 +186,13 @@ def test_a_bad_checkpoint_or_text_is_named(tmp_path: Path):
     (no_tokenizer / "tokenizer.json").unlink()
     with pytest.raises(InputError, match="tokenizer"):
         evaluate_text("a b c", EvaluateSettings(model=str(no_tokenizer)))
-    for content, named in ((b" \n\n ", "holds no text"), (b"\xff\xfe", "UTF-8")):
+    for content, named in (
+        (b" \n\n ", "holds no text"),
+        (b"\xff\xfe", "UTF-8"),
+        (b"a\0b c d", "NUL bytes"),
+        (b"a", "fewer than two tokens"),
+        ("\ufeffa".encode(), "fewer than two tokens"),
+    ):
         (tmp_path / "text.txt").write_bytes(content)
         with pytest.raises(InputError, match=named):
             evaluate(EvaluateSettings(text=tmp_path / "text.txt"))
@@ -193,6 +205,23 @@ def test_a_tokenizer_of_another_model_is_refused():
     tokenizer = hf.AutoTokenizer.from_pretrained(demo.MODEL_DIRECTORY)
     with pytest.raises(InputError, match="vocab_size"):
         token_rows(tokenizer, text(), "corpus", replace(config, vocab_size=16))
+
+
+def test_a_tokenizer_that_fails_on_the_text_is_said_in_one_line():
+    _, config = load_model(demo.MODEL_DIRECTORY)
+    backend = tokenizers.Tokenizer(tokenizers.models.WordPiece({"a": 0}, unk_token="[UNK]"))
+    tokenizer = hf.PreTrainedTokenizerFast(tokenizer_object=backend)
+    for protocol in ("corpus", "line"):
+        with pytest.raises(InputError, match=r"cannot tokenise the text \(.*UNK.*\); repair or replace"):
+            token_rows(tokenizer, "a b", protocol, config)
+
+
+def test_a_byte_order_mark_and_foreign_line_ends_are_no_tokens(tmp_path: Path):
+    plain, foreign = tmp_path / "plain.txt", tmp_path / "foreign.txt"
+    plain.write_bytes(text()[:400].encode())
+    foreign.write_bytes("\ufeff".encode() + text()[:400].replace("\n", "\r\n").encode())
+    one, other = (evaluate(replace(DEMO, text=file)) for file in (plain, foreign))
+    assert (one["tokens"], one["nll"]) == (other["tokens"], other["nll"])
 
 
 def test_the_evaluation_text_is_held_out_and_of_fair_size():

@@ -72,7 +72,7 @@ def test_only_new_layers_outputs_are_scaled(calibrated):
 @pytest.mark.slow
 def test_growth_json_keeps_the_factors_and_no_path(calibrated, text):
     folder, report = calibrated
-    growth = read_growth(folder / "out")
+    growth = read_growth(folder / "out", report.plan.layers)
     assert growth.measurements["calibration"]["scales"] == list(report.scales)
     assert growth.settings["calibrate"] is True
     assert str(text) not in (folder / "out" / "growth.json").read_text()

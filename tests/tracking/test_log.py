@@ -141,7 +141,9 @@ def test_what_the_loop_must_not_write(tmp_path):
 @pytest.mark.parametrize(
     "bad",
     ["", "{", "[1]", "7", '{"loss": 1.0}', '{"step": "2"}', '{"step": true}', '{"step": 2, "loss": "low"}',
-     '{"step": 2, "loss": NaN}', '{"step": 2, "loss": 1e999}', '{"step": 2}{"step": 3}', "\udcff"],
+     '{"step": 2, "loss": NaN}', '{"step": 2, "loss": 1e999}', '{"step": 2}{"step": 3}', "\udcff",
+     '{"step": -1}', '{"step": 1}', '{"step": 1%s}' % ("0" * 400), '{"step": 2, "loss": 1%s}' % ("0" * 400),
+     "[" * 100_000],
 )  # fmt: skip
 def test_a_bad_line_is_named_and_only_a_torn_last_one_ignored(tmp_path, bad):
     path = tmp_path / METRICS
@@ -170,7 +172,7 @@ def test_a_failed_rewrite_keeps_the_record_and_leaves_nothing_beside(tmp_path, m
         raise OSError("no space left")
 
     monkeypatch.setattr("lesa_jax.base.files.sync", full)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(InputError, match="cannot be written .no space left.; make room there"):
         RunLog(tmp_path, 2)
     assert (tmp_path / METRICS).read_bytes() == before
     assert {path.name for path in tmp_path.iterdir()} == {METRICS, TENSORBOARD, CURVE}

@@ -75,7 +75,9 @@ def test_a_finished_run_is_left_as_it_is(place, finished):
 def test_a_resumed_run_reads_frozen_weights_only(place, finished, monkeypatch):
     shutil.copytree(finished, place / "resumed")
     names = []
-    monkeypatch.setattr(parameters, "read", lambda checkpoint, name: names.append(name) or read(checkpoint, name))
+    monkeypatch.setattr(
+        parameters, "read", lambda checkpoint, name, *rows: names.append(name) or read(checkpoint, name, *rows)
+    )
     train(train_settings(place, "resumed", export="none"))
     assert "model.layers.0.mlp.up_proj.weight" in names
     assert not any(name.startswith(("model.layers.2.", "model.layers.4.")) for name in names)
