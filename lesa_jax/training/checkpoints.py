@@ -149,7 +149,7 @@ def check_folder(folder: Path) -> None:
     for place in folder.glob("[0-9]*"):
         if place.name.isdigit():  # else it was not complete, and Orbax removes it
             try:
-                ocp.checkpointables_metadata(place)
+                ocp.checkpointables_metadata(str(place))
             except Exception as error:
                 raise damaged(place, error) from error
 
