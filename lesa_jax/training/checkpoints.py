@@ -165,14 +165,15 @@ def damaged(checkpoint: Path, error: Exception) -> InputError:
 def quiet_orbax() -> None:
     """For the rest of the process: what goes wrong is told by exceptions, in one line, and not by Orbax's loggers, too.
 
-    After the first array that cannot be read it ends its event loop, to which others still want to answer.
+    After the first array that cannot be read it leaves the reading of others, which end when they please and complain.
     """
     for logger in ("absl", "asyncio"):
         logging.getLogger(logger).setLevel(logging.CRITICAL)
     told = sys.unraisablehook
 
     def tell(unraisable: Any) -> None:
-        if "Event loop is closed" not in str(unraisable.exc_value):
+        left = "orbax" in getattr(getattr(unraisable.object, "cr_code", None), "co_filename", "")
+        if not left and "Event loop is closed" not in str(unraisable.exc_value):
             told(unraisable)
 
     sys.unraisablehook = tell
