@@ -5,6 +5,7 @@ wherever the files lie by now; and every part of a comparison is told by compare
 """
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -71,19 +72,19 @@ def find_basis(settings: CompareSettings, text: bytes, checkpoint: Checkpoint) -
     """The files that the settings name."""
     model = (*checkpoint.files, checkpoint.folder / "config.json", *tokenizer_files(checkpoint.folder))
     data = settings.training.train_data or ""
-    with said_of_train_data():
+    with called_here("--data", "--train-data"):
         files = data if not data or data.startswith(HUB) else tuple(find_files(data))
     stamps = {file: stamp(file.stat()) for file in (*model, *(() if isinstance(files, str) else files))}
     return Basis(text, model, files, stamps)
 
 
 @contextmanager
-def said_of_train_data() -> Iterator[None]:
-    """A block whose errors are about --data, which is called otherwise here."""
+def called_here(option: str, name: str) -> Iterator[None]:
+    """A block whose errors are about an option that a comparison calls otherwise."""
     try:
         yield
     except InputError as error:
-        raise InputError(str(error).replace("--data", "--train-data")) from None
+        raise InputError(re.sub(rf"{option}(?![\w-])", name, str(error))) from None
 
 
 def record(settings: CompareSettings, digests: Mapping[str, Any]) -> dict[str, Any]:

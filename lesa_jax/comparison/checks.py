@@ -8,7 +8,7 @@ import jax
 from lesa_jax.base.errors import InputError
 from lesa_jax.checkpoint.reader import open_checkpoint
 from lesa_jax.checkpoint.tokenizer import load_tokenizer
-from lesa_jax.comparison.basis import said_of_train_data
+from lesa_jax.comparison.basis import called_here
 from lesa_jax.comparison.folder import MODELS
 from lesa_jax.comparison.grown import expand_settings
 from lesa_jax.comparison.job import CompareJob
@@ -20,6 +20,7 @@ from lesa_jax.evaluation.protocol import token_rows
 from lesa_jax.growth.job import ExpandJob, prepare_jobs
 from lesa_jax.models.config import ModelConfig
 from lesa_jax.parallel.mesh import parse_mesh
+from lesa_jax.training.job import make_optimizer
 from lesa_jax.training.parameters import choose
 from lesa_jax.training.settings import check_settings
 from lesa_jax.training.sharding import check_mesh
@@ -57,7 +58,9 @@ def check_training(job: CompareJob, config: ModelConfig) -> None:
     """Raises InputError for options that no run takes."""
     for rate in named(job.settings):
         run = run_settings(job.settings, BASE, 0, rate)
-        check_settings(run)
+        with called_here("--tokens", "--train-tokens"):
+            check_settings(run)
+            make_optimizer(run, run.batch.sequence_length or 0)
     check_mesh(parse_mesh(run.devices.mesh, jax.device_count()), config, run.batch.batch_size)
 
 
@@ -65,7 +68,7 @@ def check_data(job: CompareJob) -> None:
     """Raises InputError where the training data has no text in its first record."""
     data = job.settings.training.train_data
     assert data is not None
-    with said_of_train_data():
+    with called_here("--data", "--train-data"):
         for record in islice(read_records(find_source(data)), 1):
             text_of(record)
 

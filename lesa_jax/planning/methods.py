@@ -205,6 +205,8 @@ def check_name(name: str) -> None:
         raise InputError(f"method {name}: {taken} means something else already; choose another name")
     if name.lower().endswith(tuple(f"-{place}" for place in get_args(Placement))):
         raise InputError(f"method {name}: what follows the - is a placement; choose a name that does not end in one")
+    if "-as-" in name.lower():
+        raise InputError(f"method {name}: a comparison calls its controls so; choose a name without -as-")
 
 
 def check_method(name: str, method: Method) -> None:

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from lesa_jax.base.errors import InputError
-from lesa_jax.base.locks import alone, turn
+from lesa_jax.base.locks import alone, among_others, turn
 
 HOLD = """
 import sys
@@ -42,3 +42,13 @@ def test_turn_says_what_it_waits_for(tmp_path, other_process, capsys):
     threading.Timer(0.3, other_process.kill).start()
     with turn(tmp_path / "lock", "tokenises the data"):
         assert "waiting for another process, which tokenises the data" in capsys.readouterr().err
+
+
+def test_of_several_that_are_in_it_only_the_one_that_leaves_last_is_told_so(tmp_path):
+    lock = tmp_path / "lock"
+    with among_others(lock) as first:
+        with among_others(lock) as second:
+            assert not first()
+            assert second()
+        with among_others(lock) as third:
+            assert third()

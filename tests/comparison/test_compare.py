@@ -319,6 +319,7 @@ def test_a_method_of_ones_own(place, registry):
         ({"train_data": "no.txt", "train_tokens": "1K"}, "--train-data no.txt: no such file"),
         ({"train_data": "{place}/eval.txt", "train_tokens": "1K", "train": "nothing"}, "--train nothing"),
         ({"train_data": "{place}/eval.txt", "train_tokens": "1K", "train": "("}, "--train ("),
+        ({"train_data": "{place}/eval.txt", "train_tokens": "100"}, "--train-tokens 100: less than a step"),
         ({"train_data": "{tmp}/other.jsonl", "train_tokens": "1K"}, 'other.jsonl:1: no "text" in the record'),
         ({"text": Path("{tmp}/one.txt")}, "--text one.txt: holds fewer than two tokens"),
         ({"text": Path("{tmp}/blank.txt")}, "holds no text"),

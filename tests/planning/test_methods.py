@@ -19,7 +19,7 @@ def test_a_name_that_a_file_can_have(registry, name):
 @pytest.mark.parametrize(
     "name",
     ["", " ", "a b", "a/b", "../a", "..", ".a", "-a", "a,b", "a\n", "a\0", "ä", "x" * 65, "x" * 300,
-     "base", "BASE", "all", "lesa", "LESA", "a-top", "lesa-even", "lesa-Ends"],
+     "base", "BASE", "all", "lesa", "LESA", "a-top", "identity-as-lesa", "lesa-even", "lesa-Ends"],
 )  # fmt: skip
 def test_a_name_that_no_file_can_have_or_that_means_something_else(registry, name):
     before = dict(METHODS)
