@@ -27,8 +27,10 @@ BY_DEPTH = {
 NEVER_SILENT = {
     "longcat_flash": "its experts without weights hand on what they are given",
 }
-# Tensors that scale the residual stream itself (doge, gemma4).
-RESIDUAL_SCALES = frozenset({"input_residual", "post_attention_residual", "layer_scalar"})
+# Tensors that act on the residual stream itself (doge, gemma4, zaya).
+RESIDUAL_SCALES = frozenset(
+    {"input_residual", "post_attention_residual", "layer_scalar", "residual_scale", "residual_bias"}
+)
 # Of these it is known that old layers compute the same in a deeper model, once config.json has grown.
 INDEPENDENT = _words(
     """
