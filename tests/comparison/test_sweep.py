@@ -8,10 +8,13 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
+from lesa_jax.base import locks
 from lesa_jax.comparison import sweep
-from lesa_jax.comparison.rates import rate_of, short_runs
-from lesa_jax.comparison.result import Outcome
+from lesa_jax.comparison.job import CompareJob
+from lesa_jax.comparison.rates import keep_short_runs, rate_of, rates_lock, short_runs
+from lesa_jax.comparison.result import Outcome, ShortRun
 from lesa_jax.comparison.run import compare
 from lesa_jax.comparison.settings import CompareSettings
 from lesa_jax.comparison.sweep import short_settings
@@ -117,8 +120,7 @@ def test_where_no_rate_can_be_trained_the_row_says_so(place):
 def test_another_error_than_a_diverging_rate_is_told_and_not_kept(place):
     job, outcomes = base_alone(place, "no-data", train_data=str(place / "none.jsonl"))
     assert sweep.sweep(job, BASE, outcomes)
-    assert outcomes[BASE].error is not None
-    assert "none.jsonl" in outcomes[BASE].error
+    assert "none.jsonl" in str(outcomes[BASE].error)
     assert short_runs(job, BASE) == ()
 
 
@@ -139,6 +141,25 @@ def test_a_stopped_sweep_goes_on_with_the_rate_it_was_at(place, monkeypatch, cap
     assert sweep.sweep(job, BASE, outcomes)
     assert [run.learning_rate for run in short_runs(job, BASE)] == [1e-4, 1e-2]
     assert len(rows(job.output / "runs" / "base-rate-0.01")) == 1 + 6
+
+
+def test_what_another_process_tries_is_left_to_it(place, monkeypatch, capsys):
+    """The other process finds the rate while this one waits for it."""
+    job, outcomes = base_alone(place, "shared-sweep")
+    found = [ShortRun(rate, loss, 100, 1.0, 5e6) for rate, loss in ((1e-4, 3.0), (1e-2, 2.0))]
+    other_process = FileLock(rates_lock(job, BASE))
+    other_process.acquire()
+
+    def says(text, **where):
+        print(text, **where)
+        keep_short_runs(job, BASE, found)
+        other_process.release()
+
+    monkeypatch.setattr(locks, "print", says, raising=False)
+    monkeypatch.setattr(sweep, "curve", None)
+    assert sweep.sweep_missing(CompareJob(job, (BASE,), ""), outcomes)
+    assert "waiting for another process, which looks for the learning rate of base" in capsys.readouterr().err
+    assert rate_of(job, BASE) == 1e-2
 
 
 def test_a_short_run_is_the_same_run_but_shorter(place):
