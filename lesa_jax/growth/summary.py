@@ -1,6 +1,8 @@
 """What is said of an expansion: to the caller as a result, to the output's readers as growth.json."""
 
 import math
+import os
+import platform
 import resource
 import sys
 from collections.abc import Mapping
@@ -92,4 +94,15 @@ def growth_record(job: ExpandJob, source: Mapping[str, Any], result: ExpandResul
     }
     if result.scales:
         measurements["calibration"] = {"scales": list(result.scales), "losses": result.losses}
-    return Growth(job.settings.method, job.plan, recorded_settings(job.settings, job.method), source, measurements)
+    settings = recorded_settings(job.settings, job.method)
+    computed = job.method.start.computed or bool(result.perplexity) or bool(result.scales)
+    machine = this_machine() if computed else {}
+    return Growth(job.settings.method, job.plan, settings, source, measurements, machine=machine)
+
+
+def this_machine() -> dict[str, Any]:
+    """What the last digits of computed numbers depend on beside versions: an eigensolver sums by its threads."""
+    import jax  # copying runs without
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {"device": jax.devices()[0].device_kind, "processor": platform.machine(), "cores": cores}

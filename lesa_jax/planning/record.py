@@ -23,7 +23,7 @@ PACKAGES = ("jax", "flax", "optax", "numpy", "safetensors", "transformers")
 class Growth:
     """The record of one expansion.
 
-    Holds nothing that changes from run to run (no times, no paths), so the same seed gives the same bytes.
+    Holds nothing that changes from run to run (no times, no paths): one machine gives the same bytes for the same seed.
 
     Attributes:
       method: a name in `methods.METHODS`.
@@ -32,6 +32,7 @@ class Growth:
       source: model name, revision, SHA-256 of each weight file.
       measurements: perplexities, norms, training losses.
       versions: of the packages that computed it.
+      machine: that computed it; empty where tensors were only copied, which every machine does alike.
     """
 
     method: str
@@ -40,6 +41,7 @@ class Growth:
     source: Mapping[str, Any]
     measurements: Mapping[str, Any]
     versions: Mapping[str, str] = field(default_factory=lambda: {name: version(name) for name in PACKAGES})
+    machine: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -51,6 +53,7 @@ class Growth:
             "source": dict(self.source),
             "measurements": dict(self.measurements),
             "versions": dict(self.versions),
+            **({"machine": dict(self.machine)} if self.machine else {}),
         }
 
 
@@ -82,7 +85,8 @@ def read_growth(folder: Path, layers: int) -> Growth:
     parameters = value["measurements"].get("parameters")
     if not isinstance(parameters, dict) or not all(is_integer(parameters.get(when)) for when in ("before", "after")):
         raise damaged(file, "measurements has no numbers of parameters before and after")
-    return Growth(value["method"], plan, value["settings"], value["source"], value["measurements"], value["versions"])
+    facts = (value[key] for key in ("settings", "source", "measurements", "versions"))
+    return Growth(value["method"], plan, *facts, machine=value.get("machine", {}))
 
 
 def read_plan(file: Path, plan: Mapping[str, Any]) -> Plan:

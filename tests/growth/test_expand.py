@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import platform
 import signal
 import subprocess
 import sys
@@ -116,6 +118,20 @@ def test_same_seed_same_bytes(tmp_path, method):
     assert files == sorted(path.name for path in (tmp_path / "b").iterdir())
     for file in files:
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes(), file
+
+
+def test_growth_json_names_the_machine_where_something_was_computed(tmp_path):
+    """The last digits of an eigensolver's results depend on the number of cores."""
+    for method in ("duplicate", "average"):
+        grow(tiny("llama"), tmp_path / method, method)
+    copied, computed = (json.loads((tmp_path / name / "growth.json").read_text()) for name in ("duplicate", "average"))
+    assert "machine" not in copied
+    assert computed["machine"] == {
+        "device": "cpu",
+        "processor": platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+    }
+    assert read_growth(tmp_path / "average", 9).to_json() == computed
 
 
 def test_another_seed_gives_other_new_layers_only(tmp_path):
