@@ -88,7 +88,7 @@ class Measured:
 def train_ours(model: Path, shape: Shape, train: str, dtype: str, steps: int) -> Measured:
     checkpoint = open_checkpoint(model)
     config = ModelConfig.from_hf(checkpoint.config)
-    trained = choose(train, config, read_growth(model).plan)
+    trained = choose(train, config, read_growth(model, config.num_layers).plan)
     segments, leaves = make_leaves(config, trained)
     mesh = make_mesh({"data": 1, "fsdp": 1, "tensor": 1})
     shardings = leaf_shardings(leaves, mesh)
