@@ -17,7 +17,7 @@ from rich.progress import (
 
 def report_console() -> Console:
     """Stdout, for reports."""
-    return Console(markup=False, highlight=False)
+    return Console(markup=False, emoji=False, highlight=False)
 
 
 def progress_bars() -> Progress:

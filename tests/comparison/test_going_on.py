@@ -52,6 +52,7 @@ def flip(file: Path, at: int = -1) -> None:
     os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
 
+@pytest.mark.slow
 def test_changed_contents_under_the_same_paths_are_refused(mine):
     job = settings(mine, "out", methods="duplicate", **training(mine))
     job = change(job, **ONE_STEP, controls=False)

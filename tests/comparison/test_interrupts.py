@@ -10,6 +10,14 @@ import pytest
 from lesa_jax.comparison.interrupts import no_signal_lost
 
 
+@pytest.fixture(autouse=True)
+def not_ignored():
+    """A shell starts background jobs with Ctrl-C ignored, and the tests may be such a job."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_a_swallowed_signal_is_heard_at_the_next_check():
     with no_signal_lost() as check:
         check()

@@ -12,7 +12,8 @@ from filelock import FileLock
 
 from lesa_jax.base import locks
 from lesa_jax.comparison import sweep
-from lesa_jax.comparison.job import CompareJob
+from lesa_jax.comparison.folder import start
+from lesa_jax.comparison.job import CompareJob, make_compare_job
 from lesa_jax.comparison.rates import keep_short_runs, rate_of, rates_lock, short_runs
 from lesa_jax.comparison.result import Outcome, ShortRun
 from lesa_jax.comparison.run import compare
@@ -38,11 +39,12 @@ def table(job: CompareSettings) -> dict[str, dict]:
     return {row["name"]: row for row in json.loads((job.output / "table.json").read_text())}
 
 
-def base_alone(place: Path, output: str, **options) -> tuple[CompareSettings, dict[Variant, Outcome]]:
+def base_alone(place: Path, output: str, **options) -> tuple[CompareJob, dict[Variant, Outcome]]:
     """A comparison of which only base's rate is looked for, without growing or measuring anything."""
-    job = settings(place, output, **options)
-    (job.output / "rows").mkdir(parents=True, exist_ok=True)
-    return job, {BASE: Outcome("base", "-", 4, (), 1000, 0, (40.0,))}
+    job = make_compare_job(settings(place, output, **options))
+    job.settings.output.mkdir()
+    begun = start(job.settings, job.basis.text, job.basis.digests())
+    return replace(job, settings=begun, variants=(BASE,)), {BASE: Outcome("base", "-", 4, (), 1000, 0, (40.0,))}
 
 
 @pytest.fixture(scope="module")
@@ -101,10 +103,10 @@ def test_a_finished_sweep_is_not_made_again(swept, monkeypatch):
 def test_a_rate_that_diverges_is_no_end_of_the_sweep(place, capsys):
     job, outcomes = base_alone(place, "diverging", learning_rate="1e-3,1e30")
     assert sweep.sweep(job, BASE, outcomes)
-    lower, higher = short_runs(job, BASE)
+    lower, higher = short_runs(job.settings, BASE)
     assert lower.loss is not None
     assert higher.loss is None
-    assert rate_of(job, BASE) == 1e-3
+    assert rate_of(job.settings, BASE) == 1e-3
     assert "learning rate of base: 0.001 (perplexities: 0.001 " in capsys.readouterr().err
 
 
@@ -118,10 +120,12 @@ def test_where_no_rate_can_be_trained_the_row_says_so(place):
 
 
 def test_another_error_than_a_diverging_rate_is_told_and_not_kept(place):
-    job, outcomes = base_alone(place, "no-data", train_data=str(place / "none.jsonl"))
+    (place / "soon.jsonl").write_text((place / "data.jsonl").read_text())
+    job, outcomes = base_alone(place, "no-data", train_data=str(place / "soon.jsonl"))
+    (place / "soon.jsonl").unlink()
     assert sweep.sweep(job, BASE, outcomes)
-    assert "none.jsonl" in str(outcomes[BASE].error)
-    assert short_runs(job, BASE) == ()
+    assert "soon.jsonl" in str(outcomes[BASE].error)
+    assert short_runs(job.settings, BASE) == ()
 
 
 @pytest.mark.slow
@@ -131,35 +135,35 @@ def test_a_stopped_sweep_goes_on_with_the_rate_it_was_at(place, monkeypatch, cap
     @contextmanager
     def stop_signal():
         asked = count()
-        yield lambda: (job.output / "runs" / "base-rate-0.01").exists() and next(asked) == 3
+        yield lambda: (job.settings.output / "runs" / "base-rate-0.01").exists() and next(asked) == 3
 
     monkeypatch.setattr(loop, "stop_signal", stop_signal)
     assert not sweep.sweep(job, BASE, outcomes)
     assert "stopped while looking for the learning rate of base" in capsys.readouterr().err
-    assert [run.learning_rate for run in short_runs(job, BASE)] == [1e-4]
+    assert [run.learning_rate for run in short_runs(job.settings, BASE)] == [1e-4]
     monkeypatch.undo()
     assert sweep.sweep(job, BASE, outcomes)
-    assert [run.learning_rate for run in short_runs(job, BASE)] == [1e-4, 1e-2]
-    assert len(rows(job.output / "runs" / "base-rate-0.01")) == 1 + 6
+    assert [run.learning_rate for run in short_runs(job.settings, BASE)] == [1e-4, 1e-2]
+    assert len(rows(job.settings.output / "runs" / "base-rate-0.01")) == 1 + 6
 
 
 def test_what_another_process_tries_is_left_to_it(place, monkeypatch, capsys):
     """The other process finds the rate while this one waits for it."""
     job, outcomes = base_alone(place, "shared-sweep")
     found = [ShortRun(rate, loss, 100, 1.0, 5e6) for rate, loss in ((1e-4, 3.0), (1e-2, 2.0))]
-    other_process = FileLock(rates_lock(job, BASE))
+    other_process = FileLock(rates_lock(job.settings, BASE))
     other_process.acquire()
 
     def says(text, **where):
         print(text, **where)
-        keep_short_runs(job, BASE, found)
+        keep_short_runs(job.settings, BASE, found)
         other_process.release()
 
     monkeypatch.setattr(locks, "print", says, raising=False)
     monkeypatch.setattr(sweep, "curve", None)
-    assert sweep.sweep_missing(CompareJob(job, (BASE,), ""), outcomes)
+    assert sweep.sweep_missing(job, outcomes)
     assert "waiting for another process, which looks for the learning rate of base" in capsys.readouterr().err
-    assert rate_of(job, BASE) == 1e-2
+    assert rate_of(job.settings, BASE) == 1e-2
 
 
 def test_a_short_run_is_the_same_run_but_shorter(place):

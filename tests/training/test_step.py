@@ -34,15 +34,16 @@ def full_loss(params, batch: Batch, config: ModelConfig):
     return total / jnp.sum(batch.weights)
 
 
+SLOW = pytest.mark.slow
 CASES = [
     *(("llama", "new", name, "none") for name in PLANS),
     ("llama", "new", "top", "block"),
-    ("llama", "new", "top", "full"),
-    pytest.param("llama", "new+norms", "top", "none", marks=pytest.mark.slow),
-    ("llama", "all", "top", "none"),
+    pytest.param("llama", "new", "top", "full", marks=SLOW),
+    pytest.param("llama", "new+norms", "top", "none", marks=SLOW),
+    pytest.param("llama", "all", "top", "none", marks=SLOW),
     ("llama", r"layers\.[14]\.mlp|lm_head|embed", "top", "none"),
-    ("qwen2", "new", "top", "none"),
-    pytest.param("mistral", "new", "irregular", "none", marks=pytest.mark.slow),
+    pytest.param("qwen2", "new", "top", "none", marks=SLOW),
+    pytest.param("mistral", "new", "irregular", "none", marks=SLOW),
 ]
 
 
