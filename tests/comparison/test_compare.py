@@ -21,10 +21,10 @@ import pytest
 import tyro
 from filelock import FileLock
 
+from lesa_jax.base import locks
 from lesa_jax.base.errors import InputError
 from lesa_jax.base.settings import command_line
 from lesa_jax.compare import print_comparison
-from lesa_jax.comparison import folder as folders
 from lesa_jax.comparison import grown as models
 from lesa_jax.comparison import measure
 from lesa_jax.comparison.result import Comparison
@@ -238,7 +238,7 @@ def test_what_another_process_trains_is_left_to_it_and_looked_at_last(place, tra
         print(text, **where)
         other_process.release()
 
-    monkeypatch.setattr(folders, "print", says, raising=False)
+    monkeypatch.setattr(locks, "print", says, raising=False)
     found = compare(settings(place, "shared-work", methods="llama_pro,duplicate", batch_size=8, **training(place)))
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith(("training ", "waiting "))]
     assert said == [
