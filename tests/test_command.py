@@ -63,8 +63,8 @@ def test_an_error_while_showing_is_one_line_too(capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_a_reader_that_goes_away_is_no_error():
-    command = f"{sys.executable} -m lesa_jax.expand --dry-run | true"
+def test_a_reader_that_goes_away_is_no_error(tmp_path):
+    command = f"{sys.executable} -m lesa_jax.expand --output {tmp_path}/out --dry-run | true"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=120)
     assert done.stderr == ""
 

@@ -67,7 +67,7 @@ def check_hard_spectrum(s: np.ndarray, scale: float) -> None:
     np.testing.assert_allclose(np.asarray(svd.u.T @ svd.u), np.eye(OUT), atol=1e-5)
     cut = s[s < 1.1 * cut_ratio(jnp.float32) * s[0]]
     lost = relative(reconstruct(svd) / scale, side_by_side(w) / scale)
-    assert lost < 2e-6 + np.linalg.norm(cut) / np.linalg.norm(s)
+    assert lost < 5e-6 + np.linalg.norm(cut) / np.linalg.norm(s)
 
 
 HARD = {
