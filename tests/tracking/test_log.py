@@ -1,5 +1,6 @@
 """The record of a run: each step once after any resume, valid JSON, readable events, a curve."""
 
+import contextlib
 import json
 import math
 import resource
@@ -179,18 +180,21 @@ def test_a_failed_rewrite_keeps_the_record_and_leaves_nothing_beside(tmp_path, m
     assert {path.name for path in tmp_path.iterdir()} == {METRICS, TENSORBOARD, CURVE}
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def full_disk():
-    """A limit on the size of any file stands in for a disk without room."""
+    """A limit on the size of any file stands in for a disk without room; kept no longer than the run, since it holds
+    for the file that the tests report to as well."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_full_disk_ends_a_run_in_one_line_and_keeps_what_was_written(tmp_path, full_disk):
+def test_a_full_disk_ends_a_run_in_one_line_and_keeps_what_was_written(tmp_path):
     def run():
-        with RunLog(tmp_path, 0) as log:
+        with full_disk(), RunLog(tmp_path, 0) as log:
             for step in range(1000):
                 log.write(step, VALUES)
 
