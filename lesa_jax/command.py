@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import tyro
 
-from lesa_jax.base.errors import InputError
+from lesa_jax.base.errors import FULL, InputError
 
 Settings = TypeVar("Settings")
 Result = TypeVar("Result")
@@ -18,8 +18,6 @@ Result = TypeVar("Result")
 BAD_INPUT = 2  # the exit code of what the user can mend in the command or its files
 FAILED = 1  # that of what went wrong on the way
 INTERRUPTED = 130  # that of what Ctrl-C ends
-
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def run_command(

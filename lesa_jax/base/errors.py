@@ -1,5 +1,9 @@
 """The one exception that a user is meant to read, and one of its kind that a sweep of learning rates outlives."""
 
+import errno
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # numbers of an OSError that a full disk raises
+
 
 class InputError(ValueError):
     """What the user gave cannot be used; the message is one line that names the thing and the remedy.

@@ -5,7 +5,6 @@ name, and renames at the end; a run that is killed finds its last complete check
 with checksums that were made before it was written.
 """
 
-import errno
 import functools
 import logging
 import sys
@@ -18,12 +17,11 @@ from jax.sharding import Mesh
 from orbax.checkpoint import v1 as ocp
 
 from lesa_jax.base.digests import digest
-from lesa_jax.base.errors import InputError
+from lesa_jax.base.errors import FULL, InputError
 from lesa_jax.training.checksums import checksums
 from lesa_jax.training.state import TrainState
 
 LONGEST = 160  # characters of a reason
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Checkpoints:

@@ -12,6 +12,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, UInt32
 
+UNSIGNED = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}  # by bytes of an element
 GOLDEN, MIX = np.uint32(0x9E3779B9), np.uint32(0x85EBCA6B)  # of hash functions: odd, and their bits look random
 
 
@@ -29,7 +30,8 @@ def checksum(x: Array) -> UInt32[Array, "2"]:
     In the first an element is multiplied by an odd number of its own: no change of a single element goes unnoticed. In
     the second its bits are mixed with its place: changes that cancel each other in one do not in the other.
     """
-    bits = jax.lax.bitcast_convert_type(x, jnp.uint32) if x.dtype.itemsize == 4 else x.astype(jnp.uint32)
+    x = x.astype(jnp.uint8) if x.dtype == jnp.bool_ else x
+    bits = jax.lax.bitcast_convert_type(x, UNSIGNED[x.dtype.itemsize]).astype(jnp.uint32)
     place = jnp.zeros(x.shape, jnp.uint32)
     for axis, size in enumerate(x.shape):
         place = place * np.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)

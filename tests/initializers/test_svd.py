@@ -60,14 +60,14 @@ def test_gram_is_exact_up_to_the_diagonal_in_every_block():
     np.testing.assert_array_equal(np.tril(gram(jnp.asarray(w))), np.tril(truth))
 
 
-def check_hard_spectrum(s: np.ndarray, scale: float) -> None:
-    """Orthonormal U, and no more lost of the product than lies at or below the cut."""
+def check_hard_spectrum(s: np.ndarray, scale: float, rounding: float) -> None:
+    """Orthonormal U, and no more lost of the product than rounding, and what lies at or below the cut."""
     w = (with_spectrum(OUT, LAYERS, IN, s) * scale).astype(np.float32)
     svd = layer_svd(jnp.asarray(w))
     np.testing.assert_allclose(np.asarray(svd.u.T @ svd.u), np.eye(OUT), atol=1e-5)
     cut = s[s < 1.1 * cut_ratio(jnp.float32) * s[0]]
     lost = relative(reconstruct(svd) / scale, side_by_side(w) / scale)
-    assert lost < 5e-6 + np.linalg.norm(cut) / np.linalg.norm(s)
+    assert lost < rounding + np.linalg.norm(cut) / np.linalg.norm(s)
 
 
 HARD = {
@@ -82,7 +82,7 @@ HARD = {
 @pytest.mark.parametrize("scale", [1e-30, 1e-12, 1.0, 1e15, 1e30])
 @pytest.mark.parametrize("name", HARD)
 def test_no_direction_is_lost_of_a_hard_spectrum(name, scale):
-    check_hard_spectrum(HARD[name], scale)
+    check_hard_spectrum(HARD[name], scale, rounding=2e-6)
 
 
 @settings(max_examples=20, deadline=None)
@@ -97,7 +97,7 @@ def test_no_direction_is_lost_of_any_spectrum(condition, rank, repeats, head, sc
     """Geometric spectra of that condition number whose values repeat, after a head of equal ones."""
     s = np.logspace(0, -condition, rank - head)
     s = np.r_[np.ones(head), s[np.arange(len(s)) // repeats * repeats]]
-    check_hard_spectrum(s, 10**scale)
+    check_hard_spectrum(s, 10**scale, rounding=5e-6)  # of thousands tried the worst loses 2.2e-6
 
 
 def test_singular_values_descend_up_to_rounding():

@@ -134,15 +134,17 @@ def test_a_file_in_the_place_of_a_folder_is_named(saved, tmp_path, name):
     assert "\n" not in str(caught.value)
 
 
-def test_every_change_of_an_element_changes_a_checksum():
-    x = np.arange(24, dtype=np.float32).reshape(4, 6)
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.int32, jnp.uint8])
+def test_every_change_of_an_element_changes_a_checksum(dtype):
+    x = np.arange(24).reshape(4, 6).astype(dtype)
+    bits, unsigned = 8 * x.dtype.itemsize, np.dtype(f"u{x.dtype.itemsize}")
     seen = {tuple(checksum(jnp.asarray(x)).tolist())}
     for place in np.ndindex(x.shape):
-        for bit in range(32):
+        for bit in range(bits):
             changed = x.copy()
-            changed.view(np.uint32)[place] ^= np.uint32(1 << bit)
+            changed.view(unsigned)[place] ^= unsigned.type(1 << bit)
             seen.add(tuple(checksum(jnp.asarray(changed)).tolist()))
-    assert len(seen) == 1 + 24 * 32
+    assert len(seen) == 1 + 24 * bits
     assert tuple(checksum(jnp.asarray(x[::-1])).tolist()) not in seen
 
 
