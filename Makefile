@@ -1,6 +1,7 @@
 # make expand: expands the demo model.  make test: runs the tests.  Both create .venv and install what they need.
 PYTHON ?= python3
 BIN := .venv/bin
+PARALLEL := -n auto --dist loadfile
 
 .PHONY: expand test test-slow lint types clean
 
@@ -8,10 +9,10 @@ expand: .venv/installed
 	$(BIN)/python -m lesa_jax.expand --overwrite
 
 test: .venv/installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-slow: .venv/installed-test
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest $(PARALLEL) -m slow
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .

@@ -136,6 +136,7 @@ def test_so_it_is_trained_again(place, registry):
     assert str(first["duplicate"]) == str(second["duplicate"])  # NaN is not NaN
 
 
+@pytest.mark.slow
 def test_one_step_has_no_time_and_every_later_call_reads_that(place):
     """Every step is measured or is the last one, so that nobody knows how long a step takes."""
     job = change(settings(place, "one-step", methods="duplicate", **training(place)), **ONE_STEP, controls=False)

@@ -27,7 +27,15 @@ def test_a_swallowed_signal_is_heard_at_the_next_check():
             check()
 
 
-def test_handlers_are_those_of_before_afterwards_and_what_is_not_handled_stays_so():
+@pytest.fixture
+def unhandled():
+    """SIGTERM as a process begins with it; a command that a test ran here before has handled it since."""
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_handlers_are_those_of_before_afterwards_and_what_is_not_handled_stays_so(unhandled):
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     with no_signal_lost():
         assert signal.getsignal(signal.SIGINT) != before[0]

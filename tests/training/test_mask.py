@@ -83,14 +83,16 @@ def test_at_share_one_every_layer_is_itself_to_the_bit(dtype):
     params, batch = merge(trained, frozen), packed(program.config.vocab_size)
     masked = replace(program, mask=Mask(PLANS["irregular"].new_layers, 4))
     context = make_context(batch.positions[0], program.config, batch.documents[0])
+    run = jax.jit(hidden_states, static_argnames="program")
     plain, after, during = (
-        hidden_states(params, batch.tokens[0], context, one, step)
+        run(params, batch.tokens[0], context, program=one, step=step)
         for one, step in ((program, 0), (masked, 4), (masked, 3))
     )
     np.testing.assert_array_equal(after, plain)
     assert np.abs(np.asarray(during - plain, np.float32)).max() > 1e-3
 
 
+@SLOW
 def test_a_run_begins_as_the_original_and_ends_as_a_plain_model(place):
     train(train_settings(place, "masked", mask_steps=4))
     measured = [row["eval_loss"] for row in rows(place / "masked") if row["eval_loss"] is not None]

@@ -58,6 +58,7 @@ def assert_same(found: dict[str, list[float]], expected: dict[str, list[float]])
         )
 
 
+@pytest.mark.slow
 def test_eight_devices_give_the_losses_of_one(place, one_device):
     meshes = ["data=2,fsdp=2,tensor=2"]
     for found in results(launch(place, meshes, 8)):
