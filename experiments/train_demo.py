@@ -31,7 +31,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from lesa_jax.base.files import replace_file
 from lesa_jax.demo import MODEL_DIRECTORY, evaluation_text, training_texts
-from lesa_jax.models.config import ModelConfig
+from lesa_jax.families.model import ModelConfig
+from lesa_jax.models.config import read_config
 from lesa_jax.models.decoder import block, embed, final_norm, head_weight, logits, make_context
 from lesa_jax.models.losses import token_nll
 from lesa_jax.models.parts import layers_of
@@ -299,7 +300,7 @@ def sample(params: Any, tokenizer: Tokenizer, config: ModelConfig, prompt: str, 
 def main(settings: TrainDemoSettings) -> None:
     texts = training_texts()
     tokenizer = train_tokenizer(texts)
-    config = ModelConfig.from_hf(HF_CONFIG)
+    config = read_config(HF_CONFIG)
     params = train(token_stream(tokenizer, texts), config, settings)
     write_model(params, tokenizer, settings.output)
     settings.state.unlink(missing_ok=True)

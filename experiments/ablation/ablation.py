@@ -23,10 +23,10 @@ from jaxtyping import Array, Float, Int
 from lesa_jax import demo
 from lesa_jax.checkpoint.tokenizer import load_tokenizer
 from lesa_jax.evaluation.protocol import token_rows
+from lesa_jax.families.model import ModelConfig
 from lesa_jax.families.roles import writes_residual
 from lesa_jax.growth.splice import splice
 from lesa_jax.initializers.lesa.svd import LayerSVD, layer_svd
-from lesa_jax.models.config import ModelConfig
 from lesa_jax.models.decoder import embed, final_norm, head_weight, make_context, run_layers
 from lesa_jax.models.load import load_model
 from lesa_jax.models.losses import token_nll

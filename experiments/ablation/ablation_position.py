@@ -46,8 +46,8 @@ from ablation import (
 from ablation_fit import Member, fit_grid, member, predicted_matrices
 from jaxtyping import Array, Float
 
+from lesa_jax.families.model import ModelConfig
 from lesa_jax.models.attention import layer_windows
-from lesa_jax.models.config import ModelConfig
 from lesa_jax.models.decoder import block, embed, make_context
 from lesa_jax.planning.placement import insert
 

@@ -28,9 +28,10 @@ from bench_report import write_report
 from random_llama import write_llama
 
 from lesa_jax.checkpoint.reader import open_checkpoint
+from lesa_jax.families.model import ModelConfig
 from lesa_jax.growth.run import expand
 from lesa_jax.growth.settings import ExpandSettings
-from lesa_jax.models.config import ModelConfig
+from lesa_jax.models.config import read_config
 from lesa_jax.models.parts import output_tensor
 from lesa_jax.parallel.mesh import make_mesh
 from lesa_jax.planning.record import read_growth
@@ -87,7 +88,7 @@ class Measured:
 
 def train_ours(model: Path, shape: Shape, train: str, dtype: str, steps: int) -> Measured:
     checkpoint = open_checkpoint(model)
-    config = ModelConfig.from_hf(checkpoint.config)
+    config = read_config(checkpoint.config)
     trained = choose(train, config, read_growth(model, config.num_layers).plan)
     segments, leaves = make_leaves(config, trained)
     mesh = make_mesh({"data": 1, "fsdp": 1, "tensor": 1})

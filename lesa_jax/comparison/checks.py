@@ -17,8 +17,9 @@ from lesa_jax.comparison.rates import named
 from lesa_jax.comparison.variants import BASE, Variant
 from lesa_jax.data.sources import find_source, read_records, text_of
 from lesa_jax.evaluation.protocol import token_rows
+from lesa_jax.families.model import ModelConfig
 from lesa_jax.growth.job import ExpandJob, prepare_jobs
-from lesa_jax.models.config import ModelConfig
+from lesa_jax.models.config import read_config
 from lesa_jax.parallel.mesh import parse_mesh
 from lesa_jax.training.job import make_optimizer
 from lesa_jax.training.parameters import choose
@@ -36,7 +37,7 @@ def check_work(job: CompareJob) -> None:
     settings = job.settings
     assert settings.model is not None
     checkpoint = open_checkpoint(settings.model)
-    config = ModelConfig.from_hf(checkpoint.config)
+    config = read_config(checkpoint.config)
     text, length = job.basis.text.decode(), settings.sequence_length
     if not token_rows(load_tokenizer(checkpoint.folder), text, settings.ppl_protocol, config, length):
         raise InputError(f"--text {job.text_name}: holds fewer than two tokens, so that none can be predicted")
@@ -79,7 +80,7 @@ def why_not(job: CompareJob, row: Variant, grown: ExpandJob | InputError) -> Inp
         return grown
     if job.settings.trains:
         try:
-            choose(row.trains, ModelConfig.from_hf(grown.config), grown.plan)
+            choose(row.trains, read_config(grown.config), grown.plan)
         except InputError as error:
             return error
     return None

@@ -15,7 +15,7 @@ from lesa_jax.comparison.public import shown_settings
 from lesa_jax.comparison.settings import CompareSettings, check_settings
 from lesa_jax.comparison.variants import Variant
 from lesa_jax.evaluation.protocol import row_length
-from lesa_jax.models.config import ModelConfig
+from lesa_jax.models.config import read_config
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def make_compare_job(settings: CompareSettings) -> CompareJob:
     base = demo.MODEL_DIRECTORY if settings.model is None else resolve_model(settings.model, settings.revision)
     check_output(settings.output, base)
     checkpoint = open_checkpoint(base)
-    config = ModelConfig.from_hf(checkpoint.config)
+    config = read_config(checkpoint.config)
     wanted = line_up(settings, config.num_layers)
     length = row_length(settings.ppl_protocol, config, settings.sequence_length)
     return CompareJob(

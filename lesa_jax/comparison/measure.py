@@ -19,7 +19,7 @@ from lesa_jax.comparison.result import Outcome, Point
 from lesa_jax.comparison.settings import CompareSettings
 from lesa_jax.comparison.variants import BASE, Variant
 from lesa_jax.evaluation.run import EvaluateSettings, evaluate
-from lesa_jax.models.config import ModelConfig
+from lesa_jax.models.config import read_config
 from lesa_jax.planning.record import read_growth
 from lesa_jax.tracking.log import METRICS, read_metrics
 from lesa_jax.training.run import train
@@ -137,7 +137,7 @@ def measured_row(settings: CompareSettings, variant: Variant, seed: int) -> Meas
     """Measures a checkpoint; base may have a growth.json of its own, which tells of no variant."""
     folder = model_folder(settings, variant, seed)
     checkpoint = open_checkpoint(folder)
-    layers = ModelConfig.from_hf(checkpoint.config).num_layers
+    layers = read_config(checkpoint.config).num_layers
     growth = None if variant == BASE else read_growth(folder, layers)
     sizes = growth.measurements["parameters"] if growth else {"before": checkpoint.parameters}
     # Where new layers are faded in, training starts from the original's function.

@@ -13,8 +13,8 @@ from jaxtyping import Array, Float, Int
 
 from lesa_jax.base.errors import InputError
 from lesa_jax.evaluation.protocol import PplProtocol
-from lesa_jax.models.config import ModelConfig
-from lesa_jax.models.decoder import forward, head_weight
+from lesa_jax.families.model import ModelConfig
+from lesa_jax.models.decoder import forward, head
 from lesa_jax.models.losses import token_nll
 
 SHORTEST_BUCKET = 32
@@ -105,7 +105,7 @@ def _batch_nll(
     params: dict[str, Any], tokens_BxT: Int[Array, "batch tokens"], config: ModelConfig
 ) -> Float[Array, "batch predicted"]:
     hidden_BxTxE = forward(params, tokens_BxT, config, jnp.float32)
-    return token_nll(hidden_BxTxE[:, :-1], head_weight(params, config), tokens_BxT[:, 1:])
+    return token_nll(hidden_BxTxE[:, :-1], head(params, config), tokens_BxT[:, 1:])
 
 
 def _padded_batches(rows: Sequence[np.ndarray], batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

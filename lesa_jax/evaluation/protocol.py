@@ -16,7 +16,7 @@ from jaxtyping import Int
 
 from lesa_jax.base.errors import InputError
 from lesa_jax.checkpoint.tokenizer import Tokenizer, check_vocabulary, tokenizer_errors
-from lesa_jax.models.config import ModelConfig
+from lesa_jax.families.model import ModelConfig
 
 PplProtocol = Literal["corpus", "line"]
 

@@ -1,6 +1,14 @@
-"""Llama and the families that are Llama but for a few switches."""
+"""Llama, and the families that are Llama but for a few switches."""
 
-from lesa_jax.families.family import Decoder, Family, Names
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from lesa_jax.families.entries import MOST_LAYERS, flag, integer, integer_or_none, number, wrong
+from lesa_jax.families.family import Family
+from lesa_jax.families.model import ModelConfig, Names
+from lesa_jax.families.reading import describe, layer_kinds, window_everywhere, windows_of
+from lesa_jax.families.rotation import SLIDING, read_rope
 
 NAMES = Names(
     embedding="model.embed_tokens",
@@ -17,9 +25,108 @@ NAMES = Names(
     up="mlp.up_proj",
     down="mlp.down_proj",
 )
+WITH_HEAD_NORMS = replace(NAMES, query_norm="self_attn.q_norm", key_norm="self_attn.k_norm")
 
-LLAMA = Family("llama", Decoder(NAMES))
-MISTRAL = Family(
-    "mistral", Decoder(NAMES, default_kv_heads=8, qkv_bias=False, windows="all_layers", default_window=4096)
-)
-QWEN2 = Family("qwen2", Decoder(NAMES, default_kv_heads=32, qkv_bias=True, windows="layer_types", default_window=4096))
+
+def biases(config: Mapping[str, Any]) -> dict[str, bool]:
+    """Of all linear layers, by the two entries that Llama has for them."""
+    attention, mlp = flag(config, "attention_bias"), flag(config, "mlp_bias")
+    return {"qkv_bias": attention, "output_bias": attention, "up_bias": mlp, "down_bias": mlp}
+
+
+def count(config: Mapping[str, Any]) -> int:
+    return integer(config, "num_hidden_layers", most=MOST_LAYERS)
+
+
+def llama(config: Mapping[str, Any]) -> ModelConfig:
+    return describe(config, NAMES, **biases(config))
+
+
+def mistral(config: Mapping[str, Any]) -> ModelConfig:
+    return describe(
+        config,
+        NAMES,
+        num_kv_heads=integer_or_none(config, "num_key_value_heads", 8) or integer(config, "num_attention_heads"),
+        windows=window_everywhere(config, count(config), 4096),
+    )
+
+
+def ministral(config: Mapping[str, Any]) -> ModelConfig:
+    window = integer_or_none(config, "sliding_window", 4096)
+    kinds = layer_kinds(config, count(config), lambda layer: window is not None)
+    return describe(config, NAMES, windows=windows_of(kinds, window))
+
+
+def qwen_windows(config: Mapping[str, Any]) -> tuple[int | None, ...]:
+    """A window in the layers from `max_window_layers` on, or in those that `layer_types` names."""
+    used, first = flag(config, "use_sliding_window"), 28
+    window = integer_or_none(config, "sliding_window", 4096) if used else None
+    if "max_window_layers" in config:
+        first = integer(config, "max_window_layers", least=0)
+    kinds = layer_kinds(config, count(config), lambda layer: window is not None and layer >= first)
+    return windows_of(kinds, window)
+
+
+def qwen2(config: Mapping[str, Any]) -> ModelConfig:
+    kv_heads = integer_or_none(config, "num_key_value_heads", 32) or integer(config, "num_attention_heads")
+    return describe(config, NAMES, num_kv_heads=kv_heads, qkv_bias=True, windows=qwen_windows(config))
+
+
+def qwen3(config: Mapping[str, Any]) -> ModelConfig:
+    bias = flag(config, "attention_bias")
+    return describe(
+        config,
+        WITH_HEAD_NORMS,
+        num_kv_heads=integer_or_none(config, "num_key_value_heads", 32) or integer(config, "num_attention_heads"),
+        head_dim=integer(config, "head_dim") if "head_dim" in config else 128,
+        qk_norm="head",
+        qkv_bias=bias,
+        output_bias=bias,
+        windows=qwen_windows(config),
+    )
+
+
+def smollm3(config: Mapping[str, Any]) -> ModelConfig:
+    """Some layers have no rotation: those with a 0 in `no_rope_layers`, or every fourth."""
+    layers = count(config)
+    rotated = config.get("no_rope_layers")
+    if rotated is None:
+        every = integer(config, "no_rope_layer_interval") if "no_rope_layer_interval" in config else 4
+        rotated = [int((layer + 1) % every != 0) for layer in range(layers)]
+    if not isinstance(rotated, list) or len(rotated) != layers or not all(value in (0, 1) for value in rotated):
+        raise wrong("no_rope_layers", rotated, f"a list of {layers} entries, 1 for a rotated layer and 0 for another")
+    used = flag(config, "use_sliding_window")
+    window = integer_or_none(config, "sliding_window") if used else None
+    kinds = layer_kinds(config, layers, lambda layer: window is not None and not rotated[layer])
+    base = describe(
+        config,
+        NAMES,
+        num_kv_heads=integer_or_none(config, "num_key_value_heads", 4) or integer(config, "num_attention_heads"),
+        windows=tuple(window if kind == SLIDING else None for kind in kinds),
+        tied=flag(config, "tie_word_embeddings", True),
+        **biases(config),
+    )
+    rope = read_rope(config, base.head_dim, theta=2000000.0)
+    return replace(base, ropes=(None, rope), rotations=tuple(int(value) for value in rotated))
+
+
+def granite(config: Mapping[str, Any]) -> ModelConfig:
+    """Four factors: on embeddings, on scores, on what each half of a layer adds, and one that divides logits."""
+    return describe(
+        config,
+        NAMES,
+        embedding_scale=number(config, "embedding_multiplier", 1.0),
+        attention_scale=number(config, "attention_multiplier", 1.0),
+        residual_scale=number(config, "residual_multiplier", 1.0),
+        logit_scale=1 / number(config, "logits_scaling", 1.0),
+        **biases(config),
+    )
+
+
+LLAMA = Family("llama", llama)
+MISTRAL = Family("mistral", mistral)
+MINISTRAL = Family("ministral", ministral)
+QWEN2 = Family("qwen2", qwen2)
+QWEN3 = Family("qwen3", qwen3)
+SMOLLM3 = Family("smollm3", smollm3)
+GRANITE = Family("granite", granite)

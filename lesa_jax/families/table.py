@@ -3,8 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from lesa_jax.families import general, gpt2, llama
+from lesa_jax.base.errors import InputError
+from lesa_jax.families import gemma, general, gpt2, llama, olmo, others, phi
 from lesa_jax.families.family import Family
+from lesa_jax.families.model import ModelConfig
 
 # For each of them the tests demand a small configuration, and that it is grown, and run if it has a forward pass.
 FAMILIES: Mapping[str, Family] = {
@@ -12,24 +14,45 @@ FAMILIES: Mapping[str, Family] = {
     for family in (
         llama.LLAMA,
         llama.MISTRAL,
+        llama.MINISTRAL,
         llama.QWEN2,
+        llama.QWEN3,
+        llama.SMOLLM3,
+        llama.GRANITE,
+        gemma.GEMMA,
+        gemma.GEMMA2,
+        gemma.GEMMA3,
+        olmo.OLMO,
+        olmo.OLMO2,
+        olmo.OLMO3,
+        phi.PHI,
+        phi.PHI3,
+        others.COHERE,
+        others.COHERE2,
+        others.GLM,
+        others.GLM4,
+        others.STABLELM,
+        others.STARCODER2,
+        others.FALCON,
+        others.GPT_NEOX,
         gpt2.GPT2,
+        gpt2.OPT,
         gpt2.OPENAI_GPT,
-        general.FALCON,
-        general.GEMMA2,
-        general.GEMMA3,
-        general.GPT_NEOX,
         general.MIXTRAL,
-        general.OLMO3,
-        general.OPT,
-        general.PHI,
-        general.QWEN3,
         general.QWEN3_MOE,
-        general.SMOLLM3,
     )
 }
 # Of these nothing is known but that a silenced layer of theirs is no identity.
 POST_NORM_TYPES = frozenset({"bert", "roberta", "electra", "biogpt", "xlnet"})
+
+
+def describe(config: Mapping[str, Any]) -> ModelConfig | None:
+    """What a forward pass needs to know of a model; None where there is no forward pass for it."""
+    read = find_family(config).read
+    try:
+        return None if read is None else read(config)
+    except InputError:
+        return None
 
 
 def find_family(config: Mapping[str, Any]) -> Family:

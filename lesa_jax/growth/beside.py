@@ -6,7 +6,7 @@ from lesa_jax.checkpoint.names import Stack
 from lesa_jax.checkpoint.reader import Checkpoint
 from lesa_jax.families.neurons import Side, shared_neurons
 from lesa_jax.families.roles import is_transposed
-from lesa_jax.families.table import find_family
+from lesa_jax.families.table import describe
 from lesa_jax.growth.weights import WeightKind
 
 
@@ -22,7 +22,7 @@ def weight_kind(checkpoint: Checkpoint, stack: Stack, inner: tuple[int, ...]) ->
 def stacks_beside(checkpoint: Checkpoint, stack: Stack) -> Mapping[Side, Stack]:
     """The matrices whose rows are neurons of this stack's tensors, layer by layer; none unless all are there."""
     found: dict[Side, Stack] = {}
-    templates = shared_neurons(find_family(checkpoint.config), stack.template)
+    templates = shared_neurons(describe(checkpoint.config), stack.template)
     for side, template in templates.items():
         for other in checkpoint.stacks:
             alike = (other.template, other.starts, other.sizes) == (template, stack.starts, stack.sizes)

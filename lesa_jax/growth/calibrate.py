@@ -21,10 +21,10 @@ from lesa_jax.checkpoint.names import Tree
 from lesa_jax.checkpoint.tokenizer import load_tokenizer
 from lesa_jax.checkpoint.writer import Layout, rewrite
 from lesa_jax.evaluation.protocol import token_rows
+from lesa_jax.families.model import ModelConfig
 from lesa_jax.families.roles import writes_residual
 from lesa_jax.growth.recipe import Part
-from lesa_jax.models.config import ModelConfig
-from lesa_jax.models.decoder import forward, head_weight
+from lesa_jax.models.decoder import forward, head
 from lesa_jax.models.load import load_model
 from lesa_jax.models.losses import token_nll
 from lesa_jax.models.parts import layers_of, with_layers
@@ -111,7 +111,7 @@ def _loss_and_gradient(
 ) -> tuple[Float[Array, ""], Float[Array, " layers"]]:
     def row_loss(factors: Array, row: Array) -> Array:
         hidden_1xTxE = forward(scale_outputs(params, factors, config), row[None], config, jnp.float32)
-        return token_nll(hidden_1xTxE[:, :-1], head_weight(params, config), row[None, 1:]).mean()
+        return token_nll(hidden_1xTxE[:, :-1], head(params, config), row[None, 1:]).mean()
 
     losses, gradients = jax.lax.map(lambda row: jax.value_and_grad(row_loss)(factors, row), rows)
     return losses.mean(), gradients.mean(axis=0)

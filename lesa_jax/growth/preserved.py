@@ -19,11 +19,13 @@ from jaxtyping import Array, Float, Int
 from lesa_jax.base.errors import InputError
 from lesa_jax.checkpoint.names import Tree
 from lesa_jax.checkpoint.reader import Checkpoint, open_checkpoint, read
-from lesa_jax.models.config import ModelConfig
-from lesa_jax.models.decoder import Context, block, make_context
-from lesa_jax.models.layers import rms_norm
+from lesa_jax.families.model import ModelConfig
+from lesa_jax.models.config import read_config
+from lesa_jax.models.decoder import Context, block, embed, final_norm, make_context
+from lesa_jax.models.losses import Head, logits_of
 from lesa_jax.models.parts import embedding_tensor, layer_tensor, output_tensor
 from lesa_jax.models.shapes import check_tensors, layer_tensors
+from lesa_jax.models.views import View
 from lesa_jax.planning.plan import Plan
 
 TOKENS = 32
@@ -40,11 +42,14 @@ def check_preserved(original: Checkpoint, folder: Path, plan: Plan) -> int:
       InputError: they differ, or the grown config.json or its tensors would make them differ on other tokens.
     """
     grown = open_checkpoint(folder)
-    before, after = ModelConfig.from_hf(original.config), ModelConfig.from_hf(grown.config)
-    if replace(after, num_layers=before.num_layers, windows=before.windows) != before:
+    before, after = read_config(original.config), read_config(grown.config)
+    by_layer = {"num_layers": before.num_layers, "windows": before.windows, "rotations": before.rotations}
+    if replace(after, **by_layer) != before:
         raise changed("the grown config.json describes another kind of model")
     if tuple(after.windows[position] for position in plan.old_layers) != before.windows:
         raise changed("the grown config.json gives old layers other windows of attention")
+    if tuple(after.rotations[position] for position in plan.old_layers) != before.rotations:
+        raise changed("the grown config.json gives old layers other rotations")
     check_tensors(grown, after)
     tokens = probe(before)
     expected, found = hidden_states(original, before, tokens), hidden_states(grown, after, tokens)
@@ -83,12 +88,19 @@ def hidden_states(
     checkpoint: Checkpoint, config: ModelConfig, tokens: Int[np.ndarray, "batch tokens"]
 ) -> Iterator[Float[Array, "batch tokens hidden"]]:
     """The residual stream before the first layer, and after each."""
-    context = make_context(jnp.arange(tokens.shape[1])[None], config)
-    x = wide(np.concatenate([read(checkpoint, embedding_tensor(config), int(token), 1) for token in tokens[0]])[None])
+    positions = jnp.arange(tokens.shape[1])[None]
+    context = make_context(positions, config)
+    # Of the embedding only these tokens' rows are read, so that they are its rows in order.
+    rows = np.concatenate([read(checkpoint, embedding_tensor(config), int(token), 1) for token in tokens[0]])
+    outside = {embedding_tensor(config): wide(rows)}
+    if config.names.positions is not None:
+        table = f"{config.names.positions}.weight"
+        outside[table] = wide(read(checkpoint, table))
+    x = embed(unflatten_dict(outside, sep="."), positions, positions, config)
     yield x
-    alike = replace(config, num_layers=1, windows=(None,))  # one program for all depths
-    for layer, window in enumerate(config.windows):
-        x = run_layer(read_layer(checkpoint, config, layer), x, context, window, alike)
+    one = {"num_layers": 1, "windows": (None,), "rotations": (0,)}  # one program for all depths
+    for layer, seen in enumerate(zip(config.windows, config.rotations, strict=True)):
+        x = run_layer(read_layer(checkpoint, config, layer), x, context, View(*seen), replace(config, **one))
         yield x
 
 
@@ -101,19 +113,25 @@ def wide(array: np.ndarray) -> Array:
     return jnp.asarray(array.astype(np.float32))
 
 
-@functools.partial(jax.jit, static_argnames=("window", "config"))
+@functools.partial(jax.jit, static_argnames=("seen", "config"))
 def run_layer(
-    layer: Tree, x: Float[Array, "batch tokens hidden"], context: Context, window: int | None, config: ModelConfig
+    layer: Tree, x: Float[Array, "batch tokens hidden"], context: Context, seen: View, config: ModelConfig
 ) -> Float[Array, "batch tokens hidden"]:
-    return block(layer, x, context, window, config)
+    return block(layer, x, context, seen, config)
 
 
 def logits(
     checkpoint: Checkpoint, config: ModelConfig, x: Float[Array, "batch tokens hidden"]
 ) -> Iterator[Float[Array, "batch tokens rows"]]:
     """The logits, some rows of the head at a time."""
-    norm = {"weight": wide(read(checkpoint, f"{config.names.final_norm}.weight"))}
-    hidden = rms_norm(norm, x, config.norm_eps)
+    outside = {
+        name: wide(read(checkpoint, name))
+        for name in (f"{config.names.final_norm}.{kind}" for kind in ("weight", "bias"))
+        if name in checkpoint.entries
+    }
+    hidden = final_norm(unflatten_dict(outside, sep="."), x, config)
     for start in range(0, config.vocab_size, ROWS):
-        rows = read(checkpoint, output_tensor(config), start, min(ROWS, config.vocab_size - start))
-        yield jnp.einsum("bte,ve->btv", hidden, wide(rows))
+        count = min(ROWS, config.vocab_size - start)
+        bias = wide(read(checkpoint, f"{config.names.head}.bias", start, count)) if config.head_bias else None
+        rows = wide(read(checkpoint, output_tensor(config), start, count))
+        yield logits_of(hidden, Head(rows, bias, config.logit_cap))

@@ -11,22 +11,13 @@ from jax.sharding import PartitionSpec as P
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from lesa_jax.models.blocked_attention import SAVED, Window, _attention_by_blocks, _same
+from lesa_jax.models.blocked_attention import SAVED, Window, _same, attention_by_blocks
 from lesa_jax.models.splash_attention import splash_attention, splash_fits
 from lesa_jax.parallel.mesh import AXIS_RULES, BATCH
 
-# What `layer_windows` writes for a layer without a window: longer than any sequence, and safe to subtract in int32.
-UNLIMITED = 2**30
 LONGEST_SQUARE = 1024  # tokens of which all scores may be held where no kernel fits
 CUDNN_HEAD_DIM = 128  # the widest head that cuDNN can do on every GPU
 Implementation = Literal["blocks", "splash", "cudnn", "xla"]
-
-
-def layer_windows(windows: tuple[int | None, ...]) -> tuple[int | None, Int[Array, " layers"] | None]:
-    """The windows of a run of layers: one for all of them, or else an array with one for each."""
-    if len(set(windows)) <= 1:
-        return (windows[0] if windows else None), None
-    return None, jnp.array([UNLIMITED if window is None else window for window in windows], jnp.int32)
 
 
 def causal_attention(
@@ -35,20 +26,21 @@ def causal_attention(
     v_BxTxKxD: Float[Array, "batch tokens kv_heads head_dim"],
     window: Window = None,
     documents_BxT: Int[Array, "batch tokens"] | None = None,
+    cap: float | None = None,
 ) -> Float[Array, "batch tokens heads head_dim"]:
     """Each token's softmax average of its predecessors' values and its own; the softmax is float32.
 
     `window` counts the tokens in reach, the token itself included, so that 1 sees only itself. An int is a property
     of the program; an array holds it per layer inside a scan; None means every predecessor. With `documents_BxT`, a
-    number for each token, tokens see only those of the same number.
+    number for each token, tokens see only those of the same number. With a `cap`, scores become cap tanh(score / cap).
     """
-    if isinstance(window, jax.Array):  # to the kernels a window is a property of the program
-        return _attention_by_blocks(q_BxTxHxD, k_BxTxKxD, v_BxTxKxD, window, documents_BxT)
+    if isinstance(window, jax.Array) or cap is not None:  # to the kernels a window is a property of the program
+        return attention_by_blocks(q_BxTxHxD, k_BxTxKxD, v_BxTxKxD, window, documents_BxT, cap)
     backend, (_, tokens, _, head_dim) = jax.default_backend(), q_BxTxHxD.shape
     window = None if window is None or window >= tokens else window
     match choose_implementation(backend, q_BxTxHxD.dtype, tokens, head_dim):
         case "blocks":
-            return _attention_by_blocks(q_BxTxHxD, k_BxTxKxD, v_BxTxKxD, window, documents_BxT)
+            return attention_by_blocks(q_BxTxHxD, k_BxTxKxD, v_BxTxKxD, window, documents_BxT)
         case "xla":
             return square_attention(q_BxTxHxD, k_BxTxKxD, v_BxTxKxD, window, documents_BxT)
         case "cudnn":

@@ -32,7 +32,7 @@ def query_blocks(batch: int, tokens: int, heads: int, window: int | None) -> lis
     ]
 
 
-def _attention_by_blocks(q_BxTxHxD, k_BxTxKxD, v_BxTxKxD, window: Window, documents_BxT):
+def attention_by_blocks(q_BxTxHxD, k_BxTxKxD, v_BxTxKxD, window: Window, documents_BxT, cap: float | None = None):
     """Attention of some dozens of queries at a time to the keys that they can reach.
 
     Half of the work of the square, and score matrices that stay in the cache. The backward pass keeps the softmax's
@@ -47,8 +47,9 @@ def _attention_by_blocks(q_BxTxHxD, k_BxTxKxD, v_BxTxKxD, window: Window, docume
     blocks = query_blocks(batch, tokens, heads, window if isinstance(window, int) else None)
 
     def scores(q, k, start: int, stop: int, first: int, reach, documents) -> Any:
-        """Scaled scores [batch, kv_heads, group, queries, keys] of a block, -inf out of reach."""
+        """Scores [batch, kv_heads, group, queries, keys] of a block, scaled and capped, -inf out of reach."""
         s = jnp.einsum("bkgqd,bksd->bkgqs", q, k, preferred_element_type=jnp.float32) * width**-0.5
+        s = s if cap is None else cap * jnp.tanh(s / cap)
         age_QxS = jnp.arange(start, stop)[:, None] - jnp.arange(first, stop)[None, :]
         seen = (age_QxS >= 0 if reach is None else (age_QxS >= 0) & (age_QxS < reach))[None, None]
         if documents is not None:
@@ -85,7 +86,10 @@ def _attention_by_blocks(q_BxTxHxD, k_BxTxKxD, v_BxTxKxD, window: Window, docume
             s = scores(q_block, keys, start, stop, first, reach, documents)
             p = jnp.exp(s - normaliser[:, :, :, start:stop])
             dp = jnp.einsum("bkgqd,bksd->bkgqs", g_block, v[:, :, first:stop], preferred_element_type=jnp.float32)
-            ds = (p * (dp - delta[:, :, :, start:stop]) * width**-0.5).astype(q.dtype)
+            ds = p * (dp - delta[:, :, :, start:stop]) * width**-0.5
+            if cap is not None:  # out of reach p is 0 already
+                ds = ds * (1 - jnp.square(jnp.where(jnp.isfinite(s), s, 0) / cap))
+            ds = ds.astype(q.dtype)
             dq.append(jnp.einsum("bkgqs,bksd->bkgqd", ds, keys))
             dk = dk.at[:, :, first:stop].add(jnp.einsum("bkgqs,bkgqd->bksd", ds, q_block))
             dv = dv.at[:, :, first:stop].add(jnp.einsum("bkgqs,bkgqd->bksd", p.astype(g.dtype), g_block))

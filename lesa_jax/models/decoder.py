@@ -15,22 +15,25 @@ from jaxtyping import Array, Float, Int
 
 from lesa_jax.base.errors import InputError
 from lesa_jax.checkpoint.names import Tree
-from lesa_jax.models.attention import causal_attention, layer_windows
-from lesa_jax.models.config import ModelConfig
-from lesa_jax.models.layers import feed_forward, linear, rms_norm
-from lesa_jax.models.parts import embedding_tensor, head_tensor, layers_of, part
+from lesa_jax.families.model import ModelConfig
+from lesa_jax.models.attention import causal_attention
+from lesa_jax.models.layers import ACTIVATIONS, linear, normalise
+from lesa_jax.models.losses import Head, logits_of
+from lesa_jax.models.parts import embedding_tensor, has_part, head_tensor, layers_of, part
 from lesa_jax.models.rope import rotate, rotation
+from lesa_jax.models.views import View, view, views
 
 
 @flax.struct.dataclass
 class Context:
-    """What every layer sees beside the residual stream: the rotation of each position, and which document it is of.
+    """What every layer sees beside the residual stream: the rotations of each position, and which document it is of.
 
-    `rows` is the batch, or 1 where all rows count positions alike. Without `documents` a row is one document.
+    `rows` is the batch, or 1 where all rows count positions alike. Without `documents` a row is one document. A model
+    without rotations has no `cos` and `sin`.
     """
 
-    cos: Float[Array, "rows tokens half"]
-    sin: Float[Array, "rows tokens half"]
+    cos: Float[Array, "rotations rows tokens half"] | None
+    sin: Float[Array, "rotations rows tokens half"] | None
     documents: Int[Array, "batch tokens"] | None = None
 
 
@@ -40,89 +43,159 @@ def make_context(
     documents_BxT: Int[Array, "batch tokens"] | None = None,
 ) -> Context:
     """The context of tokens at these positions."""
-    return Context(*rotation(positions_RxT, config.rope, config.head_dim), documents_BxT)
+    turning = next((rope for rope in config.ropes if rope is not None), None)
+    if turning is None:
+        return Context(None, None, documents_BxT)
+    still = jnp.ones((*positions_RxT.shape, turning.width // 2)), jnp.zeros((*positions_RxT.shape, turning.width // 2))
+    turns = [still if rope is None else rotation(positions_RxT, rope) for rope in config.ropes]
+    return Context(jnp.stack([cos for cos, _ in turns]), jnp.stack([sin for _, sin in turns]), documents_BxT)
+
+
+def queries_keys_values(
+    layer: Tree, x_BxTxE: Float[Array, "batch tokens hidden"], config: ModelConfig
+) -> tuple[
+    Float[Array, "batch tokens heads head_dim"],
+    Float[Array, "batch tokens kv_heads head_dim"],
+    Float[Array, "batch tokens kv_heads head_dim"],
+]:
+    """The three projections, normed where the family does that, not yet rotated."""
+    names, width = config.names, config.head_dim
+    batch, tokens, _ = x_BxTxE.shape
+    if names.qkv is not None:
+        groups = config.qkv_groups
+        fused = linear(part(layer, names.qkv), x_BxTxE, config.transposed).reshape(batch, tokens, groups, -1, width)
+        per_group = config.num_heads // groups, config.num_kv_heads // groups
+        q, k, v = jnp.split(fused, [per_group[0], sum(per_group)], axis=3)
+    else:
+        q, k, v = (linear(part(layer, name), x_BxTxE) for name in (names.query, names.key, names.value))
+        if config.qk_norm == "all":
+            q, k = normed(layer, names.query_norm, q, config), normed(layer, names.key_norm, k, config)
+    q, k, v = (x.reshape(batch, tokens, -1, width) for x in (q, k, v))
+    if config.qkv_clip is not None:
+        q, k, v = (jnp.clip(x, -config.qkv_clip, config.qkv_clip) for x in (q, k, v))
+    if config.qk_norm in ("head", "heads"):
+        q, k = normed(layer, names.query_norm, q, config), normed(layer, names.key_norm, k, config)
+    return q, k, v
+
+
+def normed(layer: Tree, name: str | None, x: Float[Array, "*shape features"], config: ModelConfig) -> Array:
+    """x by the norm of this name; x itself where the family has none there."""
+    if name is None:
+        return x
+    return normalise(part(layer, name) if has_part(layer, name) else {}, x, config.norm)
 
 
 def attention(
     layer: Tree,
     x_BxTxE: Float[Array, "batch tokens hidden"],
     context: Context,
-    window: Int[Array, ""] | int | None,
+    seen: View,
     config: ModelConfig,
 ) -> Float[Array, "batch tokens hidden"]:
     """Grouped-query attention over the normed residual stream. `layer` has no layer axis."""
-    batch, tokens, _ = x_BxTxE.shape
-    names = config.names
-    q_BxTxHxD, k_BxTxKxD, v_BxTxKxD = (
-        linear(part(layer, name), x_BxTxE).reshape(batch, tokens, heads, config.head_dim)
-        for name, heads in (
-            (names.query, config.num_heads),
-            (names.key, config.num_kv_heads),
-            (names.value, config.num_kv_heads),
-        )
-    )
-    q_BxTxHxD, k_BxTxKxD = (rotate(x, context.cos, context.sin) for x in (q_BxTxHxD, k_BxTxKxD))
-    mixed_BxTxHxD = causal_attention(q_BxTxHxD, k_BxTxKxD, v_BxTxKxD, window, context.documents)
-    return linear(part(layer, names.attention_output), mixed_BxTxHxD.reshape(batch, tokens, -1))
+    q, k, v = queries_keys_values(layer, x_BxTxE, config)
+    if context.cos is not None and context.sin is not None:
+        cos, sin = context.cos[seen.rotation], context.sin[seen.rotation]
+        q, k = (rotate(x, cos, sin, config.interleaved) for x in (q, k))
+    if config.attention_scale is not None:  # what follows divides by the root of the width
+        q = q * (config.attention_scale * config.head_dim**0.5)
+    mixed = causal_attention(q, k, v, seen.window, context.documents, config.attention_cap)
+    return linear(part(layer, config.names.attention_output), mixed.reshape(*x_BxTxE.shape[:2], -1), config.transposed)
+
+
+def feed_forward(
+    layer: Tree, x_BxTxE: Float[Array, "batch tokens hidden"], config: ModelConfig
+) -> Float[Array, "batch tokens hidden"]:
+    """down(f(gate(x)) * up(x)), or down(f(up(x))) where there is no gate."""
+    names, activation = config.names, ACTIVATIONS[config.activation]
+    if names.gate_up is not None:
+        gate, up = jnp.split(linear(part(layer, names.gate_up), x_BxTxE, config.transposed), 2, axis=-1)
+        inner = activation(gate) * up
+    elif names.gate is not None:
+        inner = activation(linear(part(layer, names.gate), x_BxTxE)) * linear(part(layer, names.up), x_BxTxE)
+    else:
+        inner = activation(linear(part(layer, names.up), x_BxTxE, config.transposed))
+    return linear(part(layer, names.down), inner, config.transposed)
 
 
 def block(
     layer: Tree,
     x_BxTxE: Float[Array, "batch tokens hidden"],
     context: Context,
-    window: Int[Array, ""] | int | None,
+    seen: View,
     config: ModelConfig,
 ) -> Float[Array, "batch tokens hidden"]:
     """One layer: the residual stream in, the residual stream out. `layer` has no layer axis."""
     names = config.names
-    normed_BxTxE = rms_norm(part(layer, names.attention_norm), x_BxTxE, config.norm_eps)
-    x_BxTxE = x_BxTxE + attention(layer, normed_BxTxE, context, window, config)
-    normed_BxTxE = rms_norm(part(layer, names.feed_forward_norm), x_BxTxE, config.norm_eps)
-    gate, up, down = (part(layer, name) for name in (names.gate, names.up, names.down))
-    return x_BxTxE + feed_forward(gate, up, down, normed_BxTxE)
+    read = normed(layer, names.attention_norm, x_BxTxE, config)
+    attended = attention(layer, read, context, seen, config)
+    attended = scaled(normed(layer, names.attention_output_norm, attended, config), config.residual_scale)
+    if config.parallel:
+        if names.feed_forward_norm is not None:
+            read = normed(layer, names.feed_forward_norm, x_BxTxE, config)
+        return x_BxTxE + attended + scaled(feed_forward(layer, read, config), config.residual_scale)
+    x_BxTxE = x_BxTxE + attended
+    fed = feed_forward(layer, normed(layer, names.feed_forward_norm, x_BxTxE, config), config)
+    return x_BxTxE + scaled(normed(layer, names.feed_forward_output_norm, fed, config), config.residual_scale)
+
+
+def scaled(x: Array, factor: float) -> Array:
+    """Times a factor, of which 1 costs nothing."""
+    return x if factor == 1 else x * factor
 
 
 def run_layers(
     layers: Tree,
     x_BxTxE: Float[Array, "batch tokens hidden"],
     context: Context,
-    windows: tuple[int | None, ...],
     config: ModelConfig,
+    which: range | None = None,
 ) -> Float[Array, "batch tokens hidden"]:
-    """A run of stacked layers in one scan. `windows` has one entry for each of them."""
-    shared, per_layer = layer_windows(windows)
+    """A run of stacked layers in one scan; `which` of the model's layers they are, by default all."""
+    shared, arrays = views(config, tuple(range(config.num_layers) if which is None else which))
 
     def step(carry: Array, scanned: tuple[Tree, Array | None]) -> tuple[Array, None]:
-        layer, window = scanned
-        return block(layer, carry, context, shared if window is None else window, config), None
+        layer, own = scanned
+        return block(layer, carry, context, view(shared, own), config), None
 
-    return jax.lax.scan(step, x_BxTxE, (layers, per_layer))[0]
+    return jax.lax.scan(step, x_BxTxE, (layers, arrays))[0]
 
 
 def embed(
-    params: Tree, tokens_BxT: Int[Array, "batch tokens"], config: ModelConfig, dtype: DTypeLike = jnp.float32
+    params: Tree,
+    tokens_BxT: Int[Array, "batch tokens"],
+    positions_RxT: Int[Array, "rows tokens"],
+    config: ModelConfig,
+    dtype: DTypeLike = jnp.float32,
 ) -> Float[Array, "batch tokens hidden"]:
-    """The embedding rows of `tokens_BxT`; `dtype` becomes the dtype of the whole forward pass."""
-    return part(params, embedding_tensor(config))[tokens_BxT].astype(dtype)
+    """The embeddings of tokens, and of their positions where a model has those; `dtype` becomes that of the whole
+    forward pass. `rows` is the batch, or 1."""
+    x_BxTxE = part(params, embedding_tensor(config))[tokens_BxT].astype(dtype)
+    x_BxTxE = scaled(x_BxTxE, config.embedding_scale)
+    if config.names.positions is None:
+        return x_BxTxE
+    table = part(params, f"{config.names.positions}.weight")
+    return x_BxTxE + table[positions_RxT + config.position_offset].astype(dtype)
 
 
 def final_norm(
     params: Tree, x_BxTxE: Float[Array, "batch tokens hidden"], config: ModelConfig
 ) -> Float[Array, "batch tokens hidden"]:
-    """Hidden states from the residual stream above the last layer."""
-    return rms_norm(part(params, config.names.final_norm), x_BxTxE, config.norm_eps)
+    """Hidden states from the residual stream above the last layer, scaled as the logits are to be."""
+    return scaled(normed(params, config.names.final_norm, x_BxTxE, config), config.logit_scale)
 
 
-def head_weight(params: Tree, config: ModelConfig) -> Float[Array, "vocab hidden"]:
-    """The output projection: the embedding itself when the two are tied.
+def head(params: Tree, config: ModelConfig) -> Head:
+    """What makes logits of hidden states; its weight is the embedding itself when the two are tied.
 
     Raises:
       InputError: they are not tied, and there is no head.
     """
+    bias = part(params, f"{config.names.head}.bias") if config.head_bias else None
     if config.tied:
-        return part(params, embedding_tensor(config))
+        return Head(part(params, embedding_tensor(config)), bias, config.logit_cap)
     try:
-        return part(params, head_tensor(config))
+        return Head(part(params, head_tensor(config)), bias, config.logit_cap)
     except KeyError:
         missing = f"{head_tensor(config)} is missing although tie_word_embeddings is false in config.json"
         raise InputError(missing) from None
@@ -132,9 +205,9 @@ def forward(
     params: Tree, tokens_BxT: Int[Array, "batch tokens"], config: ModelConfig, dtype: DTypeLike = jnp.float32
 ) -> Float[Array, "batch tokens hidden"]:
     """Hidden states after the final norm, in `dtype`; norms, rotations and softmax are float32 in any case."""
-    context = make_context(jnp.arange(tokens_BxT.shape[1])[None], config)
-    x_BxTxE = embed(params, tokens_BxT, config, dtype)
-    x_BxTxE = run_layers(layers_of(params, config), x_BxTxE, context, config.windows, config)
+    positions_1xT = jnp.arange(tokens_BxT.shape[1])[None]
+    x_BxTxE = embed(params, tokens_BxT, positions_1xT, config, dtype)
+    x_BxTxE = run_layers(layers_of(params, config), x_BxTxE, make_context(positions_1xT, config), config)
     return final_norm(params, x_BxTxE, config)
 
 
@@ -142,5 +215,4 @@ def logits(
     params: Tree, tokens_BxT: Int[Array, "batch tokens"], config: ModelConfig, dtype: DTypeLike = jnp.float32
 ) -> Float[Array, "batch tokens vocab"]:
     """Next-token logits. Memory is tokens x vocab: a loss goes through `lesa_jax.models.losses.token_nll` instead."""
-    hidden_BxTxE = forward(params, tokens_BxT, config, dtype)
-    return jnp.einsum("bte,ve->btv", hidden_BxTxE, head_weight(params, config).astype(dtype))
+    return logits_of(forward(params, tokens_BxT, config, dtype), head(params, config))

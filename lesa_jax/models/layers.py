@@ -1,31 +1,52 @@
 """The parts of a layer that look at one token at a time."""
 
+from collections.abc import Callable, Mapping
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from lesa_jax.checkpoint.names import Tree
+from lesa_jax.families.model import Norm
+
+# By the names of `families.reading.ACTIVATIONS`.
+ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
+    "silu": jax.nn.silu,
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
+    "relu": jax.nn.relu,
+    "relu2": lambda x: jnp.square(jax.nn.relu(x)),
+}
 
 
-def linear(params: Tree, x: Float[Array, "*shape features"]) -> Float[Array, "*shape out"]:
-    """x @ weight.T, plus the bias where the checkpoint has one. `weight` is [out, in]."""
-    y = jnp.einsum("...i,oi->...o", x, params["weight"].astype(x.dtype))
+def linear(params: Tree, x: Float[Array, "*shape features"], transposed: bool = False) -> Float[Array, "*shape out"]:
+    """x @ weight.T, plus the bias where the checkpoint has one. `weight` is [out, in], or [in, out] if `transposed`."""
+    y = jnp.einsum("...i,io->...o" if transposed else "...i,oi->...o", x, params["weight"].astype(x.dtype))
     if "bias" in params:
         y = y + jnp.broadcast_to(params["bias"].astype(x.dtype), y.shape)
     return y
 
 
-def rms_norm(
-    params: Tree, x_BxTxE: Float[Array, "batch tokens hidden"], eps: float
-) -> Float[Array, "batch tokens hidden"]:
-    """x / sqrt(mean(x^2) + eps) * weight; the statistics are float32."""
-    wide = x_BxTxE.astype(jnp.float32)
-    scale = jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + eps)
-    return (wide * scale).astype(x_BxTxE.dtype) * params["weight"].astype(x_BxTxE.dtype)[None, None, :]
+def normalise(params: Tree, x: Float[Array, "*shape features"], norm: Norm) -> Float[Array, "*shape features"]:
+    """x, less its mean if `norm.centred`, over the root of its variance; times weight, plus bias, where there are any.
+
+    Statistics are float32. An RMSNorm's weight is multiplied in the dtype of x, as Llama's is; what LayerNorm and a
+    shifted weight do is rounded once, at the end, as by transformers.
+    """
+    wide = x.astype(jnp.float32)
+    if norm.centred:
+        wide = wide - jnp.mean(wide, axis=-1, keepdims=True)
+    scaled = wide * jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + norm.eps)
+    if not (norm.centred or norm.shifted):
+        scaled = scaled.astype(x.dtype)
+    if norm.weight:
+        weight = params["weight"].astype(scaled.dtype)
+        scaled = scaled * _along(1 + weight if norm.shifted else weight, scaled)
+    if norm.bias:
+        scaled = scaled + _along(params["bias"].astype(scaled.dtype), scaled)
+    return scaled.astype(x.dtype)
 
 
-def feed_forward(
-    gate: Tree, up: Tree, down: Tree, x_BxTxE: Float[Array, "batch tokens hidden"]
-) -> Float[Array, "batch tokens hidden"]:
-    """down(silu(gate(x)) * up(x))."""
-    return linear(down, jax.nn.silu(linear(gate, x_BxTxE)) * linear(up, x_BxTxE))
+def _along(vector: Array, x: Array) -> Array:
+    """With as many axes as x, so that no rank is promoted."""
+    return vector.reshape((1,) * (x.ndim - vector.ndim) + vector.shape)

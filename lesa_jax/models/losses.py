@@ -3,17 +3,38 @@
 import functools
 from typing import Any
 
+import flax.struct
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 # 512 tokens of a 128k vocabulary are 256 MiB of float32 logits.
 CHUNK_TOKENS = 512
 
 
+@flax.struct.dataclass
+class Head:
+    """What makes logits of hidden states: cap tanh((hidden weight.T + bias) / cap), without bias or cap where None."""
+
+    weight: Float[Array, "vocab hidden"]
+    bias: Float[Array, " vocab"] | None = None
+    cap: float | None = flax.struct.field(pytree_node=False, default=None)
+
+
+def logits_of(
+    hidden: Float[Array, "*shape hidden"], head: Head, dtype: DTypeLike | None = None
+) -> Float[Array, "*shape vocab"]:
+    """Logits in `dtype`, by default that of the hidden states, in which the product runs in any case."""
+    logits = jnp.einsum("...e,ve->...v", hidden, head.weight.astype(hidden.dtype), preferred_element_type=dtype)
+    if head.bias is not None:
+        logits = logits + jnp.broadcast_to(head.bias.astype(logits.dtype), logits.shape)
+    return logits if head.cap is None else head.cap * jnp.tanh(logits / head.cap)
+
+
 def token_nll(
     hidden_BxTxE: Float[Array, "batch tokens hidden"],
-    head_VxE: Float[Array, "vocab hidden"],
+    head: Head,
     targets_BxT: Int[Array, "batch tokens"],
     chunk_tokens: int = CHUNK_TOKENS,
 ) -> Float[Array, "batch tokens"]:
@@ -22,7 +43,6 @@ def token_nll(
     Logits exist for `chunk_tokens` tokens at a time, in the forward pass and, recomputed, in the backward pass. The
     matrix product runs in the dtype of `hidden_BxTxE` and accumulates in float32.
     """
-    head_VxE = head_VxE.astype(hidden_BxTxE.dtype)
     hidden_NxE = hidden_BxTxE.reshape(-1, hidden_BxTxE.shape[-1])
     targets_N = targets_BxT.reshape(-1)
     count = targets_N.shape[0]
@@ -34,16 +54,16 @@ def token_nll(
 
     @jax.checkpoint
     def chunk_nll(chunk: tuple[Array, Array]) -> Float[Array, " chunk"]:
-        return _nll(chunk[0], head_VxE, chunk[1])
+        return _nll(chunk[0], head, chunk[1])
 
     nll_N = jax.lax.map(chunk_nll, (hidden_CxNxE, targets_CxN)).reshape(-1)[:count]
     return nll_N.reshape(targets_BxT.shape)
 
 
 def _nll(
-    hidden_NxE: Float[Array, "tokens hidden"], head_VxE: Float[Array, "vocab hidden"], targets_N: Int[Array, " tokens"]
+    hidden_NxE: Float[Array, "tokens hidden"], head: Head, targets_N: Int[Array, " tokens"]
 ) -> Float[Array, " tokens"]:
-    logits_NxV = jnp.einsum("ne,ve->nv", hidden_NxE, head_VxE, preferred_element_type=jnp.float32)
+    logits_NxV = logits_of(hidden_NxE, head, jnp.float32)
     chosen_N = jnp.take_along_axis(logits_NxV, targets_N[:, None], axis=-1)[:, 0]
     return jax.nn.logsumexp(logits_NxV, axis=-1) - chosen_N
 
@@ -51,7 +71,7 @@ def _nll(
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
 def summed_nll(
     hidden_BxTxE: Float[Array, "batch tokens hidden"],
-    head_VxE: Float[Array, "vocab hidden"],
+    head: Head,
     targets_BxT: Int[Array, "batch tokens"],
     weights_BxT: Float[Array, "batch tokens"],
     train_head: bool,
@@ -65,21 +85,21 @@ def summed_nll(
 
     Args:
       hidden_BxTxE: after the final norm; the matrix products run in its dtype and accumulate in float32.
-      head_VxE: output projection.
+      head: makes the logits.
       targets_BxT: token ids.
       weights_BxT: of each token; gets no gradient.
       train_head: whether the head gets a gradient.
       chunk_tokens: logits exist for about as many tokens at a time.
     """
-    return _summed(hidden_BxTxE, head_VxE, targets_BxT, weights_BxT, chunk_tokens, False, False)[0]
+    return _summed(hidden_BxTxE, head, targets_BxT, weights_BxT, chunk_tokens, False, False)[0]
 
 
-def _summed(hidden, head, targets, weights, chunk_tokens: int, with_hidden: bool, with_head: bool):
+def _summed(hidden, head: Head, targets, weights, chunk_tokens: int, with_hidden: bool, with_head: bool):
     """The sum, its gradient by the hidden states and its gradient by the head, each if asked for."""
     batch, tokens, width = hidden.shape
     size = min(tokens, max(1, chunk_tokens // batch))
     chunks = -(-tokens // size)
-    head = head.astype(hidden.dtype)
+    weight = head.weight.astype(hidden.dtype)
 
     def cut(x):
         x = jnp.pad(x, ((0, 0), (0, chunks * size - tokens), *((0, 0),) * (x.ndim - 2)))
@@ -88,21 +108,24 @@ def _summed(hidden, head, targets, weights, chunk_tokens: int, with_hidden: bool
     def chunk_sum(carry, chunk):
         total, head_gradient = carry
         x, y, w = chunk
-        logits = jnp.einsum("bte,ve->btv", x, head, preferred_element_type=jnp.float32)
+        logits = logits_of(x, head.replace(weight=weight), jnp.float32)
         log_sum = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
         chosen = jnp.take_along_axis(logits, y[..., None], axis=-1)
         total = total + jnp.sum(w * (log_sum - chosen)[..., 0])
         if not with_hidden:
             return (total, head_gradient), None
         hit = jnp.arange(logits.shape[-1])[None, None, :] == y[..., None]
-        logit_gradient = (w[..., None] * (jnp.exp(logits - log_sum) - hit)).astype(hidden.dtype)
+        wide = w[..., None] * (jnp.exp(logits - log_sum) - hit)
+        if head.cap is not None:
+            wide = wide * (1 - jnp.square(logits / head.cap))
+        logit_gradient = wide.astype(hidden.dtype)
         if with_head:
-            head_gradient = head_gradient + jnp.einsum(
-                "btv,bte->ve", logit_gradient, x, preferred_element_type=jnp.float32
-            )
-        return (total, head_gradient), jnp.einsum("btv,ve->bte", logit_gradient, head)
+            product = jnp.einsum("btv,bte->ve", logit_gradient, x, preferred_element_type=jnp.float32)
+            bias = None if head.bias is None else head_gradient.bias + jnp.sum(wide, axis=(0, 1))
+            head_gradient = head.replace(weight=head_gradient.weight + product, bias=bias)
+        return (total, head_gradient), jnp.einsum("btv,ve->bte", logit_gradient, weight)
 
-    start = jnp.zeros(()), jnp.zeros(head.shape) if with_head else None
+    start = jnp.zeros(()), jax.tree.map(lambda x: jnp.zeros(x.shape), head) if with_head else None
     (total, head_gradient), parts = jax.lax.scan(chunk_sum, start, (cut(hidden), cut(targets), cut(weights)))
     if parts is not None:
         parts = jnp.moveaxis(parts, 0, 1).reshape(batch, chunks * size, width)[:, :tokens]
@@ -112,13 +135,13 @@ def _summed(hidden, head, targets, weights, chunk_tokens: int, with_hidden: bool
 def _summed_forward(hidden, head, targets, weights, train_head: bool, chunk_tokens: int) -> Any:
     total, hidden_gradient, head_gradient = _summed(hidden, head, targets, weights, chunk_tokens, True, train_head)
     if head_gradient is not None:
-        head_gradient = head_gradient.astype(head.dtype)
+        head_gradient = jax.tree.map(lambda gradient, x: gradient.astype(x.dtype), head_gradient, head)
     return total, (hidden_gradient, head_gradient)
 
 
 def _summed_backward(train_head: bool, chunk_tokens: int, gradients: Any, upstream: Array) -> Any:
-    scaled = [None if x is None else (upstream * x).astype(x.dtype) for x in gradients]
-    return *scaled, None, None
+    hidden, head = jax.tree.map(lambda x: (upstream * x).astype(x.dtype), gradients)
+    return hidden, head, None, None
 
 
 summed_nll.defvjp(_summed_forward, _summed_backward)

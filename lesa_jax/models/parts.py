@@ -3,7 +3,7 @@
 from typing import Any
 
 from lesa_jax.checkpoint.names import Tree
-from lesa_jax.models.config import ModelConfig
+from lesa_jax.families.model import ModelConfig
 
 
 def part(tree: Tree, name: str) -> Any:
@@ -11,6 +11,15 @@ def part(tree: Tree, name: str) -> Any:
     for key in name.split("."):
         tree = tree[key]
     return tree
+
+
+def has_part(tree: Tree, name: str) -> bool:
+    """Whether something lies under a dotted name."""
+    for key in name.split("."):
+        if key not in tree:
+            return False
+        tree = tree[key]
+    return True
 
 
 def layers_of(params: Tree, config: ModelConfig) -> Tree:

@@ -1,4 +1,4 @@
-"""Rotary position embedding in the Hugging Face convention: the two halves of a head are the rotated pairs."""
+"""Rotary position embedding in the Hugging Face convention: the two halves of a head, or neighbours, are pairs."""
 
 import math
 from typing import TypeAlias
@@ -7,22 +7,66 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from lesa_jax.models.config import Llama3Scaling, RopeConfig
+from lesa_jax.families.model import Dynamic, Linear, Llama3, LongRope, Rope, Yarn
 
 
-def inverse_frequencies(rope: RopeConfig, head_dim: int) -> Float[np.ndarray, " half"]:
+def inverse_frequencies(rope: Rope) -> Float[np.ndarray, " half"]:
     """Radians per token of each rotated pair, float32 and bit for bit those of transformers (on x86 with AVX2).
 
-    The last bit matters: at position 100,000 it turns a pair by 0.008.
+    The last bit matters: at position 100,000 it turns a pair by 0.008. Of scalings that depend on the length of a
+    sequence they are those of short ones.
     """
-    exponents = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
-    frequencies = np.float32(1.0) / _power(rope.theta, exponents)
-    if rope.llama3 is not None:
-        frequencies = _llama3(frequencies, rope.llama3)
-    return (frequencies / np.float32(rope.factor)).astype(np.float32)
+    periods = _power(rope.theta, _exponents(rope))
+    match rope.scaling:
+        case Linear(factor):
+            return (np.float32(1.0) / periods / np.float32(factor)).astype(np.float32)
+        case Llama3():
+            return _llama3(np.float32(1.0) / periods, rope.scaling).astype(np.float32)
+        case Yarn():
+            return _yarn(periods, rope).astype(np.float32)
+        case LongRope():
+            return np.float32(1.0) / (np.array(rope.scaling.short, np.float32) * periods)
+    return np.float32(1.0) / periods
 
 
-def _llama3(frequencies: np.ndarray, scaling: Llama3Scaling) -> np.ndarray:
+def _exponents(rope: Rope) -> Float[np.ndarray, " half"]:
+    return np.arange(0, rope.width, 2, dtype=np.float32) / np.float32(rope.width)
+
+
+def frequencies_for(rope: Rope, tokens: Int[Array, ""]) -> Float[Array, " half"]:
+    """Radians per token in sequences of so many tokens."""
+    usual = jnp.asarray(inverse_frequencies(rope))
+    match rope.scaling:
+        case LongRope(_, long, positions):
+            periods = _power(rope.theta, _exponents(rope))
+            return jnp.where(tokens > positions, np.float32(1.0) / (np.array(long, np.float32) * periods), usual)
+        case Dynamic(factor, positions):
+            longer = jnp.maximum(tokens, positions).astype(jnp.float32) / positions
+            growth = (factor * longer - (factor - 1)) ** (rope.width / (rope.width - 2))
+            return jnp.where(tokens > positions, 1 / (rope.theta * growth) ** _exponents(rope), usual)
+    return usual
+
+
+def _yarn(periods: np.ndarray, rope: Rope) -> np.ndarray:
+    """Short wavelengths kept, long ones stretched by `factor`, a linear blend between."""
+    scaling = rope.scaling
+    assert isinstance(scaling, Yarn)
+
+    def pair(turns: float) -> float:
+        """Which pair turns so often within the positions."""
+        return rope.width * math.log(scaling.positions / (turns * 2 * math.pi)) / (2 * math.log(rope.theta))
+
+    low, high = pair(scaling.fast), pair(scaling.slow)
+    if scaling.truncate:
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, rope.width - 1)
+    high = high + 0.001 if low == high else high
+    ramp = np.clip((np.arange(rope.width // 2, dtype=np.float32) - np.float32(low)) / np.float32(high - low), 0, 1)
+    kept = 1 - ramp
+    return 1 / (np.float32(scaling.factor) * periods) * (1 - kept) + 1 / periods * kept
+
+
+def _llama3(frequencies: np.ndarray, scaling: Llama3) -> np.ndarray:
     """Long wavelengths stretched by `factor`, short ones kept, a linear blend between; in transformers' order.
 
     Torch divides a number by a tensor as the number times the tensor's reciprocal.
@@ -79,21 +123,33 @@ def _horner(coefficients: tuple[float, ...], x: Numbers) -> Numbers:
 
 
 def rotation(
-    positions: Int[Array, "*batch tokens"], rope: RopeConfig, head_dim: int
+    positions: Int[Array, "*batch tokens"], rope: Rope
 ) -> tuple[Float[Array, "*batch tokens half"], Float[Array, "*batch tokens half"]]:
-    """Cosine and sine of every position's angles."""
+    """Cosine and sine of every position's angles, times what the scaling asks for."""
+    frequencies = frequencies_for(rope, jnp.max(positions) + 1)
     angles = jnp.expand_dims(positions, -1).astype(jnp.float32)
-    angles = angles * inverse_frequencies(rope, head_dim).reshape((1,) * positions.ndim + (-1,))
-    return jnp.cos(angles), jnp.sin(angles)
+    angles = angles * frequencies.reshape((1,) * positions.ndim + (-1,))
+    magnitude = rope.scaling.magnitude if isinstance(rope.scaling, (Yarn, LongRope)) else 1.0
+    return magnitude * jnp.cos(angles), magnitude * jnp.sin(angles)
 
 
 def rotate(
     x_BxTxHxD: Float[Array, "batch tokens heads head_dim"],
     cos_RxTxF: Float[Array, "rows tokens half"],
     sin_RxTxF: Float[Array, "rows tokens half"],
+    interleaved: bool = False,
 ) -> Float[Array, "batch tokens heads head_dim"]:
-    """Turns each pair (d, d + head_dim/2) by its position's angle, in float32; `rows` is the batch, or 1 for all."""
+    """Turns each pair of a head's first 2 * half numbers by its position's angle, in float32.
+
+    `rows` is the batch, or 1 for all. A pair is (d, d + half), or (2d, 2d + 1) if `interleaved`.
+    """
+    half = cos_RxTxF.shape[-1]
     cos, sin = cos_RxTxF[:, :, None, :], sin_RxTxF[:, :, None, :]
-    first, second = jnp.split(x_BxTxHxD.astype(jnp.float32), 2, axis=-1)
-    turned = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
-    return turned.astype(x_BxTxHxD.dtype)
+    turned, rest = jnp.split(x_BxTxHxD.astype(jnp.float32), [2 * half], axis=-1)
+    if interleaved:
+        first, second = turned[..., 0::2], turned[..., 1::2]
+    else:
+        first, second = jnp.split(turned, 2, axis=-1)
+    pair = first * cos - second * sin, second * cos + first * sin
+    turned = jnp.stack(pair, axis=-1).reshape(turned.shape) if interleaved else jnp.concatenate(pair, axis=-1)
+    return jnp.concatenate([turned, rest], axis=-1).astype(x_BxTxHxD.dtype)

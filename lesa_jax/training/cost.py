@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding
 from jax.typing import DTypeLike
 
-from lesa_jax.models.config import ModelConfig
+from lesa_jax.families.model import ModelConfig
 from lesa_jax.models.parts import embedding_tensor, output_tensor
 from lesa_jax.training.parameters import Leaf
 from lesa_jax.training.peaks import peak_of

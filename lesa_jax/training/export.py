@@ -17,7 +17,7 @@ from lesa_jax.checkpoint.format import DTYPES, SHARD_SIZE, TensorSpec
 from lesa_jax.checkpoint.names import Tree
 from lesa_jax.checkpoint.reader import Checkpoint, check_unchanged, read_bytes
 from lesa_jax.checkpoint.writer import TensorWriter, lay_out, write_index
-from lesa_jax.models.config import ModelConfig
+from lesa_jax.families.model import ModelConfig
 from lesa_jax.models.parts import embedding_tensor, head_tensor
 from lesa_jax.training.parameters import Leaf
 

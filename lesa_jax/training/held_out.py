@@ -13,7 +13,7 @@ from lesa_jax.base.errors import InputError
 from lesa_jax.checkpoint.names import Tree
 from lesa_jax.evaluation.perplexity import perplexity_of
 from lesa_jax.evaluation.protocol import token_rows
-from lesa_jax.models.decoder import head_weight, make_context
+from lesa_jax.models.decoder import head, make_context
 from lesa_jax.models.losses import token_nll
 from lesa_jax.training.job import TrainJob
 from lesa_jax.training.segments import merge
@@ -65,6 +65,7 @@ def segment_nll(
 ) -> Float[Array, "batch predicted"]:
     """Loss of every token but the first of each row."""
     params = merge(trained, frozen)
-    context = make_context(jnp.arange(tokens_BxT.shape[1])[None], program.config)
-    x_BxTxE = hidden_states(params, tokens_BxT, context, program, step)
-    return token_nll(x_BxTxE[:, :-1], head_weight(params, program.config), tokens_BxT[:, 1:])
+    positions = jnp.arange(tokens_BxT.shape[1])[None]
+    context = make_context(positions, program.config)
+    x_BxTxE = hidden_states(params, tokens_BxT, positions, context, program, step)
+    return token_nll(x_BxTxE[:, :-1], head(params, program.config), tokens_BxT[:, 1:])

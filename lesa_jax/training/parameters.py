@@ -20,7 +20,7 @@ from jax.typing import DTypeLike
 from lesa_jax.base.errors import InputError
 from lesa_jax.checkpoint.names import Tree
 from lesa_jax.checkpoint.reader import Checkpoint, read
-from lesa_jax.models.config import ModelConfig
+from lesa_jax.families.model import ModelConfig
 from lesa_jax.models.parts import embedding_tensor, layer_tensor
 from lesa_jax.models.shapes import Tensor, layer_tensors, model_tensors
 from lesa_jax.planning.plan import Plan
@@ -136,14 +136,10 @@ def random_weights(seed: int, deviation: float) -> Fill:
     """Fresh tensors as transformers initialises them: normal matrices, norms of one, biases of zero."""
 
     def fill(name: str, tensor: Tensor, index: tuple[slice, ...]) -> np.ndarray:
-        match tensor.role:
-            case "norm":
-                return np.ones(tensor.shape, np.float32)[index]
-            case "bias":
-                return np.zeros(tensor.shape, np.float32)[index]
-            case "matrix":
-                rng = np.random.default_rng((seed, crc32(name.encode())))
-                return (rng.standard_normal(tensor.shape, np.float32) * np.float32(deviation))[index]
+        if tensor.fresh is not None:
+            return np.full(tensor.shape, tensor.fresh, np.float32)[index]
+        rng = np.random.default_rng((seed, crc32(name.encode())))
+        return (rng.standard_normal(tensor.shape, np.float32) * np.float32(deviation))[index]
 
     return fill
 

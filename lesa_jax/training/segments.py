@@ -22,10 +22,10 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float
 
 from lesa_jax.checkpoint.names import Tree
-from lesa_jax.models.attention import layer_windows
+from lesa_jax.families.model import ModelConfig
 from lesa_jax.models.blocked_attention import SAVED
-from lesa_jax.models.config import ModelConfig
 from lesa_jax.models.decoder import Context, block
+from lesa_jax.models.views import Arrays, view, views
 from lesa_jax.training.settings import Remat
 
 SEGMENTS = "segments"  # where the layers lie in a tree in training
@@ -103,19 +103,18 @@ def run_segments(
     """
     run = rematerialised(block, remat)
     for number, segment in enumerate(segments):
-        windows = [layer_windows(tuple(config.windows[i] for i in segment.layers(p))) for p in range(segment.width)]
-
+        shared, arrays = zip(*(views(config, segment.layers(p)) for p in range(segment.width)), strict=True)
         counted = [None if shares is None else shares[np.array(segment.layers(p))] for p in range(segment.width)]
 
-        def step(carry: Array, scanned: tuple[Tree, list[Array | None], list[Array | None]], windows=windows) -> Any:
+        def step(carry: Array, scanned: tuple[Tree, tuple[Arrays, ...], list[Array | None]], shared=shared) -> Any:
             layers, arrays, counted = scanned
-            for place, ((shared, _), window, share) in enumerate(zip(windows, arrays, counted, strict=True)):
-                after = rounded(run(layers[str(place)], carry, context, shared if window is None else window, config))
+            for place, (common, own, share) in enumerate(zip(shared, arrays, counted, strict=True)):
+                after = rounded(run(layers[str(place)], carry, context, common, own, config))
                 carry = after if share is None else mixed(carry, after, share)
             return carry, None
 
         stacks = params[SEGMENTS][str(number)]
-        x_BxTxE = jax.lax.scan(step, x_BxTxE, (stacks, [array for _, array in windows], counted))[0]
+        x_BxTxE = jax.lax.scan(step, x_BxTxE, (stacks, arrays, counted))[0]
     return x_BxTxE
 
 
@@ -134,10 +133,10 @@ def mixed(
 
 
 def rematerialised(function: Callable[..., Any], remat: Remat) -> Callable[..., Any]:
-    """`block` under a rule for what its backward pass keeps; see `run_segments`."""
+    """`block` of a layer's common and own views, under a rule for what its backward pass keeps; see `run_segments`."""
     match remat:
         case "none":
-            return function
+            return lambda layer, x, context, common, own, config: function(layer, x, context, view(common, own), config)
         case "block":
             policies = jax.checkpoint_policies
             policy = policies.save_from_both_policies(
@@ -145,9 +144,9 @@ def rematerialised(function: Callable[..., Any], remat: Remat) -> Callable[..., 
             )
         case "full":
             policy = None
-    # An int window and the config are properties of the program.
-    return lambda layer, x, context, window, config: jax.checkpoint(
-        lambda layer, x, context, array: function(layer, x, context, window if array is None else array, config),
+    # What layers have in common, and the config, are properties of the program.
+    return lambda layer, x, context, common, own, config: jax.checkpoint(
+        lambda layer, x, context, own: function(layer, x, context, view(common, own), config),
         policy=policy,
         prevent_cse=False,  # the scan prevents it
-    )(layer, x, context, window if isinstance(window, jax.Array) else None)
+    )(layer, x, context, own)

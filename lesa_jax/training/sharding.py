@@ -7,7 +7,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from lesa_jax.base.errors import InputError
-from lesa_jax.models.config import ModelConfig
+from lesa_jax.families.model import ModelConfig
 from lesa_jax.parallel.mesh import AXIS_RULES, BATCH
 from lesa_jax.training.parameters import Leaf
 

@@ -18,8 +18,8 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
 from lesa_jax.checkpoint.names import Tree
-from lesa_jax.models.config import ModelConfig
-from lesa_jax.models.decoder import Context, embed, final_norm, head_weight, make_context
+from lesa_jax.families.model import ModelConfig
+from lesa_jax.models.decoder import Context, embed, final_norm, head, make_context
 from lesa_jax.models.losses import summed_nll
 from lesa_jax.training.mask import Mask
 from lesa_jax.training.optimizer import Optimizer, learning_rate, make_transformation
@@ -62,12 +62,13 @@ class Batch:
 def hidden_states(
     params: Tree,
     tokens: Int[Array, "batch tokens"],
+    positions: Int[Array, "rows tokens"],
     context: Context,
     program: Program,
     step: int | Int[Array, ""],
 ) -> Float[Array, "batch tokens hidden"]:
     """Hidden states after the final norm, from merged trees; `step` tells how far a mask has risen."""
-    x_BxTxE = embed(params, tokens, program.config, jnp.dtype(program.dtype))
+    x_BxTxE = embed(params, tokens, positions, program.config, jnp.dtype(program.dtype))
     x_BxTxE = run_segments(
         params, x_BxTxE, program.segments, context, program.config, program.remat, program.shares(step)
     )
@@ -81,8 +82,8 @@ def loss_sum(
     config = program.config
     params = merge(trained, jax.lax.stop_gradient(frozen))
     context = make_context(batch.positions, config, batch.documents)
-    x_BxTxE = hidden_states(params, batch.tokens, context, program, step)
-    return summed_nll(x_BxTxE, head_weight(params, config), batch.targets, batch.weights, program.train_head)
+    x_BxTxE = hidden_states(params, batch.tokens, batch.positions, context, program, step)
+    return summed_nll(x_BxTxE, head(params, config), batch.targets, batch.weights, program.train_head)
 
 
 def mean_gradient(

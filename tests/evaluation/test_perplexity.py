@@ -22,7 +22,7 @@ from lesa_jax.evaluation.perplexity import model_nll, perplexity_of
 from lesa_jax.evaluation.protocol import token_rows
 from lesa_jax.evaluation.run import evaluate, evaluate_text, show
 from lesa_jax.evaluation.settings import EvaluateSettings
-from lesa_jax.models.config import ModelConfig
+from lesa_jax.families.model import ModelConfig
 from lesa_jax.models.load import load_model
 
 WINDOW = 96

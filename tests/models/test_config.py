@@ -9,7 +9,7 @@ import pytest
 import transformers as hf
 
 from lesa_jax.base.errors import InputError
-from lesa_jax.models.config import ModelConfig, RopeConfig
+from lesa_jax.models.config import RopeConfig
 from lesa_jax.models.decoder import logits
 from lesa_jax.models.load import load_model
 from lesa_jax.models.rope import inverse_frequencies
@@ -65,7 +65,7 @@ def test_the_rotation_is_resolved_as_transformers_does(tmp_path, base, name):
     theirs = hf.AutoConfig.from_pretrained(tmp_path)
     theirs.standardize_rope_params()  # as each rotary embedding does once more
     expected = theirs.rope_parameters
-    rope = ModelConfig.from_hf(base | ROTATIONS[name]).rope
+    rope = read_config(base | ROTATIONS[name]).rope
     assert rope.theta == expected["rope_theta"]
     kind = "llama3" if rope.llama3 else "linear" if rope.factor != 1 else "default"
     assert kind == expected["rope_type"]
@@ -83,7 +83,7 @@ def test_logits_follow_the_same_rotation(tmp_path, name):
     expected = torch_logits(tmp_path, tokens.tolist()).numpy()
     params, ours = load_model(tmp_path)
     np.testing.assert_allclose(logits(params, jnp.asarray(tokens), ours), expected, atol=1e-5)
-    plain = ModelConfig.from_hf(config).rope
+    plain = read_config(config).rope
     assert not np.allclose(inverse_frequencies(ours.rope, 8), inverse_frequencies(plain, 8))
 
 
@@ -119,7 +119,7 @@ WRONG: list[tuple[dict[str, Any], str, list[Any]]] = [
 )
 def test_an_entry_of_a_wrong_type_or_size_is_named(base, key, value):
     with pytest.raises(InputError, match=key) as caught:
-        ModelConfig.from_hf(base | {key: value})
+        read_config(base | {key: value})
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 250
 
@@ -129,21 +129,21 @@ def test_an_entry_of_a_wrong_type_or_size_is_named(base, key, value):
 def test_an_entry_of_the_rotation_is_named(key, value):
     rotation = LLAMA3 | {"original_max_position_embeddings": 32, key: value}
     with pytest.raises(InputError, match=key) as caught:
-        ModelConfig.from_hf(LLAMA | {"rope_parameters": rotation})
+        read_config(LLAMA | {"rope_parameters": rotation})
     assert "\n" not in str(caught.value)
 
 
 def test_frequencies_that_leave_no_blend_are_refused():
     with pytest.raises(InputError, match="less than high_freq_factor"):
-        ModelConfig.from_hf(LLAMA | {"rope_parameters": LLAMA3 | {"low_freq_factor": 4.0}})
+        read_config(LLAMA | {"rope_parameters": LLAMA3 | {"low_freq_factor": 4.0}})
 
 
 def test_what_is_absent_or_null_means_what_transformers_takes():
     small = {key: value for key, value in LLAMA.items() if key != "num_key_value_heads"}
-    assert ModelConfig.from_hf(small).num_kv_heads == 4
-    assert ModelConfig.from_hf(MISTRAL | {"num_key_value_heads": None}).num_kv_heads == 4
-    assert ModelConfig.from_hf(LLAMA | {"head_dim": None}).head_dim == 8
-    assert ModelConfig.from_hf(MISTRAL).windows == (4096,) * 6
-    assert ModelConfig.from_hf(MISTRAL | {"sliding_window": None}).windows == (None,) * 6
-    assert ModelConfig.from_hf(QWEN2 | {"sliding_window": 0, "use_sliding_window": False}).windows == (None,) * 6
-    assert ModelConfig.from_hf(LLAMA).rope == RopeConfig(10000.0)
+    assert read_config(small).num_kv_heads == 4
+    assert read_config(MISTRAL | {"num_key_value_heads": None}).num_kv_heads == 4
+    assert read_config(LLAMA | {"head_dim": None}).head_dim == 8
+    assert read_config(MISTRAL).windows == (4096,) * 6
+    assert read_config(MISTRAL | {"sliding_window": None}).windows == (None,) * 6
+    assert read_config(QWEN2 | {"sliding_window": 0, "use_sliding_window": False}).windows == (None,) * 6
+    assert read_config(LLAMA).rope == RopeConfig(10000.0)

@@ -86,7 +86,7 @@ def test_logits_of_a_trained_model_equal_those_of_transformers(name: str, reques
 def small_model(**changes: Any) -> tuple[dict[str, Any], ModelConfig]:
     """A random float32 model of 4 layers, made without torch."""
     hidden, inner, layers, vocab = 16, 24, 4, 32
-    config = ModelConfig.from_hf(
+    config = read_config(
         {
             "model_type": "llama",
             "vocab_size": vocab,

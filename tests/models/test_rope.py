@@ -10,7 +10,8 @@ import torch
 import transformers as hf
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from lesa_jax.models.config import ModelConfig
+from lesa_jax.families.model import ModelConfig
+from lesa_jax.models.config import read_config
 from lesa_jax.models.rope import inverse_frequencies, rotation
 
 SCALINGS: dict[str, dict[str, Any]] = {
@@ -37,7 +38,7 @@ SCALINGS: dict[str, dict[str, Any]] = {
 def both(theta: float, head_dim: int, scaling: dict[str, Any]) -> tuple[ModelConfig, LlamaRotaryEmbedding]:
     rope = {"rope_theta": theta, **scaling}
     config = hf.LlamaConfig(hidden_size=2 * head_dim, num_attention_heads=2, rope_parameters=rope)
-    return ModelConfig.from_hf(config.to_dict()), LlamaRotaryEmbedding(config)
+    return read_config(config.to_dict()), LlamaRotaryEmbedding(config)
 
 
 # Of published models, and some that are none.

@@ -6,7 +6,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from lesa_jax.checkpoint.reader import open_checkpoint
-from lesa_jax.models.config import ModelConfig
+from lesa_jax.models.config import read_config
 from lesa_jax.models.load import load_model
 from lesa_jax.models.parts import layer_tensor, layers_of, output_tensor, with_layers
 from lesa_jax.models.shapes import check_tensors, layer_tensors, model_tensors
@@ -17,7 +17,7 @@ from tests.support.tiny import RUNNING, tiny
 @pytest.mark.parametrize("name", RUNNING)
 def test_names_and_shapes_are_those_of_the_checkpoint(name):
     checkpoint = open_checkpoint(tiny(name))
-    config = ModelConfig.from_hf(checkpoint.config)
+    config = read_config(checkpoint.config)
     check_tensors(checkpoint, config)
     tensors = model_tensors(config)
     assert {name: tensor.shape for name, tensor in tensors.items()} == {

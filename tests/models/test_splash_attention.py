@@ -20,7 +20,7 @@ from jax.sharding import PartitionSpec as P
 from lesa_jax.models import attention
 from lesa_jax.models.attention import on_shards, square_attention
 from lesa_jax.models.blocked_attention import SAVED
-from lesa_jax.models.config import ModelConfig
+from lesa_jax.models.config import read_config
 from lesa_jax.models.shapes import model_tensors
 from lesa_jax.models.splash_attention import block_size, splash_attention, splash_fits
 from lesa_jax.parallel.mesh import make_mesh
@@ -197,7 +197,7 @@ def sharded_error(mesh: Mesh, batch: int) -> float:
 
 def training_error(mesh: Mesh, remat: str) -> float:
     """Of a training step's loss and gradient with the kernel, against those without."""
-    config = ModelConfig.from_hf(
+    config = read_config(
         {
             "model_type": "mistral",
             "hidden_size": 32,

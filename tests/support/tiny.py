@@ -26,15 +26,37 @@ COMMON = {
 }
 LLAMA_LIKE = COMMON | {"intermediate_size": 48, "num_key_value_heads": 2}
 
+MIXED = ["full_attention", "sliding_attention"] * 3
+
 CONFIGS: dict[str, Any] = {
     "llama": lambda: hf.LlamaConfig(**LLAMA_LIKE, tie_word_embeddings=False),
     "llama_tied": lambda: hf.LlamaConfig(**LLAMA_LIKE, tie_word_embeddings=True),
     "mistral": lambda: hf.MistralConfig(**LLAMA_LIKE, sliding_window=8),
     "qwen2": lambda: hf.Qwen2Config(**LLAMA_LIKE, use_sliding_window=True, max_window_layers=3, sliding_window=8),
     "qwen3": lambda: hf.Qwen3Config(**LLAMA_LIKE, head_dim=8, tie_word_embeddings=True),
-    "gemma2": lambda: hf.Gemma2Config(**LLAMA_LIKE, head_dim=8, sliding_window=8),
+    "ministral": lambda: hf.MinistralConfig(**LLAMA_LIKE, head_dim=8, sliding_window=8, layer_types=MIXED),
+    "granite": lambda: hf.GraniteConfig(
+        **LLAMA_LIKE,
+        embedding_multiplier=3.0,
+        attention_multiplier=0.25,
+        residual_multiplier=0.5,
+        logits_scaling=2.0,
+        attention_bias=True,
+        mlp_bias=True,
+    ),
+    "gemma": lambda: hf.GemmaConfig(**LLAMA_LIKE, head_dim=16),
+    "gemma2": lambda: hf.Gemma2Config(
+        **LLAMA_LIKE,
+        head_dim=8,
+        sliding_window=8,
+        query_pre_attn_scalar=12,
+        attn_logit_softcapping=2.0,
+        final_logit_softcapping=3.0,
+    ),
     "gemma3": lambda: hf.Gemma3TextConfig(**LLAMA_LIKE, head_dim=8, sliding_window=8, sliding_window_pattern=3),
     "smollm3": lambda: hf.SmolLM3Config(**LLAMA_LIKE),
+    "olmo": lambda: hf.OlmoConfig(**LLAMA_LIKE, clip_qkv=0.3),
+    "olmo2": lambda: hf.Olmo2Config(**LLAMA_LIKE),
     "olmo3": lambda: hf.Olmo3Config(**LLAMA_LIKE, sliding_window=8),
     "mixtral": lambda: hf.MixtralConfig(**LLAMA_LIKE, num_local_experts=12, num_experts_per_tok=2),
     "qwen3_moe": lambda: hf.Qwen3MoeConfig(
@@ -46,6 +68,13 @@ CONFIGS: dict[str, Any] = {
     ),
     "openai_gpt": lambda: hf.OpenAIGPTConfig(n_embd=32, n_layer=6, n_head=4, vocab_size=64, n_positions=128),
     "phi": lambda: hf.PhiConfig(**LLAMA_LIKE),
+    "phi3": lambda: hf.Phi3Config(**LLAMA_LIKE, sliding_window=8, rope_parameters={"partial_rotary_factor": 0.5}),
+    "cohere": lambda: hf.CohereConfig(**LLAMA_LIKE, use_qk_norm=True, logit_scale=0.5),
+    "cohere2": lambda: hf.Cohere2Config(**LLAMA_LIKE, sliding_window=8, layer_types=MIXED, logit_scale=0.5),
+    "glm": lambda: hf.GlmConfig(**LLAMA_LIKE, head_dim=8),
+    "glm4": lambda: hf.Glm4Config(**LLAMA_LIKE, head_dim=8),
+    "stablelm": lambda: hf.StableLmConfig(**LLAMA_LIKE, use_qkv_bias=True),
+    "starcoder2": lambda: hf.Starcoder2Config(**LLAMA_LIKE, sliding_window=8),
     "falcon": lambda: hf.FalconConfig(hidden_size=32, num_hidden_layers=6, num_attention_heads=4, vocab_size=64),
     "opt": lambda: hf.OPTConfig(
         hidden_size=32, ffn_dim=48, num_hidden_layers=6, num_attention_heads=4, vocab_size=64, word_embed_proj_dim=32
@@ -61,7 +90,7 @@ def family_of(name: str) -> Family:
 
 
 # What has a forward pass here; what a silenced layer leaves unchanged.
-RUNNING = [name for name in DECODERS if family_of(name).decoder]
+RUNNING = [name for name in DECODERS if family_of(name).read]
 SILENCEABLE = [name for name in DECODERS if not family_of(name).post_norm]
 
 

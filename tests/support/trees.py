@@ -5,7 +5,8 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from lesa_jax.checkpoint.reader import open_checkpoint
-from lesa_jax.models.config import ModelConfig
+from lesa_jax.families.model import ModelConfig
+from lesa_jax.models.config import read_config
 from lesa_jax.models.parts import output_tensor
 from lesa_jax.parallel.mesh import make_mesh
 from lesa_jax.planning.placement import insert, make_plan
@@ -43,7 +44,7 @@ def packed(vocab: int, batch: int = 2, tokens: int = 24, parts: int = 1) -> Batc
 
 def pieces(family: str, train: str, plan: Plan | None, remat: str = "none", dtype: str = "float32"):
     checkpoint = open_checkpoint(tiny(family))
-    config = ModelConfig.from_hf(checkpoint.config)
+    config = read_config(checkpoint.config)
     trained = choose(train, config, plan)
     segments, leaves = make_leaves(config, trained)
     shardings = leaf_shardings(leaves, make_mesh(MESH))

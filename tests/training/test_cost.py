@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from flax.traverse_util import unflatten_dict
 
+from lesa_jax.families.model import ModelConfig
 from lesa_jax.models.blocked_attention import query_blocks
-from lesa_jax.models.config import ModelConfig
+from lesa_jax.models.config import read_config
 from lesa_jax.models.parts import output_tensor
 from lesa_jax.parallel.mesh import make_mesh
 from lesa_jax.planning.methods import METHODS, Placement
@@ -25,7 +26,7 @@ from lesa_jax.training.step import Batch, Program, mean_gradient
 from tests.support.operations import product_operations
 
 BATCH, TOKENS = 2, 64
-CONFIG = ModelConfig.from_hf(
+CONFIG = read_config(
     {
         "model_type": "llama",
         "vocab_size": 512,

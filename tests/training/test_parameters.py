@@ -5,7 +5,7 @@ import pytest
 
 from lesa_jax.base.errors import InputError
 from lesa_jax.checkpoint.reader import open_checkpoint
-from lesa_jax.models.config import ModelConfig
+from lesa_jax.models.config import read_config
 from lesa_jax.models.load import load_model
 from lesa_jax.planning.placement import insert
 from lesa_jax.training.parameters import choose
@@ -24,12 +24,12 @@ from tests.support.trees import PLANS, by_name, full_by_name, pieces
 )
 def test_a_choice_that_means_nothing_is_refused(train, plan, message):
     with pytest.raises(InputError, match=message):
-        choose(train, ModelConfig.from_hf(open_checkpoint(tiny("llama")).config), plan)
+        choose(train, read_config(open_checkpoint(tiny("llama")).config), plan)
 
 
 def test_new_and_norms():
     checkpoint = open_checkpoint(tiny("qwen2"))  # biases are no norms
-    config = ModelConfig.from_hf(checkpoint.config)
+    config = read_config(checkpoint.config)
     new = {name for name in checkpoint.entries if name.startswith(("model.layers.1.", "model.layers.3."))}
     assert choose("new", config, insert(4, [0, 1])) == new
     norms = {name for name in checkpoint.entries if "norm" in name}

@@ -7,7 +7,8 @@ from jax.sharding import PartitionSpec as P
 
 from lesa_jax.base.errors import InputError
 from lesa_jax.checkpoint.reader import open_checkpoint
-from lesa_jax.models.config import ModelConfig
+from lesa_jax.families.model import ModelConfig
+from lesa_jax.models.config import read_config
 from lesa_jax.models.shapes import model_tensors
 from lesa_jax.training.parameters import make_leaves
 from lesa_jax.training.sharding import check_mesh, leaf_spec
@@ -42,7 +43,7 @@ def specs(config: ModelConfig, sizes: dict[str, int]) -> dict[str, P]:
 
 
 def config_of(family: str, **changes: object) -> ModelConfig:
-    return ModelConfig.from_hf(open_checkpoint(tiny(family)).config | changes)
+    return read_config(open_checkpoint(tiny(family)).config | changes)
 
 
 @pytest.mark.parametrize("sizes", [{"data": 1, "fsdp": 1, "tensor": 1}, {"data": 2, "fsdp": 2, "tensor": 2}])
@@ -68,7 +69,7 @@ def test_an_axis_that_does_not_divide_is_left_out():
 
 
 def test_a_mesh_must_divide_heads_and_batch():
-    config = ModelConfig.from_hf(open_checkpoint(tiny("llama")).config)  # 4 heads, 2 of them for keys
+    config = read_config(open_checkpoint(tiny("llama")).config)  # 4 heads, 2 of them for keys
     with pytest.raises(InputError, match="tensor=4 does not divide the model's num_key_value_heads 2"):
         check_mesh({"data": 1, "fsdp": 1, "tensor": 4}, config, 8)
     with pytest.raises(InputError, match="6 sequences, which data x fsdp = 4"):

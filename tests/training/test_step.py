@@ -10,7 +10,7 @@ import optax
 import pytest
 from flax.traverse_util import unflatten_dict
 
-from lesa_jax.models.config import ModelConfig
+from lesa_jax.families.model import ModelConfig
 from lesa_jax.models.decoder import forward, head_weight
 from lesa_jax.models.load import load_model
 from lesa_jax.models.losses import token_nll

@@ -1,0 +1,60 @@
+"""Phi 1, 1.5 and 2 (parallel, with biases), and Phi 3 and 4 (Llama with fused projections)."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from lesa_jax.families.entries import flag, integer, number
+from lesa_jax.families.family import Family
+from lesa_jax.families.llama import NAMES, count
+from lesa_jax.families.model import ModelConfig, Norm
+from lesa_jax.families.reading import describe, read_activation, split_evenly, window_everywhere
+from lesa_jax.families.rotation import read_rope
+
+PHI_NAMES = replace(
+    NAMES,
+    final_norm="model.final_layernorm",
+    attention_output="self_attn.dense",
+    feed_forward_norm=None,
+    gate=None,
+    up="mlp.fc1",
+    down="mlp.fc2",
+)
+PHI_NAMES_WITH_NORMS = replace(PHI_NAMES, query_norm="self_attn.q_layernorm", key_norm="self_attn.k_layernorm")
+PHI3_NAMES = replace(
+    NAMES, query=None, key=None, value=None, qkv="self_attn.qkv_proj", gate=None, up=None, gate_up="mlp.gate_up_proj"
+)
+
+
+def phi(config: Mapping[str, Any]) -> ModelConfig:
+    """Attention and feed-forward network side by side behind one LayerNorm, half of a head rotated."""
+    head_dim = split_evenly(integer(config, "hidden_size"), integer(config, "num_attention_heads"))
+    normed = flag(config, "qk_layernorm")
+    return describe(
+        config,
+        PHI_NAMES_WITH_NORMS if normed else PHI_NAMES,
+        head_dim=head_dim,
+        norm=Norm(centred=True, eps=number(config, "layer_norm_eps", 1e-5), bias=True),
+        ropes=(read_rope(config, head_dim, share=0.5),),
+        activation=read_activation(config, "hidden_act", "gelu_new"),
+        parallel=True,
+        qk_norm="head" if normed else None,
+        qkv_bias=True,
+        output_bias=True,
+        up_bias=True,
+        down_bias=True,
+        head_bias=True,
+    )
+
+
+def phi3(config: Mapping[str, Any]) -> ModelConfig:
+    return describe(
+        config,
+        PHI3_NAMES,
+        norm=Norm(centred=False, eps=number(config, "rms_norm_eps", 1e-5)),
+        windows=window_everywhere(config, count(config), None),
+    )
+
+
+PHI = Family("phi", phi)
+PHI3 = Family("phi3", phi3)

@@ -1,0 +1,59 @@
+"""What one layer sees otherwise than another: how far back, and by which rotation. All else is in its weights.
+
+Layers of a scan run one program. What they have in common is a property of it; what differs is an array with an entry
+for each, that the scan hands out.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Int
+
+from lesa_jax.families.model import ModelConfig
+
+# Written for a layer without a window: longer than any sequence, and safe to subtract in int32.
+UNLIMITED = 2**30
+
+Number = Int[Array, ""] | int
+
+
+class View(NamedTuple):
+    """Of a layer.
+
+    Attributes:
+      window: how many tokens it may attend to, itself included; None: all before it.
+      rotation: which of the model's rotations it uses.
+    """
+
+    window: Number | None = None
+    rotation: Number = 0
+
+
+class Arrays(NamedTuple):
+    """Those parts of a run of layers' views that differ, with an axis of layers; None where they are alike."""
+
+    window: Int[Array, " layers"] | None = None
+    rotation: Int[Array, " layers"] | None = None
+
+
+def views(config: ModelConfig, layers: tuple[int, ...]) -> tuple[View, Arrays]:
+    """What a run of layers has in common, and what differs."""
+    windows = [config.windows[layer] for layer in layers]
+    rotations = [config.rotations[layer] for layer in layers]
+    shared, arrays = View(), Arrays()
+    if len(set(windows)) > 1:
+        limits = [UNLIMITED if window is None else window for window in windows]
+        arrays = arrays._replace(window=jnp.array(limits, jnp.int32))
+    elif windows:
+        shared = shared._replace(window=windows[0])
+    if len(set(rotations)) > 1:
+        arrays = arrays._replace(rotation=jnp.array(rotations, jnp.int32))
+    elif rotations:
+        shared = shared._replace(rotation=rotations[0])
+    return shared, arrays
+
+
+def view(shared: View, own: Arrays) -> View:
+    """One layer's view, from what its run has in common and its own entries of the arrays."""
+    window = shared.window if own.window is None else own.window
+    return View(window, shared.rotation if own.rotation is None else own.rotation)
