@@ -33,9 +33,10 @@ from lesa_jax.base.files import replace_file
 from lesa_jax.demo import MODEL_DIRECTORY, evaluation_text, training_texts
 from lesa_jax.families.model import ModelConfig
 from lesa_jax.models.config import read_config
-from lesa_jax.models.decoder import block, embed, final_norm, head_weight, logits, make_context
+from lesa_jax.models.decoder import block, embed, final_norm, head, logits, make_context
 from lesa_jax.models.losses import token_nll
 from lesa_jax.models.parts import layers_of
+from lesa_jax.models.views import View
 
 SEPARATOR = "<|endoftext|>"
 CONTEXT = 256
@@ -186,13 +187,14 @@ def mean_loss(params: Any, windows_BxT: jax.Array, config: ModelConfig) -> jax.A
     The layers are unrolled, which XLA runs about a fifth faster on a CPU than the scan of `forward`.
     """
     tokens_BxT = windows_BxT[:, :-1]
-    context = make_context(jnp.arange(tokens_BxT.shape[1])[None], config)
-    x_BxTxE = embed(params, tokens_BxT, config)
+    positions = jnp.arange(tokens_BxT.shape[1])[None]
+    context = make_context(positions, config)
+    x_BxTxE = embed(params, tokens_BxT, positions, config)
     for layer in range(config.num_layers):
         weights = jax.tree.map(lambda leaf, row=layer: leaf[row], layers_of(params, config))
-        x_BxTxE = block(weights, x_BxTxE, context, None, config)
+        x_BxTxE = block(weights, x_BxTxE, context, View(), config)
     hidden_BxTxE = final_norm(params, x_BxTxE, config)
-    return token_nll(hidden_BxTxE, head_weight(params, config), windows_BxT[:, 1:], chunk_tokens=1 << 14).mean()
+    return token_nll(hidden_BxTxE, head(params, config), windows_BxT[:, 1:], chunk_tokens=1 << 14).mean()
 
 
 def make_train_call(optimizer: optax.GradientTransformation, config: ModelConfig) -> Any:

@@ -27,7 +27,7 @@ from lesa_jax.families.model import ModelConfig
 from lesa_jax.families.roles import writes_residual
 from lesa_jax.growth.splice import splice
 from lesa_jax.initializers.lesa.svd import LayerSVD, layer_svd
-from lesa_jax.models.decoder import embed, final_norm, head_weight, make_context, run_layers
+from lesa_jax.models.decoder import embed, final_norm, head, make_context, run_layers
 from lesa_jax.models.load import load_model
 from lesa_jax.models.losses import token_nll
 from lesa_jax.models.parts import layers_of
@@ -76,7 +76,7 @@ class Grown(NamedTuple):
     """The layers of a grown model, and the first one that is new: what lies below is the base's own."""
 
     layers: Tree
-    windows: tuple[int | None, ...]
+    config: ModelConfig
     first_new: int
 
 
@@ -207,19 +207,19 @@ def new_layers(
 
 def grow(subject: Subject, plan: Plan, new: Tree) -> Grown:
     """The grown model's layers; a new layer attends as far as the layer below it."""
-    windows = tuple(subject.config.windows[slot.layer] for slot in plan.slots)
-    return Grown(splice(subject.layers, new, plan), windows, min(plan.new_layers))
+    config = subject.config.of_layers([slot.layer for slot in plan.slots])
+    return Grown(splice(subject.layers, new, plan), config, min(plan.new_layers))
 
 
 def base(subject: Subject, first: int = 0) -> Grown:
     """The model itself, to be run from layer `first` on."""
-    return Grown(subject.layers, subject.config.windows, first)
+    return Grown(subject.layers, subject.config, first)
 
 
 def streams_at(subject: Subject, layer: int) -> Float[Array, "batches batch tokens hidden"]:
     """The base's residual stream at the input of `layer`, for all windows: what grows above starts there."""
     lower = jax.tree.map(lambda leaf: leaf[:layer], subject.layers)
-    return _lower(subject.params, lower, subject.tokens, subject.config.windows[:layer], subject.config)
+    return _lower(subject.params, lower, subject.tokens, subject.config.of_layers(range(layer)))
 
 
 def measure(
@@ -234,7 +234,8 @@ def measure(
     if start is None:
         start = streams_at(subject, 0)
     upper = jax.tree.map(lambda leaf: leaf[skip:], grown.layers)
-    losses = _upper(subject.params, upper, start, subject.tokens, grown.windows[skip:], subject.config)
+    config = grown.config.of_layers(range(skip, grown.config.num_layers))
+    losses = _upper(subject.params, upper, start, subject.tokens, config)
     window_nll = np.asarray(losses, np.float64).reshape(-1)
     return Reading(math.exp(window_nll.mean()), window_nll)
 
@@ -247,26 +248,25 @@ def against(reading: Reading, other: Reading) -> tuple[float, float]:
     return 100 * (change - 1), float(100 * change * error)
 
 
-@functools.partial(jax.jit, static_argnames=("windows", "config"))
-def _lower(params: Tree, layers: Tree, tokens_NxBxT: Array, windows: tuple[int | None, ...], config: ModelConfig):
-    context = make_context(jnp.arange(tokens_NxBxT.shape[2])[None], config)
+@functools.partial(jax.jit, static_argnames="config")
+def _lower(params: Tree, layers: Tree, tokens_NxBxT: Array, config: ModelConfig):
+    positions = jnp.arange(tokens_NxBxT.shape[2])[None]
+    context = make_context(positions, config)
 
     def run(tokens_BxT):
-        x_BxTxE = embed(params, tokens_BxT, config)
-        return run_layers(layers, x_BxTxE, context, windows, config) if windows else x_BxTxE
+        x_BxTxE = embed(params, tokens_BxT, positions, config)
+        return run_layers(layers, x_BxTxE, context, config) if config.num_layers else x_BxTxE
 
     return lax.map(run, tokens_NxBxT)
 
 
-@functools.partial(jax.jit, static_argnames=("windows", "config"))
-def _upper(
-    params: Tree, layers: Tree, start_NxBxTxE, tokens_NxBxT, windows: tuple[int | None, ...], config: ModelConfig
-):
+@functools.partial(jax.jit, static_argnames="config")
+def _upper(params: Tree, layers: Tree, start_NxBxTxE, tokens_NxBxT, config: ModelConfig):
     context = make_context(jnp.arange(tokens_NxBxT.shape[2])[None], config)
 
     def losses(batch):
         x_BxTxE, tokens_BxT = batch
-        return window_nll(params, run_layers(layers, x_BxTxE, context, windows, config), tokens_BxT, config)
+        return window_nll(params, run_layers(layers, x_BxTxE, context, config), tokens_BxT, config)
 
     return lax.map(losses, (start_NxBxTxE, tokens_NxBxT))
 
@@ -274,7 +274,7 @@ def _upper(
 def window_nll(params: Tree, x_BxTxE: Array, tokens_BxT: Array, config: ModelConfig) -> Float[Array, " batch"]:
     """Mean loss of each window from the residual stream above the last layer."""
     hidden_BxTxE = final_norm(params, x_BxTxE, config)
-    return jnp.mean(token_nll(hidden_BxTxE[:, :-1], head_weight(params, config), tokens_BxT[:, 1:]), axis=1)
+    return jnp.mean(token_nll(hidden_BxTxE[:, :-1], head(params, config), tokens_BxT[:, 1:]), axis=1)
 
 
 def write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -47,8 +47,8 @@ from ablation_fit import Member, fit_grid, member, predicted_matrices
 from jaxtyping import Array, Float
 
 from lesa_jax.families.model import ModelConfig
-from lesa_jax.models.attention import layer_windows
 from lesa_jax.models.decoder import block, embed, make_context
+from lesa_jax.models.views import view, views
 from lesa_jax.planning.placement import insert
 
 Row = dict[str, Any]
@@ -64,25 +64,27 @@ class Settings(Source):
     seed: int = 0
 
 
-@functools.partial(jax.jit, static_argnames=("windows", "config"))
+@functools.partial(jax.jit, static_argnames="config")
 def trace(
-    params: Tree, layers: Tree, tokens_BxT: Array, noise_L: Array, windows: tuple[int | None, ...], config: ModelConfig
+    params: Tree, layers: Tree, tokens_BxT: Array, noise_L: Array, config: ModelConfig
 ) -> tuple[Streams, Float[Array, " batch"]]:
     """The residual stream that enters every layer, that above the last one, and the windows' losses.
 
     What enters layer l has a random vector of `noise_L[l]` times its length added, for every token.
     """
-    context = make_context(jnp.arange(tokens_BxT.shape[1])[None], config)
-    shared, per_layer = layer_windows(windows)
+    positions = jnp.arange(tokens_BxT.shape[1])[None]
+    context = make_context(positions, config)
+    shared, arrays = views(config, range(config.num_layers))
 
     def step(x, scanned):
-        layer, window, noise, key = scanned
+        layer, own, noise, key = scanned
         direction = jax.random.normal(key, x.shape)
         x = x + noise * direction * (length(x) / length(direction))[..., None]
-        return block(layer, x, context, shared if window is None else window, config), x
+        return block(layer, x, context, view(shared, own), config), x
 
-    keys = jax.random.split(jax.random.key(0), len(windows))
-    end, streams = jax.lax.scan(step, embed(params, tokens_BxT, config), (layers, per_layer, noise_L, keys))
+    keys = jax.random.split(jax.random.key(0), config.num_layers)
+    start = embed(params, tokens_BxT, positions, config)
+    end, streams = jax.lax.scan(step, start, (layers, arrays, noise_L, keys))
     return jnp.concatenate([streams, end[None]]), window_nll(params, end, tokens_BxT, config)
 
 
@@ -122,9 +124,9 @@ class Sweep:
 
     def streams(self, grown: Grown) -> Streams:
         """Of the first batch."""
-        noise = jnp.zeros(len(grown.windows))
+        noise = jnp.zeros(grown.config.num_layers)
         tokens = self.subject.tokens[0]
-        return trace(self.subject.params, grown.layers, tokens, noise, grown.windows, self.subject.config)[0]
+        return trace(self.subject.params, grown.layers, tokens, noise, grown.config)[0]
 
     def place(self, variant: str, gaps: Sequence[int]) -> Row:
         plan = insert(self.subject.depth, gaps)
@@ -138,7 +140,7 @@ class Sweep:
         subject, amount = self.subject, jnp.zeros(self.subject.depth).at[gap + 1].set(self.settings.noise)
         grown, nll, first = base(subject), [], None
         for tokens in subject.tokens:
-            streams, losses = trace(subject.params, grown.layers, tokens, amount, grown.windows, subject.config)
+            streams, losses = trace(subject.params, grown.layers, tokens, amount, grown.config)
             first = streams if first is None else first
             nll.append(np.asarray(losses, np.float64))
         assert first is not None

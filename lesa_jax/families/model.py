@@ -4,7 +4,8 @@ There is one forward pass (`lesa_jax.models.decoder`); families differ by the va
 that a description can be a static argument of `jax.jit`.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 
@@ -209,3 +210,12 @@ class ModelConfig:
     residual_scale: float = 1.0
     logit_scale: float = 1.0
     position_offset: int = 0
+
+    def of_layers(self, layers: Sequence[int]) -> "ModelConfig":
+        """The same model made of these of its layers, in this order."""
+        return replace(
+            self,
+            num_layers=len(layers),
+            windows=tuple(self.windows[layer] for layer in layers),
+            rotations=tuple(self.rotations[layer] for layer in layers),
+        )

@@ -8,7 +8,7 @@ from lesa_jax.families.entries import flag, integer, number
 from lesa_jax.families.family import Family
 from lesa_jax.families.llama import NAMES, count
 from lesa_jax.families.model import ModelConfig, Norm
-from lesa_jax.families.reading import describe, read_activation, split_evenly, window_everywhere
+from lesa_jax.families.reading import describe, read_activation, read_head_dim, split_evenly, window_everywhere
 from lesa_jax.families.rotation import read_rope
 
 PHI_NAMES = replace(
@@ -48,10 +48,12 @@ def phi(config: Mapping[str, Any]) -> ModelConfig:
 
 
 def phi3(config: Mapping[str, Any]) -> ModelConfig:
+    head_dim = read_head_dim(config, integer(config, "hidden_size"), integer(config, "num_attention_heads"))
     return describe(
         config,
         PHI3_NAMES,
         norm=Norm(centred=False, eps=number(config, "rms_norm_eps", 1e-5)),
+        ropes=(read_rope(config, head_dim, share=1.0),),
         windows=window_everywhere(config, count(config), None),
     )
 

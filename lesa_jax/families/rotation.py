@@ -12,7 +12,7 @@ TYPES = ("default", "linear", "dynamic", "llama3", "yarn", "longrope")
 FULL, SLIDING = "full_attention", "sliding_attention"  # kinds of layers in `layer_types`
 
 
-def read_rope(config: Mapping[str, Any], head_dim: int, theta: float = 10000.0, share: float = 1.0) -> Rope:
+def read_rope(config: Mapping[str, Any], head_dim: int, theta: float = 10000.0, share: float | None = None) -> Rope:
     """The rotation of all layers.
 
     `rope_scaling` (before version 5), where it says anything, stands instead of `rope_parameters`, whole. The entries
@@ -21,12 +21,16 @@ def read_rope(config: Mapping[str, Any], head_dim: int, theta: float = 10000.0, 
     Args:
       config: `config.json`.
       head_dim: width of a head.
-      theta, share: the base, and the share of a head that is rotated, where config.json is silent.
+      theta: the base, where config.json is silent.
+      share: the share of a head that is rotated, where config.json is silent; None: the family rotates whole heads.
     """
     entry = mapping(config, "rope_scaling") or mapping(config, "rope_parameters")
     if any(isinstance(value, Mapping) for value in entry.values()):
         raise InputError("config.json: rope_parameters per layer type are not implemented; one entry for all layers is")
-    return make_rope(filled(entry, config, config.get("rope_theta", theta), share), config, head_dim)
+    whole = filled(entry, config, config.get("rope_theta", theta), 1.0 if share is None else share)
+    if share is None and whole["partial_rotary_factor"] != 1:
+        raise wrong("partial_rotary_factor", whole["partial_rotary_factor"], "1.0, for this family rotates whole heads")
+    return make_rope(whole, config, head_dim)
 
 
 def read_ropes(config: Mapping[str, Any], head_dim: int, thetas: Mapping[str, float]) -> dict[str, Rope]:
@@ -103,8 +107,9 @@ def yarn(entry: Mapping[str, Any]) -> Yarn:
         magnitude = _growth(factor, given["mscale"]) / _growth(factor, given["mscale_all_dim"])
     else:
         magnitude = _growth(factor, 1.0)
-    turns = [number(entry, key) if entry.get(key) else usual for key, usual in (("beta_fast", 32), ("beta_slow", 1))]
-    return Yarn(factor, *turns, positions, magnitude, flag(entry, "truncate", True))
+    fast = number(entry, "beta_fast") if entry.get("beta_fast") else 32.0
+    slow = number(entry, "beta_slow") if entry.get("beta_slow") else 1.0
+    return Yarn(factor, fast, slow, positions, magnitude, flag(entry, "truncate", True))
 
 
 def _growth(factor: float, scale: float) -> float:

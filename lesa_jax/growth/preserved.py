@@ -7,7 +7,6 @@ others run the same program on the same numbers: the logits are equal to the bit
 
 import functools
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -43,8 +42,7 @@ def check_preserved(original: Checkpoint, folder: Path, plan: Plan) -> int:
     """
     grown = open_checkpoint(folder)
     before, after = read_config(original.config), read_config(grown.config)
-    by_layer = {"num_layers": before.num_layers, "windows": before.windows, "rotations": before.rotations}
-    if replace(after, **by_layer) != before:
+    if after.of_layers([]) != before.of_layers([]):
         raise changed("the grown config.json describes another kind of model")
     if tuple(after.windows[position] for position in plan.old_layers) != before.windows:
         raise changed("the grown config.json gives old layers other windows of attention")
@@ -98,9 +96,9 @@ def hidden_states(
         outside[table] = wide(read(checkpoint, table))
     x = embed(unflatten_dict(outside, sep="."), positions, positions, config)
     yield x
-    one = {"num_layers": 1, "windows": (None,), "rotations": (0,)}  # one program for all depths
+    alike = config.of_layers([])  # one program for all depths
     for layer, seen in enumerate(zip(config.windows, config.rotations, strict=True)):
-        x = run_layer(read_layer(checkpoint, config, layer), x, context, View(*seen), replace(config, **one))
+        x = run_layer(read_layer(checkpoint, config, layer), x, context, View(*seen), alike)
         yield x
 
 

@@ -21,7 +21,7 @@ from lesa_jax.models.layers import ACTIVATIONS, linear, normalise
 from lesa_jax.models.losses import Head, logits_of
 from lesa_jax.models.parts import embedding_tensor, has_part, head_tensor, layers_of, part
 from lesa_jax.models.rope import rotate, rotation
-from lesa_jax.models.views import View, view, views
+from lesa_jax.models.views import Arrays, View, view, views
 
 
 @flax.struct.dataclass
@@ -149,12 +149,11 @@ def run_layers(
     x_BxTxE: Float[Array, "batch tokens hidden"],
     context: Context,
     config: ModelConfig,
-    which: range | None = None,
 ) -> Float[Array, "batch tokens hidden"]:
-    """A run of stacked layers in one scan; `which` of the model's layers they are, by default all."""
-    shared, arrays = views(config, tuple(range(config.num_layers) if which is None else which))
+    """All of a model's layers, stacked, in one scan; some of them with `config.of_layers`."""
+    shared, arrays = views(config, range(config.num_layers))
 
-    def step(carry: Array, scanned: tuple[Tree, Array | None]) -> tuple[Array, None]:
+    def step(carry: Array, scanned: tuple[Tree, Arrays]) -> tuple[Array, None]:
         layer, own = scanned
         return block(layer, carry, context, view(shared, own), config), None
 

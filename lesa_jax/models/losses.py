@@ -1,6 +1,7 @@
 """Cross-entropy that never holds a [tokens, vocab] tensor."""
 
 import functools
+from dataclasses import replace
 from typing import Any
 
 import flax.struct
@@ -15,10 +16,16 @@ CHUNK_TOKENS = 512
 
 @flax.struct.dataclass
 class Head:
-    """What makes logits of hidden states: cap tanh((hidden weight.T + bias) / cap), without bias or cap where None."""
+    """What makes logits of hidden states: cap tanh((hidden weight.T + bias) / cap), without bias or cap where None.
 
-    weight: Float[Array, "vocab hidden"]
-    bias: Float[Array, " vocab"] | None = None
+    Attributes:
+      weight: [vocab, hidden].
+      bias: [vocab].
+      cap: the bound of the logits.
+    """
+
+    weight: Any  # for JAX also puts in what are no arrays
+    bias: Any = None
     cap: float | None = flax.struct.field(pytree_node=False, default=None)
 
 
@@ -108,7 +115,7 @@ def _summed(hidden, head: Head, targets, weights, chunk_tokens: int, with_hidden
     def chunk_sum(carry, chunk):
         total, head_gradient = carry
         x, y, w = chunk
-        logits = logits_of(x, head.replace(weight=weight), jnp.float32)
+        logits = logits_of(x, replace(head, weight=weight), jnp.float32)
         log_sum = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
         chosen = jnp.take_along_axis(logits, y[..., None], axis=-1)
         total = total + jnp.sum(w * (log_sum - chosen)[..., 0])
@@ -122,7 +129,7 @@ def _summed(hidden, head: Head, targets, weights, chunk_tokens: int, with_hidden
         if with_head:
             product = jnp.einsum("btv,bte->ve", logit_gradient, x, preferred_element_type=jnp.float32)
             bias = None if head.bias is None else head_gradient.bias + jnp.sum(wide, axis=(0, 1))
-            head_gradient = head.replace(weight=head_gradient.weight + product, bias=bias)
+            head_gradient = replace(head, weight=head_gradient.weight + product, bias=bias)
         return (total, head_gradient), jnp.einsum("btv,ve->bte", logit_gradient, weight)
 
     start = jnp.zeros(()), jax.tree.map(lambda x: jnp.zeros(x.shape), head) if with_head else None

@@ -6,8 +6,9 @@ from lesa_jax.checkpoint.names import Tree
 from lesa_jax.families.model import ModelConfig
 
 
-def part(tree: Tree, name: str) -> Any:
-    """What lies under a dotted name."""
+def part(tree: Tree, name: str | None) -> Any:
+    """What lies under a dotted name, that of a part which the model has."""
+    assert name is not None
     for key in name.split("."):
         tree = tree[key]
     return tree

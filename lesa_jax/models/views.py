@@ -4,6 +4,7 @@ Layers of a scan run one program. What they have in common is a property of it; 
 for each, that the scan hands out.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -36,7 +37,7 @@ class Arrays(NamedTuple):
     rotation: Int[Array, " layers"] | None = None
 
 
-def views(config: ModelConfig, layers: tuple[int, ...]) -> tuple[View, Arrays]:
+def views(config: ModelConfig, layers: Sequence[int]) -> tuple[View, Arrays]:
     """What a run of layers has in common, and what differs."""
     windows = [config.windows[layer] for layer in layers]
     rotations = [config.rotations[layer] for layer in layers]

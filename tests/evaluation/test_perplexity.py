@@ -173,7 +173,7 @@ def test_a_bad_option_ends_in_one_line(options: list[str], named: str, capsys: p
 def test_a_bad_checkpoint_or_text_is_named(tmp_path: Path):
     for index, (changes, named) in enumerate(
         [
-            ({"model_type": "gpt2"}, "gpt2"),
+            ({"model_type": "bloom"}, "bloom"),
             ({"num_key_value_heads": 3}, "k_proj"),
             ({"num_hidden_layers": 12}, "input_layernorm|self_attn|mlp"),
             ({"attention_bias": True}, "bias"),

@@ -7,7 +7,7 @@ import pytest
 from lesa_jax.checkpoint.reader import open_checkpoint
 from lesa_jax.families.fields import find_layers
 from lesa_jax.families.roles import writes_residual
-from lesa_jax.families.table import FAMILIES, find_family
+from lesa_jax.families.table import FAMILIES, describe, find_family
 from tests.support.tiny import DECODERS, RUNNING, family_of, tiny
 
 PAGE = Path(__file__).parents[2] / "docs" / "add-a-family.md"
@@ -19,7 +19,7 @@ def test_every_family_is_in_the_tests_and_every_decoder_of_the_tests_is_a_family
 
 def test_the_page_lists_the_families():
     rows = [
-        f"| `{name}` | yes | {'no' if family.post_norm else 'yes'} | {'yes' if family.decoder else 'no'} |"
+        f"| `{name}` | yes | {'no' if family.post_norm else 'yes'} | {'yes' if family.read else 'no'} |"
         for name, family in sorted(FAMILIES.items())
     ]
     assert [line for line in PAGE.read_text().splitlines() if line.startswith("| `")] == rows
@@ -27,15 +27,16 @@ def test_the_page_lists_the_families():
 
 @pytest.mark.parametrize("name", RUNNING)
 def test_names_are_those_of_the_checkpoint(name):
-    family, checkpoint = family_of(name), open_checkpoint(tiny(name))
-    assert family.decoder is not None
-    names = vars(family.decoder.names)
+    checkpoint = open_checkpoint(tiny(name))
+    model = describe(checkpoint.config)
+    assert model is not None
+    names = {part: called for part, called in vars(model.names).items() if called is not None}
     assert find_layers(checkpoint.config, checkpoint.stacks) == f"{names['layers']}."
     inside = {stack.template.removeprefix(f"{names['layers']}.*.") for stack in checkpoint.stacks}
     for part, called in names.items():
-        if part not in ("layers", "head"):
+        if part not in ("layers", "head") and not (part.endswith("norm") and not model.norm.weight):
             assert f"{called}.weight" in inside, part
-    assert (f"{names['head']}.weight" in inside) == (not checkpoint.config["tie_word_embeddings"])
+    assert (f"{names['head']}.weight" in inside) == (not model.tied)
     # What the forward pass adds to the residual stream is what growth silences.
     writers = {part for part, called in names.items() if writes_residual(called)}
     assert writers == {"attention_output", "down"}
@@ -44,5 +45,5 @@ def test_names_are_those_of_the_checkpoint(name):
 def test_an_unknown_family_grows_and_does_not_run():
     family = find_family({"model_type": "unheard_of"})
     assert family.model_type == "unheard_of"
-    assert (family.decoder, family.transposed, family.post_norm) == (None, frozenset(), False)
+    assert (family.read, family.transposed, family.post_norm) == (None, frozenset(), False)
     assert find_family({"model_type": "xlnet"}).post_norm

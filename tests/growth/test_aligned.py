@@ -12,6 +12,7 @@ from lesa_jax.checkpoint.reader import open_checkpoint, read
 from lesa_jax.growth.report import print_report
 from lesa_jax.planning import methods
 from tests.support import tiny as checkpoints
+from tests.support.changed import changed_copy
 from tests.support.growth import TOKENS, grow
 from tests.support.tiny import save, tiny, torch_logits
 from tests.support.transport import reference_plan
@@ -101,8 +102,9 @@ def said(result) -> str:
 
 
 def test_a_family_of_unknown_parts_is_aligned_in_rows_only_and_the_user_is_told(tmp_path):
-    """gpt2, whose matrices lie as [in, out]."""
-    result = grow(tiny("gpt2"), tmp_path / "out", "opt_deus", gaps=str(GAP))
+    """gpt2, whose matrices lie as [in, out], with an entry that no forward pass here follows."""
+    source = changed_copy(tiny("gpt2"), tmp_path / "source", add_cross_attention=True)
+    result = grow(source, tmp_path / "out", "opt_deus", gaps=str(GAP))
     told = "opt_deus aligns rows only here"
     assert told in said(result)
     assert told in (tmp_path / "out" / "README.md").read_text()

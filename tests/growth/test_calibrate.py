@@ -10,7 +10,7 @@ from lesa_jax.demo import MODEL_DIRECTORY
 from lesa_jax.growth.calibrate import calibration_rows, search
 from lesa_jax.growth.run import expand
 from lesa_jax.growth.settings import ExpandSettings
-from lesa_jax.models.decoder import forward, head_weight
+from lesa_jax.models.decoder import forward, head
 from lesa_jax.models.load import load_model
 from lesa_jax.models.losses import token_nll
 from lesa_jax.planning.record import read_growth
@@ -31,7 +31,7 @@ def loss(folder):
     rows = calibration_rows(folder, TEXT, config)
     with jax.default_matmul_precision("highest"):
         hidden = forward(params, rows, config)
-        return float(token_nll(hidden[:, :-1], head_weight(params, config), rows[:, 1:]).mean())
+        return float(token_nll(hidden[:, :-1], head(params, config), rows[:, 1:]).mean())
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 from rich.console import Console
-from safetensors.numpy import load_file, save_file
 
 from lesa_jax.base.errors import InputError
 from lesa_jax.checkpoint.reader import open_checkpoint
@@ -13,6 +12,7 @@ from lesa_jax.growth import run
 from lesa_jax.growth.preserved import TOKENS, check_preserved
 from lesa_jax.growth.report import print_report
 from lesa_jax.planning.placement import make_plan
+from tests.support.changed import changed_copy
 from tests.support.growth import grow
 from tests.support.tiny import RUNNING, tiny
 
@@ -26,18 +26,6 @@ def grown(tmp_path_factory):
         folders[family] = tmp_path_factory.mktemp(family) / "out"
         grow(tiny(family), folders[family], "identity", gaps="1,4")
     return folders
-
-
-def changed_copy(folder, output, tensors=None, **entries):
-    """The grown checkpoint with some tensors or entries changed."""
-    output.mkdir()
-    config = json.loads((folder / "config.json").read_text()) | entries
-    (output / "config.json").write_text(json.dumps(config))
-    weights = load_file(folder / "model.safetensors")
-    if tensors:
-        tensors(weights)
-    save_file(weights, output / "model.safetensors", {"format": "pt"})
-    return output
 
 
 def tiny_output(weights):
@@ -91,8 +79,9 @@ def test_every_family_that_runs_is_checked_and_says_so(tmp_path, family):
 def test_a_dry_run_and_a_family_that_does_not_run_say_how_it_is_known(tmp_path):
     dry = grow(tiny("llama"), tmp_path / "out", "llama_pro", dry_run=True)
     assert dry.function == "to be checked: both models will run on a few tokens"
-    known = grow(tiny("phi"), tmp_path / "phi", "llama_pro")
-    assert known.function.startswith("not run, as phi has no forward pass here; unchanged by")
+    source = changed_copy(tiny("gpt2"), tmp_path / "source", add_cross_attention=True)  # which is not run
+    known = grow(source, tmp_path / "gpt2", "llama_pro")
+    assert known.function.startswith("not run, as gpt2 has no forward pass here; unchanged by")
 
 
 def test_a_type_that_nobody_knows_is_not_verified_whatever_the_method(tmp_path):

@@ -11,13 +11,12 @@ from jax._src.cudnn import fused_attention_stablehlo as cudnn
 from jax.sharding import PartitionSpec as P
 
 from lesa_jax.models.attention import (
-    UNLIMITED,
     causal_attention,
     choose_implementation,
-    layer_windows,
     shard_spec,
     square_attention,
 )
+from lesa_jax.models.views import UNLIMITED
 from tests.support.operations import largest_bytes
 
 TOKENS = 12
@@ -103,14 +102,6 @@ def test_a_traced_window_computes_what_a_static_one_does():
 def test_a_window_of_one_returns_the_value_itself():
     q, k, v = random_qkv()
     np.testing.assert_allclose(causal_attention(q, k, v, 1), jnp.repeat(v, 2, axis=2), atol=1e-6)
-
-
-def test_windows_that_agree_are_no_array():
-    assert layer_windows((None, None)) == (None, None)
-    assert layer_windows((8, 8, 8)) == (8, None)
-    shared, per_layer = layer_windows((None, 8))
-    assert shared is None
-    np.testing.assert_array_equal(per_layer, [UNLIMITED, 8])
 
 
 @pytest.mark.parametrize("window", [None, 1, 7, 40])

@@ -9,7 +9,8 @@ import pytest
 import transformers as hf
 
 from lesa_jax.base.errors import InputError
-from lesa_jax.models.config import RopeConfig
+from lesa_jax.families.model import Linear, Llama3, Rope
+from lesa_jax.models.config import read_config
 from lesa_jax.models.decoder import logits
 from lesa_jax.models.load import load_model
 from lesa_jax.models.rope import inverse_frequencies
@@ -65,12 +66,13 @@ def test_the_rotation_is_resolved_as_transformers_does(tmp_path, base, name):
     theirs = hf.AutoConfig.from_pretrained(tmp_path)
     theirs.standardize_rope_params()  # as each rotary embedding does once more
     expected = theirs.rope_parameters
-    rope = read_config(base | ROTATIONS[name]).rope
+    (rope,) = read_config(base | ROTATIONS[name]).ropes
+    assert rope is not None
     assert rope.theta == expected["rope_theta"]
-    kind = "llama3" if rope.llama3 else "linear" if rope.factor != 1 else "default"
+    kind = {None: "default", Linear: "linear", Llama3: "llama3"}[rope.scaling and type(rope.scaling)]
     assert kind == expected["rope_type"]
-    for key, value in (vars(rope.llama3) if rope.llama3 else {"factor": rope.factor}).items():
-        assert expected.get(key, 1.0) == value
+    for key, value in vars(rope.scaling).items() if rope.scaling else ():
+        assert expected.get(key) == value
 
 
 @pytest.mark.parametrize("name", ["scaling wins, whole", "positions beside win", "empty scaling"])
@@ -83,8 +85,8 @@ def test_logits_follow_the_same_rotation(tmp_path, name):
     expected = torch_logits(tmp_path, tokens.tolist()).numpy()
     params, ours = load_model(tmp_path)
     np.testing.assert_allclose(logits(params, jnp.asarray(tokens), ours), expected, atol=1e-5)
-    plain = read_config(config).rope
-    assert not np.allclose(inverse_frequencies(ours.rope, 8), inverse_frequencies(plain, 8))
+    frequencies = [inverse_frequencies(read.ropes[0]) for read in (ours, read_config(config))]
+    assert not np.allclose(*frequencies)
 
 
 NOT_INTEGERS = ["16", 1e3, 2.5, True, -1, 0, [16], {"a": 1}, 10**400, float("nan"), float("inf"), "x" * 1000]
@@ -146,4 +148,4 @@ def test_what_is_absent_or_null_means_what_transformers_takes():
     assert read_config(MISTRAL).windows == (4096,) * 6
     assert read_config(MISTRAL | {"sliding_window": None}).windows == (None,) * 6
     assert read_config(QWEN2 | {"sliding_window": 0, "use_sliding_window": False}).windows == (None,) * 6
-    assert read_config(LLAMA).rope == RopeConfig(10000.0)
+    assert read_config(LLAMA).ropes == (Rope(10000.0, 8),)

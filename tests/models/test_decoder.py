@@ -12,7 +12,8 @@ import transformers as hf
 
 from lesa_jax import demo
 from lesa_jax.base.errors import InputError
-from lesa_jax.models.config import ModelConfig, RopeConfig
+from lesa_jax.families.model import Linear, ModelConfig
+from lesa_jax.models.config import read_config
 from lesa_jax.models.decoder import embed, final_norm, forward, logits, make_context, run_layers
 from lesa_jax.models.load import checked_params, load_model
 from lesa_jax.models.parts import layers_of
@@ -30,6 +31,12 @@ LLAMA3 = {
 # Typed Any, because transformers annotates each option of its constructors.
 LIKE: dict[str, Any] = LLAMA_LIKE
 MULTI_HEAD: dict[str, Any] = COMMON | {"intermediate_size": 48}
+LONG = {
+    "rope_type": "longrope",
+    "short_factor": [1.0, 1.1, 1.3, 1.4],
+    "long_factor": [1.0, 2.0, 3.0, 4.0],
+    "original_max_position_embeddings": 32,
+}
 MIXED = ["full_attention", "sliding_attention"] * 3
 
 # What every family with a forward pass has in `tiny`, and what its switches can make of it.
@@ -46,6 +53,114 @@ CONFIGS: dict[str, Any] = {
     "qwen2_top_window": lambda: hf.Qwen2Config(**LIKE, use_sliding_window=True, sliding_window=8, max_window_layers=4),
     "qwen2_mixed_windows": lambda: hf.Qwen2Config(**LIKE, use_sliding_window=True, sliding_window=8, layer_types=MIXED),
     "mistral_full": lambda: hf.MistralConfig(**LIKE, sliding_window=None),
+    "llama_dynamic": lambda: hf.LlamaConfig(
+        **LIKE | {"max_position_embeddings": 32},
+        rope_parameters={"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0},
+    ),
+    "llama_dynamic_short": lambda: hf.LlamaConfig(
+        **LIKE, rope_parameters={"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0}
+    ),
+    "llama_yarn": lambda: hf.LlamaConfig(
+        **LIKE,
+        rope_parameters={
+            "rope_type": "yarn",
+            "rope_theta": 10000.0,
+            "factor": 4.0,
+            "original_max_position_embeddings": 32,
+        },
+    ),
+    "llama_yarn_all": lambda: hf.LlamaConfig(
+        **LIKE,
+        rope_parameters={
+            "rope_type": "yarn",
+            "rope_theta": 10000.0,
+            "factor": 4.0,
+            "original_max_position_embeddings": 32,
+            "beta_fast": 16,
+            "beta_slow": 2,
+            "mscale": 1.0,
+            "mscale_all_dim": 0.7,
+            "truncate": False,
+        },
+    ),
+    "phi3_longrope": lambda: hf.Phi3Config(
+        **LIKE, rope_parameters=LONG | {"rope_theta": 10000.0}, original_max_position_embeddings=32
+    ),
+    "phi3_longrope_short": lambda: hf.Phi3Config(
+        **LIKE,
+        rope_parameters=LONG | {"rope_theta": 10000.0, "original_max_position_embeddings": 64},
+        original_max_position_embeddings=64,
+    ),
+    "gemma3_scaled": lambda: hf.Gemma3TextConfig(
+        **LIKE,
+        head_dim=8,
+        sliding_window=8,
+        sliding_window_pattern=3,
+        rope_parameters={
+            "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+        },
+    ),
+    "olmo3_yarn": lambda: hf.Olmo3Config(
+        **LIKE,
+        sliding_window=8,
+        rope_parameters={
+            "full_attention": {
+                "rope_type": "yarn",
+                "factor": 8.0,
+                "rope_theta": 5e5,
+                "original_max_position_embeddings": 32,
+            },
+            "sliding_attention": {"rope_type": "default", "rope_theta": 5e5},
+        },
+    ),
+    "falcon_new": lambda: hf.FalconConfig(**COMMON, num_kv_heads=2, new_decoder_architecture=True, bias=True),
+    "falcon_new_one_norm": lambda: hf.FalconConfig(
+        **COMMON, num_kv_heads=2, new_decoder_architecture=True, num_ln_in_parallel_attn=1
+    ),
+    "falcon_rw": lambda: hf.FalconConfig(**COMMON, multi_query=False, parallel_attn=False, bias=True),
+    "gpt_neox_serial": lambda: hf.GPTNeoXConfig(**MULTI_HEAD, use_parallel_residual=False, attention_bias=False),
+    "stablelm_parallel": lambda: hf.StableLmConfig(**LIKE, use_parallel_residual=True),
+    "phi_normed": lambda: hf.PhiConfig(**LIKE, qk_layernorm=True),
+    "cohere_plain": lambda: hf.CohereConfig(**LIKE, tie_word_embeddings=False, attention_bias=True, logit_scale=0.5),
+    "smollm3_windows": lambda: hf.SmolLM3Config(
+        **LIKE, use_sliding_window=True, sliding_window=8, no_rope_layer_interval=2
+    ),
+    "qwen3_biases": lambda: hf.Qwen3Config(
+        **LIKE, head_dim=16, attention_bias=True, use_sliding_window=True, sliding_window=8, max_window_layers=2
+    ),
+    "gemma2_plain": lambda: hf.Gemma2Config(
+        **LIKE,
+        head_dim=8,
+        attn_logit_softcapping=None,
+        final_logit_softcapping=None,
+        layer_types=MIXED,
+        sliding_window=8,
+        attention_bias=True,
+    ),
+    "gpt2_untied": lambda: hf.GPT2Config(
+        n_embd=32,
+        n_layer=6,
+        n_head=4,
+        n_inner=40,
+        vocab_size=64,
+        n_positions=128,
+        tie_word_embeddings=False,
+        bos_token_id=1,
+        eos_token_id=2,
+    ),
+    "opt_without_biases": lambda: hf.OPTConfig(
+        hidden_size=32,
+        ffn_dim=48,
+        num_hidden_layers=6,
+        num_attention_heads=4,
+        vocab_size=64,
+        word_embed_proj_dim=32,
+        enable_bias=False,
+        layer_norm_elementwise_affine=False,
+    ),
+    "starcoder2_plain": lambda: hf.Starcoder2Config(**LIKE, use_bias=False),
+    "olmo_plain": lambda: hf.OlmoConfig(**LIKE, attention_bias=True),
 }
 
 
@@ -128,11 +243,12 @@ def test_a_token_changes_nothing_before_itself():
 def test_two_runs_of_layers_are_one_run():
     params, config = small_model()
     tokens = jnp.asarray(random_tokens(config.vocab_size))
-    turn = make_context(jnp.arange(tokens.shape[1])[None], config)
-    x = embed(params, tokens, config)
-    for rows in (slice(0, 1), slice(1, 4)):
-        run = jax.tree.map(lambda leaf, rows=rows: leaf[rows], layers_of(params, config))
-        x = run_layers(run, x, turn, config.windows[rows], config)
+    positions = jnp.arange(tokens.shape[1])[None]
+    turn = make_context(positions, config)
+    x = embed(params, tokens, positions, config)
+    for rows in (range(1), range(1, 4)):
+        run = jax.tree.map(lambda leaf, rows=rows: leaf[rows.start : rows.stop], layers_of(params, config))
+        x = run_layers(run, x, turn, config.of_layers(rows))
     np.testing.assert_allclose(final_norm(params, x, config), forward(params, tokens, config), atol=1e-6)
 
 
@@ -158,19 +274,21 @@ def test_old_and_new_rotary_entries_mean_the_same():
     _, old = small_model(rope_theta=500000.0, rope_scaling=scaling)
     assert old == new
     _, linear = small_model(rope_scaling={"type": "linear", "factor": 2.0})
-    assert linear.rope == RopeConfig(10000.0, factor=2.0)
+    assert [rope and rope.scaling for rope in linear.ropes] == [Linear(2.0)]
 
 
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"model_type": "gpt2"}, "gpt2"),
-        ({"hidden_act": "gelu"}, "gelu"),
-        ({"rope_parameters": {"rope_type": "yarn", "factor": 4.0}}, "yarn"),
-        ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "dynamic"),
+        ({"model_type": "bloom"}, "bloom"),
+        ({"hidden_act": "mish"}, "mish"),
+        ({"rope_parameters": {"rope_type": "yarn"}}, "factor"),
+        ({"rope_parameters": {"rope_type": "longrope", "short_factor": [1.0]}}, "short_factor"),
+        ({"rope_scaling": {"type": "proportional", "factor": 2.0}}, "proportional"),
         ({"rope_scaling": {"type": "linear"}}, "factor"),
         ({"rope_parameters": {"full_attention": {"rope_type": "default"}}}, "per layer type"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
+        ({"model_type": "phi", "partial_rotary_factor": 0.4}, "partial_rotary_factor"),
         ({"num_key_value_heads": 3}, "num_key_value_heads"),
         ({"num_hidden_layers": None}, "num_hidden_layers"),
         ({"quantization_config": {"quant_method": "awq"}}, "quantization_config"),

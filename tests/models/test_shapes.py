@@ -27,8 +27,9 @@ def test_names_and_shapes_are_those_of_the_checkpoint(name):
     for name, tensor in tensors.items():
         assert len(tensor.axes) == len(tensor.shape)
         assert {axis for axis in tensor.axes if axis} <= AXIS_RULES.keys()
-        assert (tensor.role == "norm") == ("norm" in name)
-        assert (tensor.role == "bias") == name.endswith(".bias")
+        assert (tensor.role == "norm") == any(word in name for word in ("norm", ".ln_"))
+        assert (tensor.role == "bias") == (name.endswith(".bias") and tensor.role != "norm")
+        assert (tensor.fresh is None) == (tensor.role in ("matrix", "table"))
 
 
 def test_stacked_layers_are_those_of_the_table():

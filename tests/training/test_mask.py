@@ -12,10 +12,11 @@ from flax.traverse_util import flatten_dict
 from lesa_jax.base.errors import InputError
 from lesa_jax.evaluation.run import evaluate
 from lesa_jax.evaluation.settings import EvaluateSettings
-from lesa_jax.models.decoder import block, embed, final_norm, head_weight, make_context
+from lesa_jax.models.decoder import block, embed, final_norm, head, make_context
 from lesa_jax.models.load import load_model
 from lesa_jax.models.losses import token_nll
 from lesa_jax.models.parts import layers_of
+from lesa_jax.models.views import View
 from lesa_jax.training.mask import Mask
 from lesa_jax.training.run import train
 from lesa_jax.training.segments import merge
@@ -39,16 +40,17 @@ def loss_by_layers(params, batch, config, shares):
     """All layers in one scan, documents one at a time, the mask written out."""
     total = jnp.zeros(())
     for start, stop in ((0, 10), (10, 21)):
-        context = make_context(jnp.arange(stop - start)[None], config)
+        positions = jnp.arange(stop - start)[None]
+        context = make_context(positions, config)
 
         def step(x, layer_and_share, context=context):
             layer, share = layer_and_share
-            return x + share * (block(layer, x, context, None, config) - x), None
+            return x + share * (block(layer, x, context, View(), config) - x), None
 
-        x = embed(params, batch.tokens[0, :, start:stop], config)
+        x = embed(params, batch.tokens[0, :, start:stop], positions, config)
         x, _ = jax.lax.scan(step, x, (layers_of(params, config), shares))
         x = final_norm(params, x, config)
-        nll = token_nll(x, head_weight(params, config), batch.targets[0, :, start:stop])
+        nll = token_nll(x, head(params, config), batch.targets[0, :, start:stop])
         total = total + jnp.sum(nll * batch.weights[0, :, start:stop])
     return total / jnp.sum(batch.weights)
 
@@ -85,7 +87,7 @@ def test_at_share_one_every_layer_is_itself_to_the_bit(dtype):
     context = make_context(batch.positions[0], program.config, batch.documents[0])
     run = jax.jit(hidden_states, static_argnames="program")
     plain, after, during = (
-        run(params, batch.tokens[0], context, program=one, step=step)
+        run(params, batch.tokens[0], batch.positions[0], context, program=one, step=step)
         for one, step in ((program, 0), (masked, 4), (masked, 3))
     )
     np.testing.assert_array_equal(after, plain)

@@ -11,7 +11,7 @@ import pytest
 from flax.traverse_util import unflatten_dict
 
 from lesa_jax.families.model import ModelConfig
-from lesa_jax.models.decoder import forward, head_weight
+from lesa_jax.models.decoder import forward, head
 from lesa_jax.models.load import load_model
 from lesa_jax.models.losses import token_nll
 from lesa_jax.parallel.mesh import make_mesh
@@ -29,7 +29,7 @@ def full_loss(params, batch: Batch, config: ModelConfig):
         for start, stop in ((0, 10), (10, 21)):
             hidden = forward(params, batch.tokens[0, row : row + 1, start:stop], config)
             targets = batch.targets[0, row : row + 1, start:stop]
-            nll = token_nll(hidden, head_weight(params, config), targets)
+            nll = token_nll(hidden, head(params, config), targets)
             total = total + jnp.sum(nll * batch.weights[0, row : row + 1, start:stop])
     return total / jnp.sum(batch.weights)
 
