@@ -64,3 +64,13 @@ def _trained() -> str:
     # trim_offsets, as most published byte-level tokenizers have it, is the hard case.
     tokenizer.post_processor = tokenizers.processors.ByteLevel(trim_offsets=True)
     return tokenizer.to_str()
+
+
+def tiny_tokenizer():
+    """A tokenizer of single letters for models with a vocabulary of 64."""
+    letters = ["<eos>", "<unk>", *"abcdefghijklmnopqrstuvwxyz0123456789 .,"]
+    tokenizer = tokenizers.Tokenizer(
+        tokenizers.models.WordLevel({letter: number for number, letter in enumerate(letters)}, unk_token="<unk>")
+    )
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Split(tokenizers.Regex("."), "isolated")
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>", unk_token="<unk>")
