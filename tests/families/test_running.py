@@ -17,6 +17,7 @@ from flax.traverse_util import flatten_dict
 
 from lesa_jax.checkpoint.names import parse
 from lesa_jax.checkpoint.reader import load_tree, open_checkpoint, read, read_bytes
+from lesa_jax.models.config import read_config
 from lesa_jax.models.decoder import logits
 from lesa_jax.models.load import load_model
 from lesa_jax.models.parts import embedding_tensor
@@ -137,7 +138,7 @@ def test_eight_devices_give_the_losses_of_one(runs, family):
 def test_a_frozen_run_changes_new_tensors_only_and_transformers_loads_what_it_exports(runs, family):
     folder, _ = runs
     grown, final = (open_checkpoint(folder / family / place) for place in ("grown", "run-1/final"))
-    new = read_growth(grown.folder).plan.new_layers
+    new = read_growth(grown.folder, read_config(grown.config).num_layers).plan.new_layers
     prefix = next(stack.prefix for stack in grown.stacks if stack.sizes)
     for name, entry in grown.entries.items():
         inside = name.startswith(prefix) and int(name.removeprefix(prefix).split(".")[0]) in new
