@@ -16,6 +16,7 @@ from lesa_jax.families.roles import is_linear
 from lesa_jax.growth.beside import weight_kinds
 from lesa_jax.growth.job import prepare_jobs
 from lesa_jax.growth.matrices import OldMatrices
+from lesa_jax.growth.run import grow as grow_together
 from lesa_jax.growth.settings import ExpandSettings
 from lesa_jax.growth.weights import computation_memory
 from lesa_jax.planning import methods
@@ -144,6 +145,29 @@ def test_the_parts_are_what_reports_speak_of(tmp_path):
     assert value.old_norm == pytest.approx(np.mean(norms), rel=1e-6)
     grown = load_file(tmp_path / "out" / "model.safetensors")["model.layers.3.self_attn.qkv_proj.weight"]
     assert value.new_norm == pytest.approx(np.linalg.norm(grown[48:]), rel=1e-6)
+
+
+def test_ways_grown_together_are_the_same_to_the_byte_as_alone(tmp_path):
+    """Parts of one tensor come in different batches; a way that fails between them leaves the others alone."""
+    methods.register("halting", methods.Method("", "", "top", methods.Formula(halting)))
+    ways = ("sums", "halting", "random", "opt_deus")
+
+    def settings(way: str, folder: str) -> ExpandSettings:
+        return ExpandSettings(str(tiny("phi3")), tmp_path / folder / way, method=way, gaps=GAPS)
+
+    outcomes = grow_together([settings(way, "together") for way in ways])
+    assert "no keys" in str(outcomes[1])
+    for way in ("sums", "random", "opt_deus"):
+        grow_together([settings(way, "alone")])
+        alone, together = (tmp_path / folder / way / "model.safetensors" for folder in ("alone", "together"))
+        assert alone.read_bytes() == together.read_bytes(), way
+    assert not (tmp_path / "together" / "halting").exists()
+
+
+def halting(weights, gaps, key):
+    if weights.shape[1] == 16:
+        raise ValueError("no keys")
+    return sums(weights, gaps, key)
 
 
 def test_no_other_tensor_is_taken_apart():
