@@ -1,22 +1,38 @@
-"""Kinds of weight that an initialiser sees beside the one that it makes: those whose rows are its neurons."""
+"""The kinds of weight that tensors consist of, and those that an initialiser sees beside them: their rows are the
+neurons of what it makes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from lesa_jax.checkpoint.names import Stack
 from lesa_jax.checkpoint.reader import Checkpoint
+from lesa_jax.families.fused import Rows, fused_rows
 from lesa_jax.families.neurons import Side, shared_neurons
 from lesa_jax.families.roles import is_transposed
 from lesa_jax.families.table import describe
 from lesa_jax.growth.weights import WeightKind
 
 
-def weight_kind(checkpoint: Checkpoint, stack: Stack, inner: tuple[int, ...]) -> WeightKind:
-    """The kind of the tensors in `stack` that have these numbers after the layer's, and what stands beside it."""
-    beside: tuple[tuple[Side, WeightKind], ...] = tuple(
-        (side, WeightKind(other, inner, is_transposed(checkpoint, other)))
-        for side, other in stacks_beside(checkpoint, stack).items()
-    )
-    return WeightKind(stack, inner, is_transposed(checkpoint, stack), beside)
+def weight_kinds(checkpoint: Checkpoint, stack: Stack, inner: tuple[int, ...]) -> list[WeightKind]:
+    """The kind of the tensors in `stack` that have these numbers after the layer's; of fused ones a kind for each part.
+
+    Each with what stands beside it: beside a part of a bias that part of its weight.
+    """
+
+    def kind(part: Rows | None) -> WeightKind:
+        beside: tuple[tuple[Side, WeightKind], ...] = tuple(
+            (side, WeightKind(other, inner, is_transposed(checkpoint, other), part if side == "rows" else None))
+            for side, other in stacks_beside(checkpoint, stack).items()
+        )
+        return WeightKind(stack, inner, is_transposed(checkpoint, stack), part, beside)
+
+    return [kind(part) for part in parts_of(checkpoint, stack) or (None,)]
+
+
+def parts_of(checkpoint: Checkpoint, stack: Stack) -> Sequence[Rows]:
+    """Which rows of fused matrices, or of their biases, are which part; none of others, packed experts among them."""
+    if len(stack.spec.shape) > 2:
+        return ()
+    return fused_rows(checkpoint.config, stack.template, row_count(checkpoint, stack))
 
 
 def stacks_beside(checkpoint: Checkpoint, stack: Stack) -> Mapping[Side, Stack]:
@@ -33,5 +49,9 @@ def stacks_beside(checkpoint: Checkpoint, stack: Stack) -> Mapping[Side, Stack]:
 
 def fits(checkpoint: Checkpoint, side: Side, stack: Stack, other: Stack) -> bool:
     """Whether a bias has an entry for each row of its weight."""
-    rows = other.spec.shape[1 if is_transposed(checkpoint, other) else 0]
-    return side == "columns" or stack.spec.shape == (rows,)
+    return side == "columns" or stack.spec.shape == (row_count(checkpoint, other),)
+
+
+def row_count(checkpoint: Checkpoint, stack: Stack) -> int:
+    """Rows of a matrix, however it lies in the file, or entries of a vector."""
+    return stack.spec.shape[1 if is_transposed(checkpoint, stack) else 0]

@@ -137,7 +137,8 @@ def wait(page: Sequence[NewMatrices]) -> None:
 def old_matrices(checkpoint: Checkpoint, kind: WeightKind) -> Iterator[OldMatrices]:
     """A kind's matrices of all layers in the file's dtype; for packed experts, expert after expert."""
     for page in range(kind.pages):
-        name, beside = f"{kind.stack.template} {kind.inner} {page}", partial(read_beside, checkpoint, kind)
+        part = "" if kind.part is None else f" {kind.part.name}"
+        name, beside = f"{kind.stack.template} {kind.inner} {page}{part}", partial(read_beside, checkpoint, kind)
         # No name here keeps the stack while this frame waits.
         yield OldMatrices(name, *read_matrices(checkpoint, kind, page), beside)
 
@@ -152,11 +153,15 @@ def read_matrices(checkpoint: Checkpoint, kind: WeightKind, page: int) -> tuple[
     return_memory()
     stacked = np.empty(kind.shape, DTYPES[kind.stack.spec.dtype])
     packed = len(kind.stack.spec.shape) == 3
+    lie_apart = kind.part is not None and kind.part.groups > 1
+    first = page if kind.part is None else kind.part.start
     for matrix, name in zip(stacked, kind.tensors, strict=True):
-        if kind.transposed:
-            matrix[...] = read(checkpoint, name).T
+        if kind.transposed or lie_apart:
+            tensor = read(checkpoint, name)
+            rows = tensor.T if kind.transposed else tensor
+            matrix[...] = rows if kind.part is None else kind.part.of(rows).reshape(matrix.shape)
         else:
-            read_into(checkpoint, name, matrix[None] if packed else matrix, page)
+            read_into(checkpoint, name, matrix[None] if packed else matrix, first)
     norms = [np.linalg.norm(matrix.astype(np.float32, copy=False)) for matrix in stacked]
     return stacked, float(np.mean(norms))
 

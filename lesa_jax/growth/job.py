@@ -13,12 +13,13 @@ from lesa_jax.base.files import LONGEST_NAME, read_text
 from lesa_jax.base.folders import foreign, free_space, nearest_folder
 from lesa_jax.checkpoint.companions import files_to_carry
 from lesa_jax.checkpoint.hub import resolve_model
+from lesa_jax.checkpoint.names import Stack
 from lesa_jax.checkpoint.reader import Checkpoint, open_checkpoint
 from lesa_jax.checkpoint.writer import Layout, lay_out
 from lesa_jax.families.fields import find_layers
 from lesa_jax.families.model import ModelConfig
 from lesa_jax.families.roles import check_silenceable
-from lesa_jax.growth.beside import weight_kind
+from lesa_jax.growth.beside import weight_kinds
 from lesa_jax.growth.memory import check_memory
 from lesa_jax.growth.recipe import Part, write_recipe
 from lesa_jax.growth.settings import ExpandSettings, check_settings, norm_source, output_scale, parse_gaps
@@ -70,13 +71,19 @@ class ExpandJob:
 
     @functools.cached_property
     def computed(self) -> Mapping[WeightKind, Sequence[Part]]:
-        """The tensors that the method computes, by kind, in ascending order of their gaps."""
-        found: dict[WeightKind, list[Part]] = {}
+        """The tensors that the method computes, by kind, in ascending order of their gaps.
+
+        A fused tensor is of several kinds.
+        """
+        found: dict[tuple[Stack, tuple[int, ...]], list[Part]] = {}
         for part in self.parts:
             if part.made == "computed":
-                kind = weight_kind(self.checkpoint, part.stack, part.numbers[1:])
-                found.setdefault(kind, []).append(part)
-        return {kind: sorted(parts, key=lambda part: part.numbers) for kind, parts in found.items()}
+                found.setdefault((part.stack, part.numbers[1:]), []).append(part)
+        return {
+            kind: sorted(parts, key=lambda part: part.numbers)
+            for (stack, inner), parts in found.items()
+            for kind in weight_kinds(self.checkpoint, stack, inner)
+        }
 
 
 def open_source(settings: ExpandSettings) -> Checkpoint:

@@ -1,7 +1,7 @@
 """Whether what an expansion computes fits into memory, known before it begins."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lesa_jax.base.errors import InputError
@@ -35,13 +35,17 @@ def machine_memory() -> int:
         return physical
 
 
-def check_memory(start: Start, settings: PredictorSettings, kinds: Iterable[WeightKind]) -> None:
+def check_memory(start: Start, settings: PredictorSettings, kinds: Mapping[WeightKind, Sequence[object]]) -> None:
     """Refuses what cannot be computed here.
+
+    Args:
+      start: what makes new layers.
+      settings: of the predictor, if it is LESA.
+      kinds: that are computed, with a new tensor for each new layer.
 
     Raises:
       InputError: the memory that the weights, or with them LESA's predictor, would need.
     """
-    kinds = list(kinds)
     weights, memory = computation_memory(kinds), machine_memory()
     if weights > memory:
         raise InputError(

@@ -10,6 +10,7 @@ from lesa_jax.base.errors import InputError
 from lesa_jax.base.folders import publish
 from lesa_jax.checkpoint.format import DTYPES
 from lesa_jax.checkpoint.writer import TensorWriter
+from lesa_jax.families.fused import Rows
 from lesa_jax.growth.job import ExpandJob
 from lesa_jax.growth.result import KindResult
 from lesa_jax.growth.weights import WeightKind
@@ -32,12 +33,15 @@ class Output:
         self.job = job
         self.failure: InputError | None = None
         self._measured: dict[str, list[tuple[float, float, float]]] = {}
+        self._waiting: dict[str, list[tuple[Rows, np.ndarray]]] = {}  # parts of fused tensors, by the tensor's name
         self._open = ExitStack()
         self.folder = self._open.enter_context(publish(job.settings.output, job.settings.overwrite))
         self.writer = TensorWriter(self.folder, job.layout, advance)
 
     def receive(self, kind: WeightKind, pages: Sequence[np.ndarray], old_norm: float, loss: float | None) -> None:
         """Writes one kind's new matrices in the source's dtype; what cannot be written is the output's `failure`.
+
+        Parts of a fused tensor wait until all of them are there.
 
         Args:
           kind: of which they are.
@@ -51,15 +55,31 @@ class Output:
             self.failure = InputError(f"{kind.name}: the initialiser gave {list(pages[0].shape)} for {expected}")
             return
         new_norm = float(np.mean([np.linalg.norm(matrix) for page in pages for matrix in page]))
-        if kind.transposed:
-            pages = [page.swapaxes(1, 2) for page in pages]
         for number, part in enumerate(parts):
             with np.errstate(over="ignore"):  # found when it is written
                 new = np.stack([page[number] for page in pages])
-                tensor = (new if part.scale == 1 else part.scale * new).astype(DTYPES[dtype])
+                new = (new if part.scale == 1 else part.scale * new).astype(DTYPES[dtype])
+            tensor = new if kind.part is None else self._fuse(part.name, kind, kind.part, new[0])
+            if tensor is None:
+                continue
+            if kind.transposed:
+                tensor = np.ascontiguousarray(tensor.swapaxes(-1, -2))
             if not self.write(part.name, tensor, self.job.method.start.remedy):
                 return
         self._measured.setdefault(kind.name, []).append((old_norm, new_norm, np.nan if loss is None else loss))
+
+    def _fuse(self, name: str, kind: WeightKind, part: Rows, new: np.ndarray) -> np.ndarray | None:
+        """A fused tensor as [out, in], of this part and those that were given before; None while some are missing."""
+        parts = [*self._waiting.pop(name, []), (part, new)]
+        shape = kind.stack.spec.shape[::-1] if kind.transposed else kind.stack.spec.shape
+        if sum(rows.count for rows, _ in parts) < shape[0]:
+            self._waiting[name] = parts
+            return None
+        fused = np.empty(shape, new.dtype)
+        for rows, matrix in parts:
+            space = rows.of(fused)
+            space[...] = matrix.reshape(space.shape)
+        return fused
 
     def write(
         self, name: str, data: bytes | memoryview | np.ndarray, remedy: str = "choose another --output-scale"

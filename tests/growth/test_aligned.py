@@ -12,7 +12,7 @@ from lesa_jax.checkpoint.reader import open_checkpoint, read
 from lesa_jax.growth.report import print_report
 from lesa_jax.planning import methods
 from tests.support import tiny as checkpoints
-from tests.support.changed import changed_copy
+from tests.support.every_type import save_type
 from tests.support.growth import TOKENS, grow
 from tests.support.tiny import save, tiny, torch_logits
 from tests.support.transport import reference_plan
@@ -101,24 +101,43 @@ def said(result) -> str:
     return console.export_text()
 
 
+def aligned(below: np.ndarray, above: np.ndarray, weights: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """The mean of two layers' rows, or of their biases, those below reordered by the plan between their weights."""
+    plan = len(below) * reference_plan(*weights)
+    return (plan.T @ below + above) / 2
+
+
 def test_a_family_of_unknown_parts_is_aligned_in_rows_only_and_the_user_is_told(tmp_path):
-    """gpt2, whose matrices lie as [in, out], with an entry that no forward pass here follows."""
-    source = changed_copy(tiny("gpt2"), tmp_path / "source", add_cross_attention=True)
+    """bloom, whose queries, keys and values are one matrix, head by head: no key may take a query's place."""
+    source = save_type("bloom", tmp_path / "bloom")
     result = grow(source, tmp_path / "out", "opt_deus", gaps=str(GAP))
     told = "opt_deus aligns rows only here"
     assert told in said(result)
     assert told in (tmp_path / "out" / "README.md").read_text()
+    below, above = (layer(source, number, "transformer.h.") for number in (GAP, GAP + 1))
+    new = layer(tmp_path / "out", GAP + 1, "transformer.h.")
+    fused, rows = "self_attention.query_key_value", np.arange(96).reshape(4, 3, 8)
+    modules = [(fused, rows[:, part].reshape(-1)) for part in range(3)] + [("mlp.dense_h_to_4h", np.arange(128))]
+    for module, part in modules:
+        weights = tuple(old[f"{module}.weight"][part] for old in (below, above))
+        for name in (f"{module}.weight", f"{module}.bias"):
+            expected = aligned(below[name][part], above[name][part], weights)
+            np.testing.assert_allclose(new[name][part], expected, rtol=1e-4, atol=1e-5, err_msg=name)
+    for norm in ("input_layernorm.weight", "post_attention_layernorm.bias"):
+        np.testing.assert_allclose(new[norm], (below[norm] + above[norm]) / 2, rtol=1e-6)
+
+
+def test_matrices_that_lie_as_in_out_are_aligned_in_rows_and_columns(tmp_path):
+    """gpt2's: its first projection of the feed-forward network reads what attention wrote."""
+    assert grow(tiny("gpt2"), tmp_path / "out", "opt_deus", gaps=str(GAP)).notes == ()
     below, above = (layer(tiny("gpt2"), number, "transformer.h.") for number in (GAP, GAP + 1))
     new = layer(tmp_path / "out", GAP + 1, "transformer.h.")
-    for part in ("attn.c_attn", "mlp.c_fc"):
-        weight, bias = f"{part}.weight", f"{part}.bias"
-        plan = len(below[bias]) * reference_plan(below[weight].T, above[weight].T)
-        np.testing.assert_allclose(
-            new[weight].T, (plan.T @ below[weight].T + above[weight].T) / 2, rtol=1e-4, atol=1e-5
-        )
-        np.testing.assert_allclose(new[bias], (plan.T @ below[bias] + above[bias]) / 2, rtol=1e-4, atol=1e-5)
-    for norm in ("ln_1.weight", "ln_2.bias"):
-        np.testing.assert_allclose(new[norm], (below[norm] + above[norm]) / 2, rtol=1e-6)
+    outputs = [old["attn.c_proj.weight"].T for old in (below, above)]
+    first = below["mlp.c_fc.weight"].T @ (len(outputs[0]) * reference_plan(*outputs))
+    weights = first, above["mlp.c_fc.weight"].T
+    for name, old in (("weight", first), ("bias", below["mlp.c_fc.bias"])):
+        expected = aligned(old, above[f"mlp.c_fc.{name}"].T, weights)
+        np.testing.assert_allclose(new[f"mlp.c_fc.{name}"].T, expected, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
 def test_a_known_family_needs_no_note(tmp_path, llama):

@@ -170,14 +170,17 @@ def test_means_of_norms_lie_where_the_means_of_matrices_do(tmp_path):
 
 
 def test_gpt2_is_predicted_in_its_transposed_layout(tmp_path):
-    """c_attn lies as [in, out]; the prediction of the transposed model must be the transposed prediction."""
+    """c_attn lies as [in, out]; the prediction of the transposed model must be the transposed prediction.
+
+    The first Qwen's c_attn has the same name and the same parts, and lies as [out, in].
+    """
     transposed = tmp_path / "transposed"
     transposed.mkdir()
     tensors = load_file(tiny("gpt2") / "model.safetensors")
     linear = ("c_attn.weight", "c_fc.weight", "c_proj.weight")
     flipped = {name: t.T.contiguous() if name.endswith(linear) else t for name, t in tensors.items()}
     save_file(flipped, transposed / "model.safetensors")
-    (transposed / "config.json").write_text(json.dumps({"model_type": "unknown", "n_layer": 6}))
+    (transposed / "config.json").write_text(json.dumps({"model_type": "qwen", "n_layer": 6}))
     for source in (tiny("gpt2"), transposed):
         grow(source, tmp_path / f"{source.name}-out", gaps="3")
     ours = load_file(tmp_path / f"{tiny('gpt2').name}-out" / "model.safetensors")
