@@ -13,6 +13,7 @@ class Family:
 
     Attributes:
       model_type: that value.
+      models: that are published with it, for the table in the README.
       read: makes a description of config.json, or raises InputError for what no forward pass here computes exactly;
         None: there is no forward pass, so it can be grown but neither measured nor trained.
       transposed: parts of names of linear layers that lie as [in, out] (transformers' Conv1D), not as [out, in].
@@ -20,6 +21,7 @@ class Family:
     """
 
     model_type: str
+    models: str = ""
     read: Callable[[Mapping[str, Any]], ModelConfig] | None = None
     transposed: frozenset[str] = frozenset()
     post_norm: bool = False

@@ -92,6 +92,6 @@ def gemma3(config: Mapping[str, Any]) -> ModelConfig:
     )
 
 
-GEMMA = Family("gemma", gemma)
-GEMMA2 = Family("gemma2", gemma2)
-GEMMA3 = Family("gemma3_text", gemma3)
+GEMMA = Family("gemma", "Gemma 1", gemma)
+GEMMA2 = Family("gemma2", "Gemma 2", gemma2)
+GEMMA3 = Family("gemma3_text", "Gemma 3, text", gemma3)

@@ -2,5 +2,5 @@
 
 from lesa_jax.families.family import Family
 
-MIXTRAL = Family("mixtral")
-QWEN3_MOE = Family("qwen3_moe")
+MIXTRAL = Family("mixtral", "Mixtral")
+QWEN3_MOE = Family("qwen3_moe", "Qwen 3, mixtures of experts")

@@ -95,6 +95,6 @@ def opt(config: Mapping[str, Any]) -> ModelConfig:
     )
 
 
-GPT2 = Family("gpt2", gpt2, transposed=CONV1D)
-OPT = Family("opt", opt)
-OPENAI_GPT = Family("openai-gpt", transposed=CONV1D, post_norm=True)
+GPT2 = Family("gpt2", "GPT-2, DistilGPT-2", gpt2, transposed=CONV1D)
+OPT = Family("opt", "OPT but 350M", opt)
+OPENAI_GPT = Family("openai-gpt", "GPT", transposed=CONV1D, post_norm=True)

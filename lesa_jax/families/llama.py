@@ -123,10 +123,10 @@ def granite(config: Mapping[str, Any]) -> ModelConfig:
     )
 
 
-LLAMA = Family("llama", llama)
-MISTRAL = Family("mistral", mistral)
-MINISTRAL = Family("ministral", ministral)
-QWEN2 = Family("qwen2", qwen2)
-QWEN3 = Family("qwen3", qwen3)
-SMOLLM3 = Family("smollm3", smollm3)
-GRANITE = Family("granite", granite)
+LLAMA = Family("llama", "Llama 1 to 3.3, Yi, TinyLlama, SmolLM 1 and 2, Vicuna, DeepSeek-Coder", llama)
+MISTRAL = Family("mistral", "Mistral 7B, Nemo, Small", mistral)
+MINISTRAL = Family("ministral", "Ministral 8B", ministral)
+QWEN2 = Family("qwen2", "Qwen 1.5, 2 and 2.5", qwen2)
+QWEN3 = Family("qwen3", "Qwen 3", qwen3)
+SMOLLM3 = Family("smollm3", "SmolLM 3", smollm3)
+GRANITE = Family("granite", "Granite 3 and 4, dense", granite)

@@ -55,6 +55,6 @@ def olmo3(config: Mapping[str, Any]) -> ModelConfig:
     return replace(base, ropes=(ropes[FULL], ropes[SLIDING]), rotations=rotations)
 
 
-OLMO = Family("olmo", olmo)
-OLMO2 = Family("olmo2", olmo2)
-OLMO3 = Family("olmo3", olmo3)
+OLMO = Family("olmo", "OLMo 1", olmo)
+OLMO2 = Family("olmo2", "OLMo 2", olmo2)
+OLMO3 = Family("olmo3", "OLMo 3", olmo3)

@@ -58,5 +58,5 @@ def phi3(config: Mapping[str, Any]) -> ModelConfig:
     )
 
 
-PHI = Family("phi", phi)
-PHI3 = Family("phi3", phi3)
+PHI = Family("phi", "Phi 1, 1.5 and 2", phi)
+PHI3 = Family("phi3", "Phi 3 and 4, mini and medium", phi3)

@@ -58,4 +58,4 @@ def describe(config: Mapping[str, Any]) -> ModelConfig | None:
 def find_family(config: Mapping[str, Any]) -> Family:
     """The family of a `config.json`; for an unknown one what the general rules assume: it grows, and does not run."""
     model_type = str(config.get("model_type"))
-    return FAMILIES.get(model_type, Family(model_type, post_norm=model_type in POST_NORM_TYPES))
+    return FAMILIES.get(model_type) or Family(model_type, post_norm=model_type in POST_NORM_TYPES)

@@ -56,7 +56,7 @@ def summarise(
 
 def notes(job: ExpandJob) -> tuple[str, ...]:
     """What the method could not do with this family of models."""
-    if isinstance(job.method.start, Aligned) and not any("columns" in dict(kind.beside) for kind in job.computed):
+    if isinstance(job.method.start, Aligned) and not job.runs:
         return (
             f"{job.method.name} aligns rows only here: what reads the output of attention is not known of "
             f"{job.checkpoint.config.get('model_type')}, which has no forward pass",
