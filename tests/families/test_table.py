@@ -27,7 +27,7 @@ def row(family: Family) -> str:
 
 def test_the_readme_lists_the_families():
     rows = [line for line in README.read_text().splitlines() if re.match(r"\| [^|]+ \| `", line)]
-    assert rows == [row(family) for family in FAMILIES.values()]
+    assert rows[1:] == [row(family) for family in FAMILIES.values()]  # below the heading
 
 
 @pytest.mark.parametrize("name", RUNNING)
