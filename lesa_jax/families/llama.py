@@ -110,6 +110,20 @@ def smollm3(config: Mapping[str, Any]) -> ModelConfig:
     return replace(base, ropes=(None, rope), rotations=tuple(int(value) for value in rotated))
 
 
+def seed_oss(config: Mapping[str, Any]) -> ModelConfig:
+    mlp = flag(config, "mlp_bias")
+    return describe(
+        config,
+        NAMES,
+        num_kv_heads=integer_or_none(config, "num_key_value_heads", 8) or integer(config, "num_attention_heads"),
+        head_dim=integer(config, "head_dim") if "head_dim" in config else 128,
+        qkv_bias=flag(config, "attention_bias", True),
+        output_bias=flag(config, "attention_out_bias"),
+        up_bias=mlp,
+        down_bias=mlp,
+    )
+
+
 def granite(config: Mapping[str, Any]) -> ModelConfig:
     """Four factors: on embeddings, on scores, on what each half of a layer adds, and one that divides logits."""
     return describe(
@@ -129,4 +143,5 @@ MINISTRAL = Family("ministral", "Ministral 8B", ministral)
 QWEN2 = Family("qwen2", "Qwen 1.5, 2 and 2.5", qwen2)
 QWEN3 = Family("qwen3", "Qwen 3", qwen3)
 SMOLLM3 = Family("smollm3", "SmolLM 3", smollm3)
+SEED_OSS = Family("seed_oss", "Seed-OSS", seed_oss)
 GRANITE = Family("granite", "Granite 3 and 4, dense", granite)
