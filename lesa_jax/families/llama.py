@@ -6,8 +6,8 @@ from typing import Any
 
 from lesa_jax.families.entries import MOST_LAYERS, flag, integer, integer_or_none, number, wrong
 from lesa_jax.families.family import Family
-from lesa_jax.families.model import ModelConfig, Names
-from lesa_jax.families.reading import describe, layer_kinds, window_everywhere, windows_of
+from lesa_jax.families.model import ModelConfig, Names, Norm
+from lesa_jax.families.reading import describe, layer_kinds, read_activation, window_everywhere, windows_of
 from lesa_jax.families.rotation import SLIDING, read_rope
 
 NAMES = Names(
@@ -25,6 +25,7 @@ NAMES = Names(
     up="mlp.up_proj",
     down="mlp.down_proj",
 )
+WITHOUT_GATE = replace(NAMES, gate=None)
 WITH_HEAD_NORMS = replace(NAMES, query_norm="self_attn.q_norm", key_norm="self_attn.k_norm")
 
 
@@ -124,6 +125,17 @@ def seed_oss(config: Mapping[str, Any]) -> ModelConfig:
     )
 
 
+def arcee(config: Mapping[str, Any]) -> ModelConfig:
+    """No gate: what goes up is squared where it is positive."""
+    return describe(
+        config,
+        WITHOUT_GATE,
+        norm=Norm(centred=False, eps=number(config, "rms_norm_eps", 1e-5)),
+        activation=read_activation(config, "hidden_act", "relu2"),
+        **biases(config),
+    )
+
+
 def granite(config: Mapping[str, Any]) -> ModelConfig:
     """Four factors: on embeddings, on scores, on what each half of a layer adds, and one that divides logits."""
     return describe(
@@ -144,4 +156,5 @@ QWEN2 = Family("qwen2", "Qwen 1.5, 2 and 2.5", qwen2)
 QWEN3 = Family("qwen3", "Qwen 3", qwen3)
 SMOLLM3 = Family("smollm3", "SmolLM 3", smollm3)
 SEED_OSS = Family("seed_oss", "Seed-OSS", seed_oss)
+ARCEE = Family("arcee", "AFM 4.5B", arcee)
 GRANITE = Family("granite", "Granite 3 and 4, dense", granite)

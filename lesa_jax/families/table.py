@@ -19,6 +19,7 @@ FAMILIES: Mapping[str, Family] = {
         llama.QWEN3,
         llama.SMOLLM3,
         llama.GRANITE,
+        llama.ARCEE,
         llama.SEED_OSS,
         gemma.GEMMA,
         gemma.GEMMA2,

@@ -36,6 +36,7 @@ CONFIGS: dict[str, Any] = {
     "qwen3": lambda: hf.Qwen3Config(**LLAMA_LIKE, head_dim=8, tie_word_embeddings=True),
     "ministral": lambda: hf.MinistralConfig(**LLAMA_LIKE, head_dim=8, sliding_window=8, layer_types=MIXED),
     "seed_oss": lambda: hf.SeedOssConfig(**LLAMA_LIKE, head_dim=8, attention_out_bias=True),
+    "arcee": lambda: hf.ArceeConfig(**LLAMA_LIKE, mlp_bias=True),
     "granite": lambda: hf.GraniteConfig(
         **LLAMA_LIKE,
         embedding_multiplier=3.0,
