@@ -18,6 +18,7 @@ from lesa_jax.checkpoint.reader import Checkpoint, open_checkpoint
 from lesa_jax.checkpoint.writer import Layout, lay_out
 from lesa_jax.families.fields import find_layers
 from lesa_jax.families.model import ModelConfig
+from lesa_jax.families.periods import layer_period
 from lesa_jax.families.roles import check_silenceable
 from lesa_jax.growth.beside import weight_kinds
 from lesa_jax.growth.memory import check_memory
@@ -104,7 +105,8 @@ def prepare_jobs(wanted: Sequence[ExpandSettings], checkpoint: Checkpoint) -> li
     """A job for each settings, or why there is none: whatever can be refused without reading weights."""
     prefix = find_layers(checkpoint.config, checkpoint.stacks)
     depth = max(s.starts[0] + s.sizes[0] for s in checkpoint.stacks if s.prefix == prefix)
-    planned = [or_error(lambda s=settings: plan_growth(s, depth)) for settings in wanted]
+    period = layer_period(checkpoint.config)
+    planned = [or_error(lambda s=settings: plan_growth(s, depth, period)) for settings in wanted]
     sources = [both[0].start.sources(both[1]) for both in planned if not isinstance(both, InputError)]
     plans = list(dict.fromkeys(sources))
     configs = dict(zip(plans, grow_configs_apart(checkpoint.config, plans), strict=True)) if plans else {}
@@ -116,12 +118,12 @@ def prepare_jobs(wanted: Sequence[ExpandSettings], checkpoint: Checkpoint) -> li
     return [or_error(lambda s=s, b=b: job(s, b)) for s, b in zip(wanted, planned, strict=True)]
 
 
-def plan_growth(settings: ExpandSettings, depth: int) -> tuple[Method, Plan]:
-    """The method that the settings name, and what it makes of a model of so many layers."""
+def plan_growth(settings: ExpandSettings, depth: int, period: int) -> tuple[Method, Plan]:
+    """The method that the settings name, and what it makes of a model of so many layers, whose kinds repeat."""
     method = find_method(settings.method)
     check_settings(settings, method)
     gaps = parse_gaps(settings.gaps)
-    return method, make_plan(depth, method, settings.layers, gaps, settings.placement, settings.every)
+    return method, make_plan(depth, method, settings.layers, gaps, settings.placement, settings.every, period)
 
 
 def or_error(make: Callable[[], Value]) -> Value | InputError:

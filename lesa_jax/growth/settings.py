@@ -40,7 +40,8 @@ class ExpandSettings:
     gaps: str | None = None
     """Where exactly, instead of --layers: 15-30 or 3,5,7. Gap g lies between layers g and g+1; 3,3 puts two there."""
     placement: Placement | None = None
-    """Where --layers puts them: top is LESA's default, even that of llama_pro and duplicate; ends is both ends."""
+    """Where --layers puts them: top is LESA's default, even that of llama_pro and duplicate; ends is both ends; periods
+    repeats whole periods of a model whose layers alternate (windows, rotations), so that old ones keep their places."""
     every: int | None = None
     """tli, instead of --layers: a new layer after every so many."""
     output_scale: float | None = None

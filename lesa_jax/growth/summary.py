@@ -10,6 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from lesa_jax.checkpoint.format import FLOATS
+from lesa_jax.families.periods import traps
 from lesa_jax.growth.job import ExpandJob
 from lesa_jax.growth.recipe import not_predicted
 from lesa_jax.growth.result import ExpandResult, KindResult
@@ -55,13 +56,15 @@ def summarise(
 
 
 def notes(job: ExpandJob) -> tuple[str, ...]:
-    """What the method could not do with this family of models."""
+    """What the method could not do with this family of models, and what others may not understand of the result."""
+    found = traps(job.checkpoint.config, job.plan.old_layers, job.plan.layers)
     if isinstance(job.method.start, Aligned) and not job.runs:
         return (
             f"{job.method.name} aligns rows only here: what reads the output of attention is not known of "
             f"{job.checkpoint.config.get('model_type')}, which has no forward pass",
+            *found,
         )
-    return ()
+    return found
 
 
 def function_kept(job: ExpandJob, checked: int) -> str:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal, get_args
 from lesa_jax.base.errors import InputError
 from lesa_jax.planning.plan import Plan
 
-Placement = Literal["top", "even", "middle", "bottom", "ends"]
+Placement = Literal["top", "even", "middle", "bottom", "ends", "periods"]
 NormSource = Literal["first", "previous", "next", "mean"]
 # Rules for a whole plan, which have no gaps to choose.
 Stacking = Literal["overlap", "cycle", "repeat"]

@@ -19,6 +19,7 @@ def make_plan(
     gaps: Sequence[int] | None = None,
     placement: Placement | None = None,
     every: int | None = None,
+    period: int = 1,
 ) -> Plan:
     """The plan of a method for a model of `source_layers` layers.
 
@@ -30,6 +31,7 @@ def make_plan(
         named once for each new layer there.
       placement: where the new layers go; by default the method's own.
       every: TLI's K, instead of `layers`: a new layer after each group of K.
+      period: after how many layers their kinds repeat (`families.periods`), for placement "periods".
 
     Raises:
       InputError: a method, a depth or a gap that there is not.
@@ -65,6 +67,8 @@ def make_plan(
     if stacking == "repeat":
         return repeat_layers(source_layers, [j * source_layers // target for j in range(target)])
     where = placement or method.placement
+    if where == "periods":
+        return repeat_periods(source_layers, target - source_layers, period)
     after_last = method.after_last and where == "even"
     count = target - source_layers
     if method.every and where == "even" and count <= source_layers:
@@ -123,6 +127,29 @@ def insert(source_layers: int, gaps: Sequence[int]) -> Plan:
     for layer in range(source_layers):
         slots += [Slot(layer), *[Slot(layer, new=True)] * list(gaps).count(layer)]
     return Plan(source_layers, tuple(slots))
+
+
+def repeat_periods(source_layers: int, count: int, period: int) -> Plan:
+    """New layers in whole periods, each above the originals that it is made of, spread as evenly as they go.
+
+    So every original keeps its place in a pattern that repeats after `period` layers. What is left over at the top of
+    the original, less than a period, stays at the top.
+
+    Raises:
+      InputError: a count that is no multiple of the period, or a model without a whole period.
+    """
+    periods, (copies, rest) = source_layers // period, divmod(count, period)
+    if periods == 0 or rest:
+        nearest = source_layers + period * max(1, round(count / period))
+        raise InputError(
+            f"--placement periods: {count} new layers are not a multiple of the {period} after which this model's "
+            f"kinds of layers repeat; the nearest is --layers {nearest}"
+        )
+    above = place(periods, copies, "even", after_last=True)
+    order: list[int] = []
+    for number in range(periods):
+        order += [*range(number * period, (number + 1) * period)] * (1 + above.count(number))
+    return repeat_layers(source_layers, [*order, *range(periods * period, source_layers)])
 
 
 def repeat_layers(source_layers: int, order: Sequence[int]) -> Plan:
