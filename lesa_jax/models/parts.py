@@ -48,6 +48,12 @@ def embedding_tensor(config: ModelConfig) -> str:
     return f"{config.names.embedding}.weight"
 
 
+def input_tensors(config: ModelConfig) -> frozenset[str]:
+    """The names of all that lies below the layers: what turns tokens, and their positions, into the stream."""
+    positions = () if config.names.positions is None else (f"{config.names.positions}.weight",)
+    return frozenset((embedding_tensor(config), *positions))
+
+
 def head_tensor(config: ModelConfig) -> str:
     """The name of the head, [vocab, hidden]. A tied model needs none, though some checkpoints have it all the same."""
     return f"{config.names.head}.weight"

@@ -16,7 +16,7 @@ from jax.sharding import NamedSharding
 from jax.typing import DTypeLike
 
 from lesa_jax.families.model import ModelConfig
-from lesa_jax.models.parts import embedding_tensor, output_tensor
+from lesa_jax.models.parts import input_tensors, output_tensor
 from lesa_jax.training.parameters import Leaf
 from lesa_jax.training.peaks import peak_of
 
@@ -54,12 +54,12 @@ def token_cost(config: ModelConfig, leaves: Sequence[Leaf], sequence_length: int
             trained[layer] = trained.get(layer, 0) + size * leaf.trained
             touched += [layer] * leaf.trained
     outside = {leaf.names[0] for leaf in leaves if leaf.trained and not leaf.stacked}
-    # The embedding lies below all layers; a tied one is above them too.
-    first = 0 if embedding_tensor(config) in outside else min(touched, default=config.num_layers)
+    # A tied embedding lies above all layers, too.
+    first = min(touched, default=config.num_layers) if outside.isdisjoint(input_tensors(config)) else 0
     head = config.vocab_size * config.hidden_size
     train_head = output_tensor(config) in outside
     # Outside the layers only the final norm lies between them and the head.
-    below_head = first < config.num_layers or bool(outside - {embedding_tensor(config), output_tensor(config)})
+    below_head = first < config.num_layers or any(name.startswith(config.names.final_norm) for name in outside)
 
     forward = 2.0 * head
     backward = 2.0 * head * below_head + 2.0 * head * train_head

@@ -21,7 +21,7 @@ from lesa_jax.base.errors import InputError
 from lesa_jax.checkpoint.names import Tree
 from lesa_jax.checkpoint.reader import Checkpoint, read
 from lesa_jax.families.model import ModelConfig
-from lesa_jax.models.parts import embedding_tensor, layer_tensor
+from lesa_jax.models.parts import input_tensors, layer_tensor
 from lesa_jax.models.shapes import Tensor, layer_tensors, model_tensors
 from lesa_jax.planning.plan import Plan
 from lesa_jax.training.segments import SEGMENTS, Segment, find_segments
@@ -89,7 +89,7 @@ def make_leaves(config: ModelConfig, trained: frozenset[str]) -> tuple[tuple[Seg
     inside = layer_tensors(config)
     names = [{name: layer_tensor(config, layer, name) for name in inside} for layer in range(config.num_layers)]
     groups = [frozenset(name for name in inside if layer[name] in trained) for layer in names]
-    segments = find_segments(groups, frozen_prefix(groups, embedding_tensor(config) in trained))
+    segments = find_segments(groups, frozen_prefix(groups, not trained.isdisjoint(input_tensors(config))))
     in_layers = {name for layer in names for name in layer.values()}
     leaves = [
         Leaf(tuple(name.split(".")), (name,), tensor, (), name in trained)
@@ -106,14 +106,14 @@ def make_leaves(config: ModelConfig, trained: frozenset[str]) -> tuple[tuple[Seg
     return segments, tuple(leaves)
 
 
-def frozen_prefix(groups: Sequence[frozenset[str]], train_embedding: bool) -> int:
+def frozen_prefix(groups: Sequence[frozenset[str]], train_inputs: bool) -> int:
     """How many layers lie below everything that is trained, and so have no backward pass.
 
     Args:
       groups: for every layer, the tensors that are trained in it.
-      train_embedding: the embedding lies below all layers.
+      train_inputs: whether anything is that lies below all layers, as the embedding does.
     """
-    if train_embedding:
+    if train_inputs:
         return 0
     return next((layer for layer, group in enumerate(groups) if group), len(groups))
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import unflatten_dict
 
+from lesa_jax.checkpoint.reader import open_checkpoint
 from lesa_jax.families.model import ModelConfig
 from lesa_jax.models.blocked_attention import query_blocks
 from lesa_jax.models.config import read_config
@@ -24,6 +25,7 @@ from lesa_jax.training.settings import Remat
 from lesa_jax.training.sharding import leaf_shardings
 from lesa_jax.training.step import Batch, Program, mean_gradient
 from tests.support.operations import product_operations
+from tests.support.tiny import tiny
 
 BATCH, TOKENS = 2, 64
 CONFIG = read_config(
@@ -103,6 +105,15 @@ def test_the_formula_is_the_count_whatever_is_trained(train):
 @pytest.mark.parametrize("changes", [{"tied": True}, {"windows": (16,) * 12}])
 def test_the_formula_is_the_count_of_tied_models_and_windows(changes, train):
     count, expected = counted(replace(CONFIG, **changes), PLAN, train)
+    assert count == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("family", "train"),
+    [("gpt2", r"\.wpe\."), ("gpt2", "all"), ("gemma2", "new"), ("gpt_neox", "new"), ("phi3", "new"), ("falcon", "new")],
+)
+def test_the_formula_is_the_count_of_other_families(family, train):
+    count, expected = counted(read_config(open_checkpoint(tiny(family)).config), make_plan(4, "lesa", layers=6), train)
     assert count == pytest.approx(expected, rel=1e-12)
 
 
