@@ -68,7 +68,7 @@ def make_plan(
         return repeat_layers(source_layers, [j * source_layers // target for j in range(target)])
     where = placement or method.placement
     if where == "periods":
-        return repeat_periods(source_layers, target - source_layers, period)
+        return repeat_periods(source_layers, target - source_layers, period, method.after_last)
     after_last = method.after_last and where == "even"
     count = target - source_layers
     if method.every and where == "even" and count <= source_layers:
@@ -129,23 +129,28 @@ def insert(source_layers: int, gaps: Sequence[int]) -> Plan:
     return Plan(source_layers, tuple(slots))
 
 
-def repeat_periods(source_layers: int, count: int, period: int) -> Plan:
+def repeat_periods(source_layers: int, count: int, period: int, after_last: bool) -> Plan:
     """New layers in whole periods, each above the originals that it is made of, spread as evenly as they go.
 
     So every original keeps its place in a pattern that repeats after `period` layers. What is left over at the top of
-    the original, less than a period, stays at the top.
+    the original, less than a period, stays at the top. Without `after_last` the highest whole period is not repeated:
+    its last layer may have no neighbour above.
 
     Raises:
-      InputError: a count that is no multiple of the period, or a model without a whole period.
+      InputError: a count that is no multiple of the period, or a model without a period to repeat.
     """
     periods, (copies, rest) = source_layers // period, divmod(count, period)
-    if periods == 0 or rest:
+    if periods - 1 + after_last <= 0:
+        raise InputError(
+            f"--placement periods: the {source_layers} layers have no whole period to repeat; leave it out"
+        )
+    if rest:
         nearest = source_layers + period * max(1, round(count / period))
         raise InputError(
             f"--placement periods: {count} new layers are not a multiple of the {period} after which this model's "
             f"kinds of layers repeat; the nearest is --layers {nearest}"
         )
-    above = place(periods, copies, "even", after_last=True)
+    above = place(periods, copies, "even", after_last)
     order: list[int] = []
     for number in range(periods):
         order += [*range(number * period, (number + 1) * period)] * (1 + above.count(number))

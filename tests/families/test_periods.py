@@ -41,13 +41,24 @@ def test_whole_periods_stand_above_those_that_they_are_made_of():
     assert all(position % 2 == layer % 2 for layer, position in enumerate(plan.old_layers))
 
 
-@pytest.mark.parametrize(("layers", "period"), [(8, 2), (9, 3), (12, 7)])
+def test_what_is_predicted_has_a_neighbour_above(tmp_path):
+    plan = make_plan(6, "lesa", layers=14, placement="periods", period=2)
+    assert plan.gaps == (0, 1, 0, 1, 2, 3, 2, 3)
+    assert grow(tiny("gemma2"), tmp_path / "out", "lesa", layers=14, placement="periods").plan == plan
+
+
+@pytest.mark.parametrize(("layers", "period"), [(7, 2), (8, 3)])
 def test_a_count_that_is_no_multiple_is_refused_with_the_nearest_that_is(layers, period):
     with pytest.raises(InputError, match=r"nearest is --layers \d+") as caught:
-        make_plan(6, "duplicate", layers=layers - 1, placement="periods", period=period)
+        make_plan(6, "duplicate", layers=layers, placement="periods", period=period)
     nearest = int(str(caught.value).split()[-1])
-    if period <= 6:
-        assert make_plan(6, "duplicate", layers=nearest, placement="periods", period=period).layers == nearest
+    assert make_plan(6, "duplicate", layers=nearest, placement="periods", period=period).layers == nearest
+
+
+@pytest.mark.parametrize(("method", "period"), [("duplicate", 7), ("lesa", 6), ("lesa", 4)])
+def test_a_model_without_a_period_to_repeat_is_told(method, period):
+    with pytest.raises(InputError, match="no whole period to repeat"):
+        make_plan(6, method, layers=12, placement="periods", period=period)
 
 
 def test_what_goes_by_a_layers_number_is_told_of():
