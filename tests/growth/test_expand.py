@@ -328,7 +328,7 @@ def test_bad_options_end_in_one_line_and_write_nothing(tmp_path, case):
     [
         ("t5", {}, "encoder-decoder"),
         ("qwen3_moe", {"gaps": "0"}, "gap 0: LESA predicts from both neighbours"),
-        ("phi", {"eval_text": Path(__file__)}, "'phi' has no forward pass here"),
+        ("qwen3_moe", {"eval_text": Path(__file__)}, "'qwen3_moe' has no forward pass here"),
         *((f, {"method": "llama_pro"}, "no silenced layer is the identity") for f in DECODERS if f not in SILENCEABLE),
     ],
 )

@@ -10,7 +10,7 @@ from lesa_jax.planning.depth import find_doubts
 from lesa_jax.planning.placement import make_plan
 
 PLAN = make_plan(4, "duplicate", gaps=[1])
-CONFIG = {"model_type": "phi3", "num_hidden_layers": 4, "hidden_size": 8, "architectures": ["A"]}
+CONFIG = {"model_type": "nemotron", "num_hidden_layers": 4, "hidden_size": 8, "architectures": ["A"]}
 
 
 def doubts(config, shapes=None):
