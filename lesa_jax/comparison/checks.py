@@ -19,7 +19,7 @@ from lesa_jax.data.sources import find_source, read_records, text_of
 from lesa_jax.evaluation.protocol import token_rows
 from lesa_jax.families.model import ModelConfig
 from lesa_jax.growth.job import ExpandJob, prepare_jobs
-from lesa_jax.models.config import read_config
+from lesa_jax.models.config import read_model
 from lesa_jax.parallel.mesh import parse_mesh
 from lesa_jax.training.job import make_optimizer
 from lesa_jax.training.parameters import choose
@@ -37,7 +37,7 @@ def check_work(job: CompareJob) -> None:
     settings = job.settings
     assert settings.model is not None
     checkpoint = open_checkpoint(settings.model)
-    config = read_config(checkpoint.config)
+    config = read_model(checkpoint)
     text, length = job.basis.text.decode(), settings.sequence_length
     if not token_rows(load_tokenizer(checkpoint.folder), text, settings.ppl_protocol, config, length):
         raise InputError(f"--text {job.text_name}: holds fewer than two tokens, so that none can be predicted")
@@ -80,7 +80,7 @@ def why_not(job: CompareJob, row: Variant, grown: ExpandJob | InputError) -> Inp
         return grown
     if job.settings.trains:
         try:
-            choose(row.trains, read_config(grown.config), grown.plan)
+            choose(row.trains, read_model(grown.checkpoint, grown.config), grown.plan)
         except InputError as error:
             return error
     return None

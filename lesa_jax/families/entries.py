@@ -4,13 +4,13 @@ Python's JSON also reads NaN, Infinity and integers of any length, and takes `tr
 An entry that is null counts as absent only where it is read by a function that says so.
 """
 
-import math
 from collections.abc import Mapping
 from typing import Any, TypeGuard
 
 from lesa_jax.base.errors import InputError
 
 LARGEST = 2**31 - 1  # no size, count or position of a model is larger
+FLOAT32 = (2.0**-126, 2.0**127)  # what models are computed in has all numbers between
 MOST_LAYERS = 10_000
 
 
@@ -43,13 +43,10 @@ def integer_or_none(config: Mapping[str, Any], key: str, absent: int | None = No
 
 def number(config: Mapping[str, Any], key: str, absent: float | None = None) -> float:
     """A positive number; `absent` is what a config without the entry means."""
-    value = config.get(key, absent)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+    value, (least, most) = config.get(key, absent), FLOAT32
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
         raise wrong(key, value, "a positive number")
-    try:
-        return float(value)
-    except OverflowError:
-        raise wrong(key, value, "a positive number") from None
+    return float(value)
 
 
 def flag(config: Mapping[str, Any], key: str, absent: bool = False) -> bool:

@@ -49,8 +49,6 @@ def gemma(config: Mapping[str, Any]) -> ModelConfig:
 
 def gemma2(config: Mapping[str, Any], names: Names = GEMMA2_NAMES, every: int = 2, **said: Any) -> ModelConfig:
     """Norms on both sides of each half of a layer, capped scores and logits, a window in all but every n-th layer."""
-    if config.get("use_bidirectional_attention"):
-        raise wrong("use_bidirectional_attention", True, "false: only decoders are run here")
     window, layers = integer_or_none(config, "sliding_window", 4096), count(config)
     kinds = layer_kinds(config, layers, lambda layer: (layer + 1) % every != 0)
     return gemma_like(
@@ -75,7 +73,11 @@ def cap(config: Mapping[str, Any], key: str, absent: float | None) -> float | No
 
 def gemma3(config: Mapping[str, Any]) -> ModelConfig:
     """Norms of queries and keys, and layers with a window turn faster than the others."""
-    every = config.get("sliding_window_pattern", config.get("_sliding_window_pattern", 6))
+    if config.get("attn_logit_softcapping") is not None:
+        raise wrong(
+            "attn_logit_softcapping", config["attn_logit_softcapping"], "null: transformers does not cap it here"
+        )
+    every = config.get("sliding_window_pattern", 6)
     head_dim = integer(config, "head_dim") if "head_dim" in config else 256
     theta = {FULL: config.get("rope_theta", 1e6), SLIDING: config.get("rope_local_base_freq", 10000.0)}
     ropes = read_ropes(config, head_dim, theta)
@@ -85,7 +87,7 @@ def gemma3(config: Mapping[str, Any]) -> ModelConfig:
         GEMMA3_NAMES,
         integer({"sliding_window_pattern": every}, "sliding_window_pattern"),
         qk_norm="head",
-        attention_cap=cap(config, "attn_logit_softcapping", None),
+        attention_cap=None,
         logit_cap=cap(config, "final_logit_softcapping", None),
         ropes=(ropes[FULL], ropes[SLIDING]),
         rotations=tuple(int(kind == SLIDING) for kind in kinds),

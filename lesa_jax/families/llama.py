@@ -8,7 +8,7 @@ from lesa_jax.families.entries import MOST_LAYERS, flag, integer, integer_or_non
 from lesa_jax.families.family import Family
 from lesa_jax.families.model import ModelConfig, Names, Norm
 from lesa_jax.families.reading import describe, layer_kinds, read_activation, window_everywhere, windows_of
-from lesa_jax.families.rotation import SLIDING, read_rope
+from lesa_jax.families.rotation import read_rope
 
 NAMES = Names(
     embedding="model.embed_tokens",
@@ -103,7 +103,7 @@ def smollm3(config: Mapping[str, Any]) -> ModelConfig:
         config,
         NAMES,
         num_kv_heads=integer_or_none(config, "num_key_value_heads", 4) or integer(config, "num_attention_heads"),
-        windows=tuple(window if kind == SLIDING else None for kind in kinds),
+        windows=windows_of(kinds, window),
         tied=flag(config, "tie_word_embeddings", True),
         **biases(config),
     )

@@ -49,6 +49,17 @@ class Names:
     up: str | None = None
     gate_up: str | None = None
 
+    def bare(self) -> "Names":
+        """The names that a checkpoint has of a model without its head: `h.0`, not `transformer.h.0` (GPT-2's own)."""
+        whole = f"{self.layers.split('.')[0]}."
+        return replace(
+            self,
+            embedding=self.embedding.removeprefix(whole),
+            final_norm=self.final_norm.removeprefix(whole),
+            layers=self.layers.removeprefix(whole),
+            positions=self.positions and self.positions.removeprefix(whole),
+        )
+
 
 @dataclass(frozen=True)
 class Norm:

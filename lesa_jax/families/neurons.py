@@ -25,7 +25,7 @@ def shared_neurons(model: ModelConfig | None, template: str) -> dict[Side, str]:
     found: dict[Side, str] = {"rows": f"{part}.weight"} if leaf == "bias" else {}
     if model is not None and not model.parallel:
         names = model.names
-        inside = f"{names.layers}.*."
-        if part.removeprefix(inside) in (names.feed_forward_norm, names.gate, names.up, names.gate_up):
-            found["columns"] = f"{inside}{names.attention_output}.weight"
+        layers, star, inside = part.partition(".*.")
+        if inside in (names.feed_forward_norm, names.gate, names.up, names.gate_up):
+            found["columns"] = f"{layers}{star}{names.attention_output}.weight"
     return found

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from lesa_jax.families.entries import flag, integer_or_none, number
+from lesa_jax.families.entries import flag, integer_or_none, number, wrong
 from lesa_jax.families.family import Family
 from lesa_jax.families.llama import NAMES, WITH_HEAD_NORMS, count
 from lesa_jax.families.model import ModelConfig, Norm
 from lesa_jax.families.reading import describe, layer_kinds, windows_of
-from lesa_jax.families.rotation import FULL, SLIDING, read_ropes
+from lesa_jax.families.rotation import FULL, SLIDING, read_ropes, rope_entries
 
 OLMO2_NAMES = replace(
     WITH_HEAD_NORMS,
@@ -46,8 +46,14 @@ def olmo2(config: Mapping[str, Any], **said: Any) -> ModelConfig:
 
 
 def olmo3(config: Mapping[str, Any]) -> ModelConfig:
-    """A window in all but every fourth layer; long contexts stretch the wavelengths of full attention only."""
+    """A window in all but every fourth layer; long contexts stretch the wavelengths of full attention only.
+
+    `rope_theta` beside speaks of both kinds of layers to transformers 4, and of full attention only to 5: one that
+    they take for different models is refused.
+    """
     theta = config.get("rope_theta", 500000.0)
+    if theta != 500000 and "rope_theta" not in rope_entries(config, (FULL, SLIDING))[SLIDING]:
+        raise wrong("rope_theta", theta, "500000 here, or another inside rope_parameters for each of layer_types")
     kinds = layer_kinds(config, count(config), lambda layer: (layer + 1) % 4 != 0)
     base = olmo2(config, ropes=(), windows=windows_of(kinds, integer_or_none(config, "sliding_window", 4096)))
     ropes = read_ropes(config, base.head_dim, {FULL: theta, SLIDING: theta})

@@ -78,8 +78,7 @@ def cohere1(config: Mapping[str, Any]) -> ModelConfig:
 
 def cohere2(config: Mapping[str, Any]) -> ModelConfig:
     """A window in all but every fourth layer; only layers with one are rotated."""
-    every = config.get("sliding_window_pattern", config.get("_sliding_window_pattern", 4))
-    every = integer({"sliding_window_pattern": every}, "sliding_window_pattern")
+    every = integer({"sliding_window_pattern": 4, **config}, "sliding_window_pattern")
     kinds = layer_kinds(config, count(config), lambda layer: (layer + 1) % every != 0)
     base = cohere(config, windows=windows_of(kinds, integer_or_none(config, "sliding_window", 4096)))
     return replace(base, ropes=(None, *base.ropes), rotations=tuple(int(kind == SLIDING) for kind in kinds))
@@ -111,7 +110,9 @@ def stablelm(config: Mapping[str, Any]) -> ModelConfig:
             "config.json: qk_layernorm is not implemented for stablelm, whose heads have a norm each; such a model "
             "can be grown, but not run"
         )
-    head_dim = split_evenly(integer(config, "hidden_size"), integer(config, "num_attention_heads"))
+    head_dim = split_evenly(
+        integer(config, "hidden_size"), integer(config, "num_attention_heads"), config.get("head_dim")
+    )
     parallel = flag(config, "use_parallel_residual")
     return describe(
         config,
@@ -145,14 +146,14 @@ def starcoder2(config: Mapping[str, Any]) -> ModelConfig:
 def gpt_neox(config: Mapping[str, Any]) -> ModelConfig:
     """Attention and feed-forward network side by side, each with a LayerNorm of its own; a quarter is rotated."""
     heads, bias = integer(config, "num_attention_heads"), flag(config, "attention_bias", True)
-    head_dim = split_evenly(integer(config, "hidden_size"), heads)
+    head_dim = split_evenly(integer(config, "hidden_size"), heads, config.get("head_dim"))
     return describe(
         config,
         NEOX_NAMES,
         num_kv_heads=heads,
         head_dim=head_dim,
         norm=Norm(centred=True, eps=number(config, "layer_norm_eps", 1e-5), bias=True),
-        ropes=(read_rope(config, head_dim, config.get("rotary_emb_base", 10000.0), config.get("rotary_pct", 0.25)),),
+        ropes=(read_rope(config, head_dim, share=0.25, beside=("rotary_emb_base", "rotary_pct")),),
         activation=read_activation(config, "hidden_act", "gelu"),
         parallel=flag(config, "use_parallel_residual", True),
         qkv_groups=heads,
@@ -167,7 +168,8 @@ def falcon(config: Mapping[str, Any]) -> ModelConfig:
     """Three layouts of queries, keys and values in one matrix, and up to two LayerNorms in front."""
     if config.get("alibi"):
         raise InputError("config.json: alibi is not implemented; such a falcon can be grown, but not run")
-    heads, hidden, bias = integer(config, "num_attention_heads"), integer(config, "hidden_size"), flag(config, "bias")
+    heads, bias = integer(config, "num_attention_heads"), flag(config, "bias")
+    hidden = integer_or_none(config, "n_embed") or integer(config, "hidden_size")
     new, parallel = flag(config, "new_decoder_architecture"), flag(config, "parallel_attn", True)
     if new:
         kv_heads = groups = integer_or_none(config, "num_kv_heads", heads) or heads
@@ -175,8 +177,13 @@ def falcon(config: Mapping[str, Any]) -> ModelConfig:
         kv_heads = groups = 1
     else:
         kv_heads = groups = heads
-    norms = integer_or_none(config, "num_ln_in_parallel_attn", 2 if new else 1) or (2 if new else 1)
-    if not parallel and not new:
+    norms = integer_or_none(config, "num_ln_in_parallel_attn") or (2 if new else 1)
+    if (new and not parallel) or norms not in ((1, 2) if new else (1,)):
+        raise InputError(
+            f"config.json: new_decoder_architecture {new}, parallel_attn {parallel} and num_ln_in_parallel_attn "
+            f"{norms} do not go together in a falcon"
+        )
+    if not parallel:
         names = replace(FALCON_NAMES, feed_forward_norm="post_attention_layernorm")
     elif norms == 2:
         names = replace(FALCON_NAMES, attention_norm="ln_attn", feed_forward_norm="ln_mlp")
@@ -186,6 +193,7 @@ def falcon(config: Mapping[str, Any]) -> ModelConfig:
     return describe(
         config,
         names,
+        hidden_size=hidden,
         intermediate_size=integer_or_none(config, "ffn_hidden_size") or 4 * hidden,
         num_kv_heads=kv_heads,
         head_dim=head_dim,
@@ -194,7 +202,7 @@ def falcon(config: Mapping[str, Any]) -> ModelConfig:
         tied=flag(config, "tie_word_embeddings", True),
         ropes=(read_rope(config, head_dim),),
         activation=read_activation(config, "activation", "gelu"),
-        parallel=parallel or new,
+        parallel=parallel,
         qkv_groups=groups,
         qkv_bias=bias,
         output_bias=bias,

@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from lesa_jax.base.errors import InputError
 from lesa_jax.families.entries import flag, integer, number
 from lesa_jax.families.family import Family
 from lesa_jax.families.llama import NAMES, count
 from lesa_jax.families.model import ModelConfig, Norm
 from lesa_jax.families.reading import describe, read_activation, read_head_dim, split_evenly, window_everywhere
-from lesa_jax.families.rotation import read_rope
+from lesa_jax.families.rotation import read_rope, rope_entry
 
 PHI_NAMES = replace(
     NAMES,
@@ -25,10 +26,15 @@ PHI3_NAMES = replace(
     NAMES, query=None, key=None, value=None, qkv="self_attn.qkv_proj", gate=None, up=None, gate_up="mlp.gate_up_proj"
 )
 
+# Phi 3 came with one scaling, under names that have changed.
+PHI3_ROTATIONS = {"default": "default", "longrope": "longrope", "su": "longrope", "yarn": "longrope"}
+
 
 def phi(config: Mapping[str, Any]) -> ModelConfig:
     """Attention and feed-forward network side by side behind one LayerNorm, half of a head rotated."""
-    head_dim = split_evenly(integer(config, "hidden_size"), integer(config, "num_attention_heads"))
+    head_dim = split_evenly(
+        integer(config, "hidden_size"), integer(config, "num_attention_heads"), config.get("head_dim")
+    )
     normed = flag(config, "qk_layernorm")
     return describe(
         config,
@@ -48,6 +54,12 @@ def phi(config: Mapping[str, Any]) -> ModelConfig:
 
 
 def phi3(config: Mapping[str, Any]) -> ModelConfig:
+    entry = rope_entry(config)
+    kind = str(entry.get("rope_type", entry.get("type", "default")))
+    if kind not in PHI3_ROTATIONS:
+        raise InputError(f"config.json: rope type {kind!r} is not defined for phi3; it has {', '.join(PHI3_ROTATIONS)}")
+    entry = {**entry, "rope_type": PHI3_ROTATIONS[kind]}
+    config = {"original_max_position_embeddings": 4096, **config, "rope_scaling": entry}
     head_dim = read_head_dim(config, integer(config, "hidden_size"), integer(config, "num_attention_heads"))
     return describe(
         config,

@@ -34,6 +34,8 @@ def describe(config: Mapping[str, Any], names: Names, **said: Any) -> ModelConfi
     """
     if config.get("quantization_config"):
         raise InputError("config.json: quantization_config is set; dequantise the checkpoint before running it here")
+    if config.get("use_bidirectional_attention") or not config.get("is_causal", True):
+        raise InputError("config.json: use_bidirectional_attention or is_causal lets tokens see later ones: no decoder")
 
     def field(name: str, read: Callable[[], Any]) -> Any:
         return said.pop(name) if name in said else read()
@@ -81,14 +83,16 @@ def read_head_dim(config: Mapping[str, Any], hidden: int, heads: int) -> int:
     return head_dim
 
 
-def split_evenly(hidden: int, heads: int) -> int:
+def split_evenly(hidden: int, heads: int, head_dim: Any = None) -> int:
     """Width of a head where the heads share the residual stream's width.
 
     Raises:
-      InputError: they cannot.
+      InputError: they cannot, or config.json has another width, which transformers takes for the rotation only.
     """
     if hidden % heads:
         raise InputError(f"config.json: hidden_size {hidden} is not a multiple of num_attention_heads {heads}")
+    if head_dim not in (None, hidden // heads):
+        raise wrong("head_dim", head_dim, f"{hidden // heads}, hidden_size over num_attention_heads")
     return hidden // heads
 
 

@@ -32,8 +32,9 @@ LINEAR = re.compile(
 )
 # Words by which it is none: convolutions, state spaces, norms, tables, and vectors that lie side by side.
 NOT_LINEAR = re.compile(r"conv|conv\d+d|norm|layernorm|embed|embeddings?|bias|decay|mix|scale|weight|pos|position")
-# A constant of the architecture that old Llama checkpoints store beside the weights.
-BUFFER = "rotary_emb.inv_freq"
+MASKS = ("bias", "masked_bias")
+# Constants that old checkpoints store beside the weights: frequencies, and the causal masks of GPT-2 and GPT-NeoX.
+BUFFERS = (".rotary_emb.inv_freq", *(f".{module}.{mask}" for module in ("attn", "attention") for mask in MASKS))
 
 
 def writes_residual(template: str) -> bool:
@@ -104,4 +105,4 @@ def is_transposed(checkpoint: Checkpoint, stack: Stack) -> bool:
 
 def is_buffer(name: str) -> bool:
     """Whether a tensor is no weight but a constant that the forward pass computes by itself."""
-    return name.endswith(BUFFER)
+    return name.endswith(BUFFERS)

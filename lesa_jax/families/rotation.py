@@ -10,9 +10,16 @@ from lesa_jax.families.model import Dynamic, Linear, Llama3, LongRope, Rope, Yar
 
 TYPES = ("default", "linear", "dynamic", "llama3", "yarn", "longrope")
 FULL, SLIDING = "full_attention", "sliding_attention"  # kinds of layers in `layer_types`
+BESIDE = ("rope_theta", "partial_rotary_factor")
 
 
-def read_rope(config: Mapping[str, Any], head_dim: int, theta: float = 10000.0, share: float | None = None) -> Rope:
+def read_rope(
+    config: Mapping[str, Any],
+    head_dim: int,
+    theta: float = 10000.0,
+    share: float | None = None,
+    beside: tuple[str, str] = BESIDE,
+) -> Rope:
     """The rotation of all layers.
 
     `rope_scaling` (before version 5), where it says anything, stands instead of `rope_parameters`, whole. The entries
@@ -23,43 +30,70 @@ def read_rope(config: Mapping[str, Any], head_dim: int, theta: float = 10000.0, 
       head_dim: width of a head.
       theta: the base, where config.json is silent.
       share: the share of a head that is rotated, where config.json is silent; None: the family rotates whole heads.
+      beside: what the entries for both are called where they stand beside.
     """
-    entry = mapping(config, "rope_scaling") or mapping(config, "rope_parameters")
+    entry = rope_entry(config)
     if any(isinstance(value, Mapping) for value in entry.values()):
         raise InputError("config.json: rope_parameters per layer type are not implemented; one entry for all layers is")
-    whole = filled(entry, config, config.get("rope_theta", theta), 1.0 if share is None else share)
-    if share is None and whole["partial_rotary_factor"] != 1:
-        raise wrong("partial_rotary_factor", whole["partial_rotary_factor"], "1.0, for this family rotates whole heads")
-    return make_rope(whole, config, head_dim)
+    said = config.get(beside[1], share)
+    whole = filled(entry, config, config.get(beside[0], theta), 1.0 if said is None and share is None else said)
+    if "original_max_position_embeddings" in config:
+        whole["original_max_position_embeddings"] = config["original_max_position_embeddings"]
+    return make_rope(whole_heads(whole) if share is None else whole, config, head_dim)
+
+
+def rope_entry(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What config.json says of the rotation of all layers, in one of two places."""
+    return mapping(config, "rope_scaling") or mapping(config, "rope_parameters")
 
 
 def read_ropes(config: Mapping[str, Any], head_dim: int, thetas: Mapping[str, float]) -> dict[str, Rope]:
     """The rotation of each kind of layer, by its name in `layer_types`.
 
-    Where `rope_parameters` has an entry for each kind these stand; `rope_scaling` (before version 5) speaks of layers
-    with full attention only, as `thetas` does of what config.json leaves out.
+    Args:
+      config: `config.json`.
+      head_dim: width of a head.
+      thetas: the base of each kind, where its entry is silent.
     """
-    nested = mapping(config, "rope_parameters")
-    if nested and not any(isinstance(value, Mapping) for value in nested.values()):
-        raise InputError("config.json: rope_parameters must have an entry for each of layer_types; correct it")
+    beside = config.get("partial_rotary_factor")
     found = {}
-    for kind, theta in thetas.items():
-        entry = {**mapping(nested, kind), **(mapping(config, "rope_scaling") if kind == FULL else {})}
-        found[kind] = make_rope(filled(entry, config, theta, 1.0), config, head_dim)
+    for kind, entry in rope_entries(config, tuple(thetas)).items():
+        whole = filled(entry, config, thetas[kind], 1.0 if beside is None else beside)
+        found[kind] = make_rope(whole_heads(whole), config, head_dim)
     return found
 
 
-def filled(entry: Mapping[str, Any], config: Mapping[str, Any], theta: Any, share: float) -> dict[str, Any]:
-    """An entry with what stands beside it in config.json, or what its family means by saying nothing."""
-    entry = dict(entry)
-    entry.setdefault("rope_theta", theta)
-    entry.setdefault("rope_type", entry.get("type", "default"))
-    beside = config.get("partial_rotary_factor")
-    entry.setdefault("partial_rotary_factor", share if beside is None else beside)
-    entry.setdefault("original_max_position_embeddings", config.get("max_position_embeddings"))
-    if "original_max_position_embeddings" in config:
-        entry["original_max_position_embeddings"] = config["original_max_position_embeddings"]
+def rope_entries(config: Mapping[str, Any], kinds: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """What config.json says of the rotation of each kind of layer.
+
+    Where `rope_parameters` has an entry for each kind these stand; `rope_scaling` (before version 5) speaks of layers
+    with full attention only.
+    """
+    nested, scaling = mapping(config, "rope_parameters"), mapping(config, "rope_scaling")
+    if nested and not any(isinstance(value, Mapping) for value in nested.values()):
+        raise InputError("config.json: rope_parameters must have an entry for each of layer_types; correct it")
+    if "type" in scaling and "rope_type" not in scaling:  # transformers 4 heeded it here, 5 does not
+        raise InputError("config.json: rope_scaling has its type under the old name 'type'; call the entry 'rope_type'")
+    return {kind: {**mapping(nested, kind), **(scaling if kind == FULL else {})} for kind in kinds}
+
+
+def whole_heads(entry: dict[str, Any]) -> dict[str, Any]:
+    """The entry, of a family that rotates whole heads and takes no notice of a share."""
+    share = entry["partial_rotary_factor"]
+    if share != 1:
+        raise wrong("partial_rotary_factor", share, "1.0, for this family rotates whole heads")
     return entry
+
+
+def filled(entry: Mapping[str, Any], config: Mapping[str, Any], theta: Any, share: Any) -> dict[str, Any]:
+    """An entry with what it means by saying nothing."""
+    silent = {
+        "rope_theta": theta,
+        "rope_type": entry.get("type", "default"),
+        "partial_rotary_factor": share,
+        "original_max_position_embeddings": config.get("max_position_embeddings"),
+    }
+    return {**silent, **entry}
 
 
 def make_rope(entry: Mapping[str, Any], config: Mapping[str, Any], head_dim: int) -> Rope:
@@ -75,7 +109,7 @@ def make_rope(entry: Mapping[str, Any], config: Mapping[str, Any], head_dim: int
         case "linear":
             return Rope(theta, width, Linear(needed(entry, "factor")))
         case "dynamic":
-            return Rope(theta, width, Dynamic(needed(entry, "factor"), integer(config, "max_position_embeddings")))
+            return Rope(theta, width, dynamic(entry, config, width))
         case "llama3":
             return Rope(theta, width, llama3(entry))
         case "yarn":
@@ -91,6 +125,12 @@ def needed(entry: Mapping[str, Any], key: str) -> float:
     return number(entry, key)
 
 
+def dynamic(entry: Mapping[str, Any], config: Mapping[str, Any], width: int) -> Dynamic:
+    if width == 2:
+        raise InputError("config.json: rope type 'dynamic' is not defined for heads of which one pair is rotated")
+    return Dynamic(needed(entry, "factor"), integer(config, "max_position_embeddings"))
+
+
 def llama3(entry: Mapping[str, Any]) -> Llama3:
     factor, low, high = (needed(entry, key) for key in ("factor", "low_freq_factor", "high_freq_factor"))
     if low >= high:
@@ -100,6 +140,8 @@ def llama3(entry: Mapping[str, Any]) -> Llama3:
 
 def yarn(entry: Mapping[str, Any]) -> Yarn:
     factor, positions = needed(entry, "factor"), integer(entry, "original_max_position_embeddings")
+    if number(entry, "rope_theta") == 1:
+        raise wrong("rope_theta", entry["rope_theta"], "another number than 1 with rope type 'yarn'")
     given = {key: number(entry, key) for key in ("attention_factor", "mscale", "mscale_all_dim") if entry.get(key)}
     if "attention_factor" in given:
         magnitude = given["attention_factor"]

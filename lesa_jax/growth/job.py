@@ -25,7 +25,7 @@ from lesa_jax.growth.memory import check_memory
 from lesa_jax.growth.recipe import Part, write_recipe
 from lesa_jax.growth.settings import ExpandSettings, check_settings, norm_source, output_scale, parse_gaps
 from lesa_jax.growth.weights import WeightKind
-from lesa_jax.models.config import read_config
+from lesa_jax.models.config import read_model
 from lesa_jax.models.shapes import check_tensors
 from lesa_jax.planning.config_process import grow_configs_apart
 from lesa_jax.planning.depth import find_doubts
@@ -158,7 +158,7 @@ def make_job(
     text = text_to_measure(settings)
     calibration = None if settings.calibrate is None else read_text("--calibrate", settings.calibrate)
     doubts = find_doubts(config, plan, checkpoint.stacks, prefix)
-    model = or_error(lambda: read_config(checkpoint.config))
+    model = or_error(lambda: read_model(checkpoint))
     if isinstance(model, ModelConfig):
         check_tensors(checkpoint, model)
     elif text is not None or calibration is not None:

@@ -19,7 +19,7 @@ from lesa_jax.base.errors import InputError
 from lesa_jax.checkpoint.names import Tree
 from lesa_jax.checkpoint.reader import Checkpoint, open_checkpoint, read
 from lesa_jax.families.model import ModelConfig
-from lesa_jax.models.config import read_config
+from lesa_jax.models.config import read_model
 from lesa_jax.models.decoder import Context, block, embed, final_norm, make_context
 from lesa_jax.models.losses import Head, logits_of
 from lesa_jax.models.parts import embedding_tensor, layer_tensor, output_tensor
@@ -41,7 +41,7 @@ def check_preserved(original: Checkpoint, folder: Path, plan: Plan) -> int:
       InputError: they differ, or the grown config.json or its tensors would make them differ on other tokens.
     """
     grown = open_checkpoint(folder)
-    before, after = read_config(original.config), read_config(grown.config)
+    before, after = read_model(original), read_model(grown)
     if after.of_layers([]) != before.of_layers([]):
         raise changed("the grown config.json describes another kind of model")
     if tuple(after.windows[position] for position in plan.old_layers) != before.windows:

@@ -1,9 +1,11 @@
 """From config.json to the description that the forward pass runs by."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from lesa_jax.base.errors import InputError
+from lesa_jax.checkpoint.reader import Checkpoint
 from lesa_jax.families.model import ModelConfig
 from lesa_jax.families.table import FAMILIES, find_family
 
@@ -25,3 +27,14 @@ def read_config(config: Mapping[str, Any]) -> ModelConfig:
             "(growing a checkpoint without running it needs none)"
         )
     return family.read(config)
+
+
+def read_model(checkpoint: Checkpoint, config: Mapping[str, Any] | None = None) -> ModelConfig:
+    """What the checkpoint's config.json says, or this one instead, of parts that are called as in the checkpoint.
+
+    Raises:
+      InputError: as `read_config`.
+    """
+    model = read_config(checkpoint.config if config is None else config)
+    bare = model.names.bare()
+    return replace(model, names=bare) if f"{bare.embedding}.weight" in checkpoint.entries else model

@@ -168,11 +168,19 @@ def embed(
     dtype: DTypeLike = jnp.float32,
 ) -> Float[Array, "batch tokens hidden"]:
     """The embeddings of tokens, and of their positions where a model has those; `dtype` becomes that of the whole
-    forward pass. `rows` is the batch, or 1."""
+    forward pass. `rows` is the batch, or 1.
+
+    Raises:
+      InputError: rows longer than a learned table of positions: JAX would take its last row for all beyond.
+    """
     x_BxTxE = part(params, embedding_tensor(config))[tokens_BxT].astype(dtype)
     x_BxTxE = scaled(x_BxTxE, config.embedding_scale)
     if config.names.positions is None:
         return x_BxTxE
+    if tokens_BxT.shape[1] > config.max_position_embeddings:
+        raise InputError(
+            f"{tokens_BxT.shape[1]} tokens in a row; the model has {config.max_position_embeddings} positions"
+        )
     table = part(params, f"{config.names.positions}.weight")
     return x_BxTxE + table[positions_RxT + config.position_offset].astype(dtype)
 

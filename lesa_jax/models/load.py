@@ -12,7 +12,7 @@ from lesa_jax.base.errors import InputError
 from lesa_jax.checkpoint.reader import load_tree, open_checkpoint
 from lesa_jax.families.model import ModelConfig
 from lesa_jax.families.roles import is_buffer
-from lesa_jax.models.config import read_config
+from lesa_jax.models.config import read_model
 from lesa_jax.models.parts import embedding_tensor, head_tensor
 from lesa_jax.models.shapes import check_shapes
 
@@ -25,7 +25,7 @@ def load_model(folder: Path) -> tuple[dict[str, Any], ModelConfig]:
         config.json.
     """
     checkpoint = open_checkpoint(folder)
-    config = read_config(checkpoint.config)
+    config = read_model(checkpoint)
     return checked_params(load_tree(checkpoint), config), config
 
 

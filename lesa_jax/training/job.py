@@ -20,7 +20,7 @@ from lesa_jax.checkpoint.tokenizer import check_vocabulary, load_tokenizer
 from lesa_jax.data.sources import find_files
 from lesa_jax.evaluation.protocol import row_length
 from lesa_jax.families.model import ModelConfig
-from lesa_jax.models.config import read_config
+from lesa_jax.models.config import read_config, read_model
 from lesa_jax.models.parts import output_tensor
 from lesa_jax.models.shapes import check_tensors, model_tensors
 from lesa_jax.parallel.mesh import make_mesh, parse_mesh
@@ -99,7 +99,7 @@ def make_train_job(settings: TrainSettings) -> TrainJob:
     if not settings.data.startswith("hf://"):
         find_files(settings.data)
     checkpoint, folder, hf_config = open_model(settings)
-    config = read_config(hf_config)
+    config = read_config(hf_config) if checkpoint is None else read_model(checkpoint, hf_config)
     growth = read_growth(folder, config.num_layers) if (folder / GROWTH_FILE).exists() else None
     if checkpoint is None:
         stored = STORED.get(str(hf_config.get("dtype", hf_config.get("torch_dtype"))), "F32")

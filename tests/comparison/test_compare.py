@@ -172,6 +172,7 @@ def test_a_finished_comparison_trains_nothing_again(place, trained, monkeypatch)
     assert again.outcomes == trained.outcomes
 
 
+@pytest.mark.slow
 def test_a_stopped_comparison_reports_what_is_there_and_goes_on(place, trained, monkeypatch, capsys):
     """Base is trained, llama_pro stopped before its fourth step, duplicate not begun."""
     job = settings(place, "stopped", methods="llama_pro,duplicate", batch_size=8, **training(place))

@@ -171,6 +171,7 @@ def test_whatever_a_registered_method_raises_is_its_rows_error(place, registry, 
     assert error in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_signal_after_the_last_step_ends_it_and_keeps_the_curve(place, monkeypatch, capsys):
     job = change(settings(place, "late", methods="duplicate", **training(place)), **ONE_STEP, controls=False)
 

@@ -275,6 +275,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_losses(place, finished):
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_says_how_to_go_on(place):
     arguments = ["--model", str(place / "grown"), "--data", str(place / "data.jsonl"), *OPTIONS]
     arguments[arguments.index("--steps") + 1] = "100000"
