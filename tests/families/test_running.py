@@ -99,9 +99,14 @@ def test_what_is_grown_computes_here_what_it_computes_in_transformers(tmp_path, 
     grow(tiny(family), tmp_path / "out", method)
     expected = torch_logits(tmp_path / "out", TOKENS).numpy()
     ours = logits(*swapped(tmp_path / "out"))
-    np.testing.assert_allclose(ours, expected, atol=1e-4)
+    np.testing.assert_allclose(ours, expected, atol=tolerance(family))
     before = torch_logits(tiny(family), TOKENS).numpy()
     assert np.array_equal(before, expected) == (method == "llama_pro")
+
+
+def tolerance(family: str) -> float:
+    """Of logits. OLMo 2 and 3 norm what a layer adds: of new layers, that add little, it makes the rounding larger."""
+    return 5e-4 if family in ("olmo2", "olmo3") else 1e-4
 
 
 def swapped(folder: Path):
@@ -148,4 +153,4 @@ def test_a_frozen_run_changes_new_tensors_only_and_transformers_loads_what_it_ex
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]
     expected = torch_logits(final.folder, TOKENS).numpy()
-    np.testing.assert_allclose(logits(*swapped(final.folder)), expected, atol=1e-4)
+    np.testing.assert_allclose(logits(*swapped(final.folder)), expected, atol=tolerance(family))
