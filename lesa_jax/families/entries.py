@@ -26,9 +26,9 @@ def is_integer(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def integer(config: Mapping[str, Any], key: str, least: int = 1, most: int = LARGEST) -> int:
-    """A size or a count."""
-    value = config.get(key)
+def integer(config: Mapping[str, Any], key: str, absent: int | None = None, least: int = 1, most: int = LARGEST) -> int:
+    """A size or a count; `absent` is what a config without the entry means."""
+    value = config.get(key, absent)
     if not is_integer(value) or not least <= value <= most:
         raise wrong(key, value, "a positive integer" if (least, most) == (1, LARGEST) else f"{least} to {most}")
     return value

@@ -15,7 +15,7 @@ from lesa_jax.base.errors import InputError
 from lesa_jax.families.entries import flag, integer, mapping
 from lesa_jax.families.gpt2 import PLAIN as PLAIN_GPT2
 from lesa_jax.families.model import ModelConfig
-from lesa_jax.families.table import describe
+from lesa_jax.families.table import description
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def fused_rows(config: Mapping[str, Any], template: str, total: int) -> tuple[Ro
     linear, _, leaf = template.rpartition(".")
     if leaf not in ("weight", "bias"):
         return ()
-    model = describe({**config, **RUNNING.get(model_type, {})})
+    model = description({**config, **RUNNING.get(model_type, {})})
     if model is not None:
         layout = described(model, linear)
     else:

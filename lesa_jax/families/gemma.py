@@ -7,9 +7,17 @@ from typing import Any
 
 from lesa_jax.families.entries import flag, integer, integer_or_none, number, wrong
 from lesa_jax.families.family import Family
-from lesa_jax.families.llama import NAMES, WITH_HEAD_NORMS, count
+from lesa_jax.families.llama import NAMES, WITH_HEAD_NORMS
 from lesa_jax.families.model import ModelConfig, Names, Norm
-from lesa_jax.families.reading import describe, layer_kinds, read_activation, windows_of
+from lesa_jax.families.reading import (
+    describe,
+    layer_kinds,
+    read_activation,
+    read_kv_heads,
+    read_layers,
+    rotated_by_window,
+    windows_of,
+)
 from lesa_jax.families.rotation import FULL, SLIDING, read_ropes
 
 BOTH_SIDES = {
@@ -27,7 +35,7 @@ def gemma_like(config: Mapping[str, Any], names: Names, **said: Any) -> ModelCon
     return describe(
         config,
         names,
-        head_dim=integer(config, "head_dim") if "head_dim" in config else 256,
+        head_dim=integer(config, "head_dim", 256),
         norm=Norm(centred=False, eps=number(config, "rms_norm_eps", 1e-6), shifted=True),
         tied=flag(config, "tie_word_embeddings", True),
         embedding_scale=math.sqrt(integer(config, "hidden_size")),
@@ -42,19 +50,19 @@ def gemma(config: Mapping[str, Any]) -> ModelConfig:
     return gemma_like(
         config,
         NAMES,
-        num_kv_heads=integer_or_none(config, "num_key_value_heads", 16) or integer(config, "num_attention_heads"),
+        num_kv_heads=read_kv_heads(config, 16),
         activation="gelu_tanh" if activation == "gelu" else activation,  # the first config.json said so and meant this
     )
 
 
 def gemma2(config: Mapping[str, Any], names: Names = GEMMA2_NAMES, every: int = 2, **said: Any) -> ModelConfig:
     """Norms on both sides of each half of a layer, capped scores and logits, a window in all but every n-th layer."""
-    window, layers = integer_or_none(config, "sliding_window", 4096), count(config)
+    window, layers = integer_or_none(config, "sliding_window", 4096), read_layers(config)
     kinds = layer_kinds(config, layers, lambda layer: (layer + 1) % every != 0)
     return gemma_like(
         config,
         names,
-        num_kv_heads=integer_or_none(config, "num_key_value_heads", 4) or integer(config, "num_attention_heads"),
+        num_kv_heads=read_kv_heads(config, 4),
         activation=read_activation(config, "hidden_activation", "gelu_pytorch_tanh"),
         attention_scale=number(config, "query_pre_attn_scalar", 256.0) ** -0.5,
         windows=windows_of(kinds, window),
@@ -77,21 +85,19 @@ def gemma3(config: Mapping[str, Any]) -> ModelConfig:
         raise wrong(
             "attn_logit_softcapping", config["attn_logit_softcapping"], "null: transformers does not cap it here"
         )
-    every = config.get("sliding_window_pattern", 6)
-    head_dim = integer(config, "head_dim") if "head_dim" in config else 256
+    every = integer(config, "sliding_window_pattern", 6)
     theta = {FULL: config.get("rope_theta", 1e6), SLIDING: config.get("rope_local_base_freq", 10000.0)}
-    ropes = read_ropes(config, head_dim, theta)
-    kinds = layer_kinds(config, count(config), lambda layer: (layer + 1) % every != 0)
-    return gemma2(
+    base = gemma2(
         config,
         GEMMA3_NAMES,
-        integer({"sliding_window_pattern": every}, "sliding_window_pattern"),
+        every,
         qk_norm="head",
         attention_cap=None,
         logit_cap=cap(config, "final_logit_softcapping", None),
-        ropes=(ropes[FULL], ropes[SLIDING]),
-        rotations=tuple(int(kind == SLIDING) for kind in kinds),
+        ropes=(),
     )
+    ropes = read_ropes(config, base.head_dim, theta)
+    return rotated_by_window(base, ropes[FULL], ropes[SLIDING])
 
 
 GEMMA = Family("gemma", "Gemma 1", gemma)

@@ -8,7 +8,7 @@ from lesa_jax.base.errors import InputError
 from lesa_jax.families.entries import MOST_LAYERS, flag, integer, integer_or_none, number
 from lesa_jax.families.family import Family
 from lesa_jax.families.model import ModelConfig, Names, Norm
-from lesa_jax.families.reading import describe, read_activation, split_evenly
+from lesa_jax.families.reading import all_biases, describe, read_activation, split_evenly
 
 CONV1D = frozenset({"c_attn", "c_proj", "c_fc"})
 GPT2_NAMES = Names(
@@ -40,7 +40,6 @@ OPT_NAMES = Names(
     down="fc2",
 )
 PLAIN = {"scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False, "add_cross_attention": False}
-ALL_BIASES = {"qkv_bias": True, "output_bias": True, "up_bias": True, "down_bias": True}
 
 
 def gpt2(config: Mapping[str, Any]) -> ModelConfig:
@@ -57,13 +56,13 @@ def gpt2(config: Mapping[str, Any]) -> ModelConfig:
         num_heads=heads,
         num_kv_heads=heads,
         head_dim=split_evenly(hidden, heads),
-        max_position_embeddings=integer({"n_positions": 1024, **config}, "n_positions"),
+        max_position_embeddings=integer(config, "n_positions", 1024),
         norm=Norm(centred=True, eps=number(config, "layer_norm_epsilon", 1e-5), bias=True),
         tied=flag(config, "tie_word_embeddings", True),
         ropes=(),
         activation=read_activation(config, "activation_function", "gelu_new"),
         transposed=True,
-        **ALL_BIASES,
+        **all_biases(True),
     )
 
 
@@ -88,10 +87,7 @@ def opt(config: Mapping[str, Any]) -> ModelConfig:
         ropes=(),
         activation=read_activation(config, "activation_function", "relu"),
         position_offset=2,
-        qkv_bias=bias,
-        output_bias=bias,
-        up_bias=bias,
-        down_bias=bias,
+        **all_biases(bias),
     )
 
 

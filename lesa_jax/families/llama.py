@@ -4,10 +4,18 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from lesa_jax.families.entries import MOST_LAYERS, flag, integer, integer_or_none, number, wrong
+from lesa_jax.families.entries import flag, integer, integer_or_none, number, wrong
 from lesa_jax.families.family import Family
 from lesa_jax.families.model import ModelConfig, Names, Norm
-from lesa_jax.families.reading import describe, layer_kinds, read_activation, window_everywhere, windows_of
+from lesa_jax.families.reading import (
+    describe,
+    layer_kinds,
+    read_activation,
+    read_kv_heads,
+    read_layers,
+    window_everywhere,
+    windows_of,
+)
 from lesa_jax.families.rotation import read_rope
 
 NAMES = Names(
@@ -35,10 +43,6 @@ def biases(config: Mapping[str, Any]) -> dict[str, bool]:
     return {"qkv_bias": attention, "output_bias": attention, "up_bias": mlp, "down_bias": mlp}
 
 
-def count(config: Mapping[str, Any]) -> int:
-    return integer(config, "num_hidden_layers", most=MOST_LAYERS)
-
-
 def llama(config: Mapping[str, Any]) -> ModelConfig:
     return describe(config, NAMES, **biases(config))
 
@@ -47,30 +51,27 @@ def mistral(config: Mapping[str, Any]) -> ModelConfig:
     return describe(
         config,
         NAMES,
-        num_kv_heads=integer_or_none(config, "num_key_value_heads", 8) or integer(config, "num_attention_heads"),
-        windows=window_everywhere(config, count(config), 4096),
+        num_kv_heads=read_kv_heads(config, 8),
+        windows=window_everywhere(config, 4096),
     )
 
 
 def ministral(config: Mapping[str, Any]) -> ModelConfig:
     window = integer_or_none(config, "sliding_window", 4096)
-    kinds = layer_kinds(config, count(config), lambda layer: window is not None)
+    kinds = layer_kinds(config, read_layers(config), lambda layer: window is not None)
     return describe(config, NAMES, windows=windows_of(kinds, window))
 
 
 def qwen_windows(config: Mapping[str, Any]) -> tuple[int | None, ...]:
     """A window in the layers from `max_window_layers` on, or in those that `layer_types` names."""
-    used, first = flag(config, "use_sliding_window"), 28
-    window = integer_or_none(config, "sliding_window", 4096) if used else None
-    if "max_window_layers" in config:
-        first = integer(config, "max_window_layers", least=0)
-    kinds = layer_kinds(config, count(config), lambda layer: window is not None and layer >= first)
+    first = integer(config, "max_window_layers", 28, least=0)
+    window = integer_or_none(config, "sliding_window", 4096) if flag(config, "use_sliding_window") else None
+    kinds = layer_kinds(config, read_layers(config), lambda layer: window is not None and layer >= first)
     return windows_of(kinds, window)
 
 
 def qwen2(config: Mapping[str, Any]) -> ModelConfig:
-    kv_heads = integer_or_none(config, "num_key_value_heads", 32) or integer(config, "num_attention_heads")
-    return describe(config, NAMES, num_kv_heads=kv_heads, qkv_bias=True, windows=qwen_windows(config))
+    return describe(config, NAMES, num_kv_heads=read_kv_heads(config, 32), qkv_bias=True, windows=qwen_windows(config))
 
 
 def qwen3(config: Mapping[str, Any]) -> ModelConfig:
@@ -78,8 +79,8 @@ def qwen3(config: Mapping[str, Any]) -> ModelConfig:
     return describe(
         config,
         WITH_HEAD_NORMS,
-        num_kv_heads=integer_or_none(config, "num_key_value_heads", 32) or integer(config, "num_attention_heads"),
-        head_dim=integer(config, "head_dim") if "head_dim" in config else 128,
+        num_kv_heads=read_kv_heads(config, 32),
+        head_dim=integer(config, "head_dim", 128),
         qk_norm="head",
         qkv_bias=bias,
         output_bias=bias,
@@ -89,20 +90,19 @@ def qwen3(config: Mapping[str, Any]) -> ModelConfig:
 
 def smollm3(config: Mapping[str, Any]) -> ModelConfig:
     """Some layers have no rotation: those with a 0 in `no_rope_layers`, or every fourth."""
-    layers = count(config)
+    layers = read_layers(config)
     rotated = config.get("no_rope_layers")
     if rotated is None:
-        every = integer(config, "no_rope_layer_interval") if "no_rope_layer_interval" in config else 4
+        every = integer(config, "no_rope_layer_interval", 4)
         rotated = [int((layer + 1) % every != 0) for layer in range(layers)]
     if not isinstance(rotated, list) or len(rotated) != layers or not all(value in (0, 1) for value in rotated):
         raise wrong("no_rope_layers", rotated, f"a list of {layers} entries, 1 for a rotated layer and 0 for another")
-    used = flag(config, "use_sliding_window")
-    window = integer_or_none(config, "sliding_window") if used else None
+    window = integer_or_none(config, "sliding_window") if flag(config, "use_sliding_window") else None
     kinds = layer_kinds(config, layers, lambda layer: window is not None and not rotated[layer])
     base = describe(
         config,
         NAMES,
-        num_kv_heads=integer_or_none(config, "num_key_value_heads", 4) or integer(config, "num_attention_heads"),
+        num_kv_heads=read_kv_heads(config, 4),
         windows=windows_of(kinds, window),
         tied=flag(config, "tie_word_embeddings", True),
         **biases(config),
@@ -116,8 +116,8 @@ def seed_oss(config: Mapping[str, Any]) -> ModelConfig:
     return describe(
         config,
         NAMES,
-        num_kv_heads=integer_or_none(config, "num_key_value_heads", 8) or integer(config, "num_attention_heads"),
-        head_dim=integer(config, "head_dim") if "head_dim" in config else 128,
+        num_kv_heads=read_kv_heads(config, 8),
+        head_dim=integer(config, "head_dim", 128),
         qkv_bias=flag(config, "attention_bias", True),
         output_bias=flag(config, "attention_out_bias"),
         up_bias=mlp,

@@ -6,9 +6,9 @@ from typing import Any
 
 from lesa_jax.families.entries import flag, integer_or_none, number, wrong
 from lesa_jax.families.family import Family
-from lesa_jax.families.llama import NAMES, WITH_HEAD_NORMS, count
+from lesa_jax.families.llama import NAMES, WITH_HEAD_NORMS
 from lesa_jax.families.model import ModelConfig, Norm
-from lesa_jax.families.reading import describe, layer_kinds, windows_of
+from lesa_jax.families.reading import describe, layer_kinds, read_layers, rotated_by_window, windows_of
 from lesa_jax.families.rotation import FULL, SLIDING, read_ropes, rope_entries
 
 OLMO2_NAMES = replace(
@@ -54,11 +54,10 @@ def olmo3(config: Mapping[str, Any]) -> ModelConfig:
     theta = config.get("rope_theta", 500000.0)
     if theta != 500000 and "rope_theta" not in rope_entries(config, (FULL, SLIDING))[SLIDING]:
         raise wrong("rope_theta", theta, "500000 here, or another inside rope_parameters for each of layer_types")
-    kinds = layer_kinds(config, count(config), lambda layer: (layer + 1) % 4 != 0)
+    kinds = layer_kinds(config, read_layers(config), lambda layer: (layer + 1) % 4 != 0)
     base = olmo2(config, ropes=(), windows=windows_of(kinds, integer_or_none(config, "sliding_window", 4096)))
     ropes = read_ropes(config, base.head_dim, {FULL: theta, SLIDING: theta})
-    rotations = tuple(int(kind == SLIDING) for kind in kinds)
-    return replace(base, ropes=(ropes[FULL], ropes[SLIDING]), rotations=rotations)
+    return rotated_by_window(base, ropes[FULL], ropes[SLIDING])
 
 
 OLMO = Family("olmo", "OLMo 1", olmo)

@@ -7,18 +7,22 @@ from typing import Any
 from lesa_jax.base.errors import InputError
 from lesa_jax.families.entries import flag, integer, integer_or_none, number
 from lesa_jax.families.family import Family
-from lesa_jax.families.llama import NAMES, WITH_HEAD_NORMS, count
+from lesa_jax.families.llama import NAMES, WITH_HEAD_NORMS
 from lesa_jax.families.model import ModelConfig, Names, Norm
 from lesa_jax.families.reading import (
+    all_biases,
     describe,
     layer_kinds,
     read_activation,
     read_head_dim,
+    read_kv_heads,
+    read_layers,
+    rotated_by_window,
     split_evenly,
     window_everywhere,
     windows_of,
 )
-from lesa_jax.families.rotation import SLIDING, read_rope
+from lesa_jax.families.rotation import read_rope
 
 COHERE_NAMES = replace(NAMES, feed_forward_norm=None)
 COHERE_NAMES_WITH_NORMS = replace(WITH_HEAD_NORMS, feed_forward_norm=None)
@@ -78,19 +82,19 @@ def cohere1(config: Mapping[str, Any]) -> ModelConfig:
 
 def cohere2(config: Mapping[str, Any]) -> ModelConfig:
     """A window in all but every fourth layer; only layers with one are rotated."""
-    every = integer({"sliding_window_pattern": 4, **config}, "sliding_window_pattern")
-    kinds = layer_kinds(config, count(config), lambda layer: (layer + 1) % every != 0)
+    every = integer(config, "sliding_window_pattern", 4)
+    kinds = layer_kinds(config, read_layers(config), lambda layer: (layer + 1) % every != 0)
     base = cohere(config, windows=windows_of(kinds, integer_or_none(config, "sliding_window", 4096)))
-    return replace(base, ropes=(None, *base.ropes), rotations=tuple(int(kind == SLIDING) for kind in kinds))
+    return rotated_by_window(base, None, *base.ropes)
 
 
 def glm(config: Mapping[str, Any], names: Names = GLM_NAMES) -> ModelConfig:
     """Half of a head is rotated, neighbour with neighbour; gate and up are one matrix."""
-    head_dim = integer(config, "head_dim") if config.get("head_dim", 128) is not None and "head_dim" in config else 128
+    head_dim = integer_or_none(config, "head_dim") or 128
     return describe(
         config,
         names,
-        num_kv_heads=integer_or_none(config, "num_key_value_heads", 2) or integer(config, "num_attention_heads"),
+        num_kv_heads=read_kv_heads(config, 2),
         head_dim=head_dim,
         norm=Norm(centred=False, eps=number(config, "rms_norm_eps", 1.5625e-7)),
         ropes=(read_rope(config, head_dim, share=0.5),),
@@ -117,7 +121,7 @@ def stablelm(config: Mapping[str, Any]) -> ModelConfig:
     return describe(
         config,
         replace(NAMES, feed_forward_norm=None) if parallel else NAMES,
-        num_kv_heads=integer_or_none(config, "num_key_value_heads", 32) or integer(config, "num_attention_heads"),
+        num_kv_heads=read_kv_heads(config, 32),
         head_dim=head_dim,
         norm=Norm(centred=True, eps=number(config, "layer_norm_eps", 1e-5), bias=True),
         ropes=(read_rope(config, head_dim, share=0.25),),
@@ -131,15 +135,12 @@ def starcoder2(config: Mapping[str, Any]) -> ModelConfig:
     return describe(
         config,
         STARCODER2_NAMES,
-        num_kv_heads=integer_or_none(config, "num_key_value_heads", 2) or integer(config, "num_attention_heads"),
+        num_kv_heads=read_kv_heads(config, 2),
         norm=Norm(centred=True, eps=number(config, "norm_epsilon", 1e-5), bias=True),
         tied=flag(config, "tie_word_embeddings", True),
-        windows=window_everywhere(config, count(config), None),
+        windows=window_everywhere(config, None),
         activation=read_activation(config, "hidden_act", "gelu_pytorch_tanh"),
-        qkv_bias=bias,
-        output_bias=bias,
-        up_bias=bias,
-        down_bias=bias,
+        **all_biases(bias),
     )
 
 
@@ -197,17 +198,14 @@ def falcon(config: Mapping[str, Any]) -> ModelConfig:
         intermediate_size=integer_or_none(config, "ffn_hidden_size") or 4 * hidden,
         num_kv_heads=kv_heads,
         head_dim=head_dim,
-        max_position_embeddings=integer({"max_position_embeddings": 2048, **config}, "max_position_embeddings"),
+        max_position_embeddings=integer(config, "max_position_embeddings", 2048),
         norm=Norm(centred=True, eps=number(config, "layer_norm_epsilon", 1e-5), bias=True),
         tied=flag(config, "tie_word_embeddings", True),
         ropes=(read_rope(config, head_dim),),
         activation=read_activation(config, "activation", "gelu"),
         parallel=parallel,
         qkv_groups=groups,
-        qkv_bias=bias,
-        output_bias=bias,
-        up_bias=bias,
-        down_bias=bias,
+        **all_biases(bias),
     )
 
 

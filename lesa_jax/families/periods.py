@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lesa_jax.families.entries import words
-from lesa_jax.families.table import describe
+from lesa_jax.families.table import description
 
 # Gemma 2 and 3 of so many layers have another scale of attention in llama.cpp: that of the models with 27 billion.
 LLAMA_CPP_SCALES = {"gemma2": 46, "gemma3_text": 62}
@@ -24,7 +24,7 @@ def layer_period(config: Mapping[str, Any]) -> int:
 
 def layer_kinds(config: Mapping[str, Any]) -> Sequence[Any]:
     """Of each layer what `layer_types` and the like say; empty where nobody knows."""
-    model = describe(config)
+    model = description(config)
     if model is None:
         return words(config, "layer_types") or ()
     return tuple(zip(model.windows, model.rotations, strict=True))

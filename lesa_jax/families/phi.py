@@ -7,9 +7,16 @@ from typing import Any
 from lesa_jax.base.errors import InputError
 from lesa_jax.families.entries import flag, integer, number
 from lesa_jax.families.family import Family
-from lesa_jax.families.llama import NAMES, count
+from lesa_jax.families.llama import NAMES
 from lesa_jax.families.model import ModelConfig, Norm
-from lesa_jax.families.reading import describe, read_activation, read_head_dim, split_evenly, window_everywhere
+from lesa_jax.families.reading import (
+    all_biases,
+    describe,
+    read_activation,
+    read_head_dim,
+    split_evenly,
+    window_everywhere,
+)
 from lesa_jax.families.rotation import read_rope, rope_entry
 
 PHI_NAMES = replace(
@@ -45,11 +52,8 @@ def phi(config: Mapping[str, Any]) -> ModelConfig:
         activation=read_activation(config, "hidden_act", "gelu_new"),
         parallel=True,
         qk_norm="head" if normed else None,
-        qkv_bias=True,
-        output_bias=True,
-        up_bias=True,
-        down_bias=True,
         head_bias=True,
+        **all_biases(True),
     )
 
 
@@ -66,7 +70,7 @@ def phi3(config: Mapping[str, Any]) -> ModelConfig:
         PHI3_NAMES,
         norm=Norm(centred=False, eps=number(config, "rms_norm_eps", 1e-5)),
         ropes=(read_rope(config, head_dim, share=1.0),),
-        windows=window_everywhere(config, count(config), None),
+        windows=window_everywhere(config, None),
     )
 
 

@@ -1,11 +1,12 @@
 """From config.json to the description of a model: what most families have in common, for each to build on."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from lesa_jax.base.errors import InputError
 from lesa_jax.families.entries import MOST_LAYERS, flag, integer, integer_or_none, number, words, wrong
-from lesa_jax.families.model import ModelConfig, Names, Norm
+from lesa_jax.families.model import ModelConfig, Names, Norm, Rope
 from lesa_jax.families.rotation import FULL, SLIDING, read_rope
 
 # Activations by what transformers calls them; of several names for one, the first is ours.
@@ -40,7 +41,7 @@ def describe(config: Mapping[str, Any], names: Names, **said: Any) -> ModelConfi
     def field(name: str, read: Callable[[], Any]) -> Any:
         return said.pop(name) if name in said else read()
 
-    layers = field("num_layers", lambda: integer(config, "num_hidden_layers", most=MOST_LAYERS))
+    layers = field("num_layers", lambda: read_layers(config))
     heads = field("num_heads", lambda: integer(config, "num_attention_heads"))
     kv_heads = field("num_kv_heads", lambda: integer_or_none(config, "num_key_value_heads", heads) or heads)
     if heads % kv_heads:
@@ -68,6 +69,20 @@ def describe(config: Mapping[str, Any], names: Names, **said: Any) -> ModelConfi
         activation=field("activation", lambda: read_activation(config, "hidden_act", "silu")),
         **said,
     )
+
+
+def read_layers(config: Mapping[str, Any]) -> int:
+    return integer(config, "num_hidden_layers", most=MOST_LAYERS)
+
+
+def read_kv_heads(config: Mapping[str, Any], absent: int) -> int:
+    """Heads of keys and values: `absent` where config.json is silent, as many as of queries where it has null."""
+    return integer_or_none(config, "num_key_value_heads", absent) or integer(config, "num_attention_heads")
+
+
+def all_biases(bias: bool) -> dict[str, bool]:
+    """Of the linear layers inside a layer, which have one all together or none has."""
+    return {"qkv_bias": bias, "output_bias": bias, "up_bias": bias, "down_bias": bias}
 
 
 def read_head_dim(config: Mapping[str, Any], hidden: int, heads: int) -> int:
@@ -135,6 +150,11 @@ def windows_of(kinds: Sequence[str], window: int | None) -> tuple[int | None, ..
     return tuple(window if kind == SLIDING else None for kind in kinds)
 
 
-def window_everywhere(config: Mapping[str, Any], layers: int, absent: int | None) -> tuple[int | None, ...]:
+def window_everywhere(config: Mapping[str, Any], absent: int | None) -> tuple[int | None, ...]:
     """One window for all layers, if there is one."""
-    return (integer_or_none(config, "sliding_window", absent),) * layers
+    return (integer_or_none(config, "sliding_window", absent),) * read_layers(config)
+
+
+def rotated_by_window(model: ModelConfig, full: Rope | None, sliding: Rope | None) -> ModelConfig:
+    """The model with one rotation in layers without a window, and another in those with one."""
+    return replace(model, ropes=(full, sliding), rotations=tuple(int(window is not None) for window in model.windows))

@@ -48,7 +48,7 @@ FAMILIES: Mapping[str, Family] = {
 POST_NORM_TYPES = frozenset({"bert", "roberta", "electra", "biogpt", "xlnet"})
 
 
-def describe(config: Mapping[str, Any]) -> ModelConfig | None:
+def description(config: Mapping[str, Any]) -> ModelConfig | None:
     """What a forward pass needs to know of a model; None where there is no forward pass for it."""
     read = find_family(config).read
     try:

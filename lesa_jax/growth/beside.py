@@ -8,7 +8,7 @@ from lesa_jax.checkpoint.reader import Checkpoint
 from lesa_jax.families.fused import Rows, fused_rows
 from lesa_jax.families.neurons import Side, shared_neurons
 from lesa_jax.families.roles import is_transposed
-from lesa_jax.families.table import describe
+from lesa_jax.families.table import description
 from lesa_jax.growth.weights import WeightKind
 
 
@@ -38,7 +38,7 @@ def parts_of(checkpoint: Checkpoint, stack: Stack) -> Sequence[Rows]:
 def stacks_beside(checkpoint: Checkpoint, stack: Stack) -> Mapping[Side, Stack]:
     """The matrices whose rows are neurons of this stack's tensors, layer by layer; none unless all are there."""
     found: dict[Side, Stack] = {}
-    templates = shared_neurons(describe(checkpoint.config), stack.template)
+    templates = shared_neurons(description(checkpoint.config), stack.template)
     for side, template in templates.items():
         for other in checkpoint.stacks:
             alike = (other.template, other.starts, other.sizes) == (template, stack.starts, stack.sizes)

@@ -19,7 +19,7 @@ from lesa_jax.families.model import ModelConfig
 from lesa_jax.models.attention import causal_attention
 from lesa_jax.models.layers import ACTIVATIONS, linear, normalise
 from lesa_jax.models.losses import Head, logits_of
-from lesa_jax.models.parts import embedding_tensor, has_part, head_tensor, layers_of, part
+from lesa_jax.models.parts import embedding_tensor, head_tensor, layers_of, part
 from lesa_jax.models.rope import rotate, rotation
 from lesa_jax.models.views import Arrays, View, view, views
 
@@ -82,7 +82,7 @@ def normed(layer: Tree, name: str | None, x: Float[Array, "*shape features"], co
     """x by the norm of this name; x itself where the family has none there."""
     if name is None:
         return x
-    return normalise(part(layer, name) if has_part(layer, name) else {}, x, config.norm)
+    return normalise(part(layer, name) if config.norm.weight else {}, x, config.norm)
 
 
 def attention(

@@ -14,15 +14,6 @@ def part(tree: Tree, name: str | None) -> Any:
     return tree
 
 
-def has_part(tree: Tree, name: str) -> bool:
-    """Whether something lies under a dotted name."""
-    for key in name.split("."):
-        if key not in tree:
-            return False
-        tree = tree[key]
-    return True
-
-
 def layers_of(params: Tree, config: ModelConfig) -> Tree:
     """The stacked layers: arrays [layers, ...] under the names that they have inside a layer."""
     return part(params, config.names.layers)

@@ -9,7 +9,7 @@ from lesa_jax.checkpoint.reader import open_checkpoint
 from lesa_jax.families.family import Family
 from lesa_jax.families.fields import find_layers
 from lesa_jax.families.roles import writes_residual
-from lesa_jax.families.table import FAMILIES, describe, find_family
+from lesa_jax.families.table import FAMILIES, description, find_family
 from tests.support.tiny import DECODERS, RUNNING, family_of, tiny
 
 README = Path(__file__).parents[2] / "README.md"
@@ -33,7 +33,7 @@ def test_the_readme_lists_the_families():
 @pytest.mark.parametrize("name", RUNNING)
 def test_names_are_those_of_the_checkpoint(name):
     checkpoint = open_checkpoint(tiny(name))
-    model = describe(checkpoint.config)
+    model = description(checkpoint.config)
     assert model is not None
     names = {part: called for part, called in vars(model.names).items() if called is not None}
     assert find_layers(checkpoint.config, checkpoint.stacks) == f"{names['layers']}."
