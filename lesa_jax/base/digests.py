@@ -7,7 +7,7 @@ is used only where that is still the same. By content, never by name or time.
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -53,10 +53,16 @@ def digest_file(path: Path, advance: Callable[[int], None] = lambda nbytes: None
     return total.hexdigest()
 
 
-def digest_files(files: Sequence[Path]) -> Mapping[str, str]:
-    """`digest_file` of each by its name, several at a time: one thread is slower than a disk."""
+def digest_each(files: Iterable[Path], advance: Callable[[int], None] = lambda nbytes: None) -> dict[Path, str]:
+    """`digest_file` of each, once, several at a time: one thread is slower than a disk."""
+    files = list(dict.fromkeys(files))
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        return dict(zip((file.name for file in files), threads.map(digest_file, files), strict=True))
+        return dict(zip(files, threads.map(lambda file: digest_file(file, advance), files), strict=True))
+
+
+def digest_files(files: Iterable[Path], advance: Callable[[int], None] = lambda nbytes: None) -> dict[str, str]:
+    """`digest_each` of the files of one folder, by their names."""
+    return {file.name: found for file, found in digest_each(files, advance).items()}
 
 
 def stamp(stat: os.stat_result) -> Stamp:

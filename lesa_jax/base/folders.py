@@ -195,6 +195,19 @@ def check_renaming(output: Path) -> None:
     aside.rename(output)
 
 
+def check_apart(output: Path, model: Path) -> None:
+    """Refuses an output that is the model's folder, lies in it or holds it: the model must survive."""
+    here, there = output.resolve(), model.resolve()
+    if here == there or here in there.parents or there in here.parents:
+        raise InputError(f"--output {output} and the model's folder {model} overlap; choose another output")
+
+
+def check_writable(output: Path, parent: Path) -> None:
+    """Refuses an output that cannot be made in `parent`."""
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise InputError(f"--output {output}: no permission to write in {parent}; choose another folder")
+
+
 def nearest_folder(path: Path) -> Path:
     """What there is of a path that is still to be made: itself, or the first of its parents that exists."""
     path = path.resolve()

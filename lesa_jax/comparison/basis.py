@@ -4,10 +4,8 @@ compare.json keeps all of it, with the settings. So a folder is gone on with onl
 wherever the files lie by now; and every part of a comparison is told by compare.json and what is its own (`kept`).
 """
 
-import os
 import re
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -16,7 +14,7 @@ from typing import Any
 
 import jax
 
-from lesa_jax.base.digests import Stamp, digest_bytes, digest_file, stamp
+from lesa_jax.base.digests import Stamp, digest_bytes, digest_each, stamp
 from lesa_jax.base.errors import InputError
 from lesa_jax.base.settings import deciding
 from lesa_jax.checkpoint.companions import tokenizer_files
@@ -51,9 +49,7 @@ class Basis:
           InputError: one of them cannot be read, or changes meanwhile.
         """
         data = () if isinstance(self.data, str) else self.data
-        files = list(dict.fromkeys((*self.model, *data)))
-        with ThreadPoolExecutor(os.cpu_count()) as threads:
-            found = dict(zip(files, threads.map(digest_file, files), strict=True))
+        found = digest_each((*self.model, *data))
         return {
             "text": digest_bytes(self.text),
             "model": {file.name: found[file] for file in self.model},

@@ -5,7 +5,6 @@ rows/ what was measured (NAME-SEED.json) and trained (NAME-SEED.curve.json) and 
 runs/ the training runs, tokens/ the training data. Locks go with the process that holds them.
 """
 
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 from lesa_jax.base.errors import InputError
 from lesa_jax.base.files import replace_file
-from lesa_jax.base.folders import nearest_folder
+from lesa_jax.base.folders import check_apart, check_writable, nearest_folder
 from lesa_jax.base.work_folder import Work
 from lesa_jax.comparison.basis import check_basis, record
 from lesa_jax.comparison.settings import CompareSettings
@@ -47,13 +46,9 @@ def earlier_comparison(output: Path) -> dict[str, Any] | None:
 
 def check_output(output: Path, model: Path) -> None:
     """Refuses a folder that cannot be a comparison's: in the model's way, something else, or not to be written to."""
-    here, there = output.resolve(), model.resolve()
-    if here == there or here in there.parents or there in here.parents:
-        raise InputError(f"--output {output} and the model's folder {model} overlap; choose another output")
+    check_apart(output, model)
     earlier_comparison(output)
-    parent = nearest_folder(output)
-    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-        raise InputError(f"--output {output}: no permission to write in {parent}; choose another folder")
+    check_writable(output, nearest_folder(output))
 
 
 def start(settings: CompareSettings, text: bytes, digests: Mapping[str, Any]) -> CompareSettings:

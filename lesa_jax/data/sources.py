@@ -11,13 +11,12 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from lesa_jax.base.digests import digest_file
+from lesa_jax.base.digests import digest_each, digest_file
 from lesa_jax.base.errors import InputError
 from lesa_jax.data.hub import HUB, commit_of, hub_rows
 from lesa_jax.data.streams import check_unchanged, objects, unpacked
@@ -90,10 +89,8 @@ def find_source(data: str, advance: Callable[[int], None] = lambda nbytes: None)
         _optional("datasets", "datasets", data)
         return Source(data, [], [commit_of(data)])
     files = find_files(data)
-    with ThreadPoolExecutor(os.cpu_count()) as threads:  # one thread is slower than a disk
-        digests = threads.map(lambda file: digest_file(file, advance), dict.fromkeys(files))
-        by_file = dict(zip(dict.fromkeys(files), digests, strict=True))
-    return Source(data, files, [by_file[file] for file in files])
+    digests = digest_each(files, advance)
+    return Source(data, files, [digests[file] for file in files])
 
 
 def _matches(name: str) -> list[Path]:

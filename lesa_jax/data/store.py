@@ -139,6 +139,6 @@ class StoreWriter:
             "largest": self.largest,
             "truncated": self.truncated,
             "dropped": self.dropped,
-            "sha256": dict(digest_files([self.folder / f"{name}.bin" for name in self.files])),
+            "sha256": digest_files([self.folder / f"{name}.bin" for name in self.files]),
         }
         write_json(self.folder / META, meta | {"digest": digest(meta)})

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from lesa_jax import demo
 from lesa_jax.base.errors import InputError
 from lesa_jax.base.files import LONGEST_NAME, read_text
-from lesa_jax.base.folders import foreign, free_space, nearest_folder
+from lesa_jax.base.folders import check_apart, check_writable, foreign, free_space, nearest_folder
 from lesa_jax.checkpoint.companions import files_to_carry
 from lesa_jax.checkpoint.hub import resolve_model
 from lesa_jax.checkpoint.names import Stack
@@ -218,9 +218,7 @@ def check_output(output: Path, source: Path, overwrite: bool, nbytes: int) -> No
         raise InputError(
             f"--output: a name of more than {LONGEST_NAME} bytes, which no disk takes; choose a shorter one"
         )
-    here, there = output.resolve(), source.resolve()
-    if here == there or here in there.parents or there in here.parents:
-        raise InputError(f"--output {output} and the model's folder {source} overlap; choose another output")
+    check_apart(output, source)
     if output.exists() and not output.is_dir():
         raise InputError(f"--output {output} is a file; choose a folder that does not exist yet")
     if output.is_dir() and any(output.iterdir()):
@@ -231,9 +229,8 @@ def check_output(output: Path, source: Path, overwrite: bool, nbytes: int) -> No
                 f"--output {output} holds {found}, which lesa_jax did not write there or which was changed since; move "
                 "it away, or choose another folder"
             )
-    parent = nearest_folder(here.parent)
-    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-        raise InputError(f"--output {output}: no permission to write in {parent}; choose another folder")
+    parent = nearest_folder(output.resolve().parent)
+    check_writable(output, parent)
     free = free_space(parent)
     if free < nbytes:
         raise InputError(

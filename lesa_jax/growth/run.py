@@ -94,7 +94,7 @@ def grow(wanted: Sequence[ExpandSettings]) -> list[Outcome]:
 
 
 def identify_source(
-    settings: ExpandSettings, checkpoint: Checkpoint, digests: Future[Mapping[str, str]], seconds: dict[str, float]
+    settings: ExpandSettings, checkpoint: Checkpoint, digests: Future[dict[str, str]], seconds: dict[str, float]
 ) -> Mapping[str, Any]:
     """What the outputs say of their source. Raises InputError if its files have changed since they were opened."""
     with stage(seconds, "hash"):

@@ -1,16 +1,14 @@
 """All that a run's losses come from beside its settings, as digests: a run goes on with the same, or not at all."""
 
-import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from importlib.metadata import version
-from pathlib import Path
 from threading import Event
 from typing import Any
 
 from lesa_jax.base.background import second_thread
-from lesa_jax.base.digests import digest, digest_file, digest_files
+from lesa_jax.base.digests import digest, digest_files
 from lesa_jax.checkpoint.companions import tokenizer_files
 from lesa_jax.checkpoint.integrity import check_finite
 from lesa_jax.checkpoint.reader import Checkpoint
@@ -43,8 +41,12 @@ def weights_digested(checkpoint: Checkpoint | None) -> Iterator[Callable[[], Wei
         return
     left = Event()
 
+    def go_on(nbytes: int) -> None:
+        if left.is_set():
+            raise CancelledError
+
     def digests() -> Weights:
-        found = _digests(checkpoint.files, left)
+        found = digest_files(checkpoint.files, go_on)
         check_finite(checkpoint)
         return found
 
@@ -56,16 +58,6 @@ def weights_digested(checkpoint: Checkpoint | None) -> Iterator[Callable[[], Wei
             left.set()
 
 
-def _digests(files: Sequence[Path], left: Event) -> Weights:
-    def go_on(nbytes: int) -> None:
-        if left.is_set():
-            raise CancelledError
-
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        found = threads.map(lambda file: digest_file(file, go_on), files)
-        return dict(zip((file.name for file in files), found, strict=True))
-
-
 def digest_inputs(job: TrainJob, rows: PackedRows, weights: Callable[[], Weights]) -> dict[str, Any]:
     """By the names of `NAMES`, as JSON; None for what the run has not. Waits for those of the `weights`."""
     measured = job.eval_text is not None
@@ -74,7 +66,7 @@ def digest_inputs(job: TrainJob, rows: PackedRows, weights: Callable[[], Weights
         "weights": weights() or None,
         "config": digest(job.hf_config),
         "growth": None if job.growth is None else digest(job.growth.to_json()),
-        "tokenizer": digest(dict(digest_files(tokenizer_files(job.folder)))),
+        "tokenizer": digest(digest_files(tokenizer_files(job.folder))),
         "data": rows.digest,
         "eval_text": digest([job.settings.held_out.ppl_protocol, job.eval_text]) if measured else None,
     }
