@@ -57,6 +57,7 @@ def test_names_and_masks_of_published_checkpoints_are_understood(tmp_path, famil
     np.testing.assert_array_equal(torch_logits(tmp_path / "out", TOKENS), expected)
 
 
+@pytest.mark.slow
 def test_a_published_gpt2_is_evaluated_and_trained(tmp_path):
     folder = as_published(tmp_path / "model", "gpt2", *PUBLISHED["gpt2"])
     tiny_tokenizer().save_pretrained(folder)

@@ -37,7 +37,7 @@ def rename(name: str, layer_prefix: str, position: int) -> str:
 
 
 # Every prediction is compiled for its shapes, seconds for each family; copies cost nothing.
-PREDICTED = ("llama", "qwen3", "mixtral", "gpt_neox")
+PREDICTED = ("llama", "qwen3", "mixtral")
 PAIRS = [
     pytest.param(f, m, marks=[pytest.mark.slow] if m == "lesa" and f not in PREDICTED else [])
     for f in DECODERS
@@ -65,7 +65,10 @@ def test_originals_are_byte_equal_and_transformers_loads_the_result(tmp_path, fa
     assert report.parameters[1] == after.parameters == report.parameters[0] + report.new_parameters
 
 
-@pytest.mark.parametrize("placement", ["even", "top", "bottom"])
+ELSEWHERE = [pytest.param(place, marks=pytest.mark.slow) for place in ("top", "bottom")]
+
+
+@pytest.mark.parametrize("placement", ["even", *ELSEWHERE])
 @pytest.mark.parametrize("family", SILENCEABLE)
 def test_llama_pro_leaves_the_logits_unchanged(tmp_path, family, placement):
     grow(tiny(family), tmp_path / "out", "llama_pro", placement=placement)
@@ -365,7 +368,7 @@ def test_the_command_prints_one_line_and_exits_with_2(tmp_path, capsys, monkeypa
     assert captured.err.count("\n") == 1
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("sent", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_interrupting_leaves_nothing(tmp_path, sent):
     """Many epochs, so that the signal arrives in the middle of the work."""
     source = save(tmp_path / "source", "llama")

@@ -87,6 +87,7 @@ def test_output_scale_multiplies_what_new_layers_write(tmp_path, method):
     assert (one["transformer.h.3.mlp.c_proj.weight"] != 0).any()
 
 
+@pytest.mark.slow
 def test_ways_grown_together_are_the_same_to_the_byte_as_alone(tmp_path):
     names = ("lesa", "shuffled", "lesa_raw", "average", "llama_pro", "opt_deus", "solar")
     model = str(tiny("llama"))

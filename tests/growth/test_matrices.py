@@ -76,6 +76,7 @@ def test_the_kind_is_decomposed_once_in_each_space(monkeypatch):
     assert sorted(spaces) == ["raw", "raw", "svd", "svd"]
 
 
+@pytest.mark.slow
 def test_batched_kinds_agree_with_kinds_one_by_one(monkeypatch):
     """The path of accelerators, where all kinds train in one vmapped loop."""
     requests = list(REQUESTS.values())

@@ -41,6 +41,7 @@ def test_split_inverts_splice(plan):
     jax.tree.map(np.testing.assert_array_equal, split(splice(old, new, plan), plan), (old, new))
 
 
+@pytest.mark.slow
 def test_spliced_trees_equal_the_written_checkpoint(tmp_path):
     quick = PredictorSettings(epochs=1, hidden_size=16)
     report = expand(ExpandSettings(str(tiny("llama")), tmp_path / "out", predictor=quick))

@@ -57,7 +57,11 @@ def loss_by_layers(params, batch, config, shares):
 
 @pytest.mark.parametrize(
     ("train", "plan", "step"),
-    [("new", "irregular", 3), pytest.param("new", "top", 0, marks=SLOW), pytest.param("all", "top", 1, marks=SLOW)],
+    [
+        pytest.param("new", "irregular", 3, marks=SLOW),
+        pytest.param("new", "top", 0, marks=SLOW),
+        pytest.param("all", "top", 1, marks=SLOW),
+    ],
 )
 def test_loss_and_gradient_are_those_of_the_mask_written_out(train, plan, step):
     (trained, frozen), program, leaves, _, chosen = pieces("llama", train, PLANS[plan], "block")

@@ -150,6 +150,7 @@ def test_other_inputs_of_the_same_size_are_refused(place, finished, file, change
     assert {name: after[name] for name in before} == before
 
 
+@pytest.mark.slow
 def test_a_wrong_input_leaves_the_folder_to_the_corrected_command(place):
     (place / "short.txt").write_text("x")
     (place / "chat.txt").write_text("no conversation")
@@ -228,6 +229,7 @@ def test_what_the_stored_dtype_does_not_have_is_not_published(place):
     assert not [path.name for path in (place / "half-run").iterdir() if path.name.startswith(".")]
 
 
+@pytest.mark.slow
 def test_an_update_that_is_not_finite_is_not_saved(place):
     """Loss and gradient of the only step are finite; what a rate at the end of float32 makes of them is not."""
     with pytest.raises(InputError, match="step 1: the update gave weights that are not finite"):
@@ -360,6 +362,7 @@ def test_dry_run_touches_nothing(place):
     assert report.memory.moments == 2 * 4 * report.trained
 
 
+@pytest.mark.slow
 def test_random_weights_need_no_checkpoint(place):
     folder = place / "scratch"
     folder.mkdir()
@@ -373,6 +376,7 @@ def test_random_weights_need_no_checkpoint(place):
     assert rows(place / "scratch-run")[0]["eval_loss"] == pytest.approx(np.log(4096), rel=0.05)
 
 
+@pytest.mark.slow
 def test_all_and_sft_go_through_the_same_step(place):
     chats = place / "chat.jsonl"
     record = {"instruction": "Say the number.", "output": "It is seven."}

@@ -38,11 +38,11 @@ SLOW = pytest.mark.slow
 CASES = [
     ("llama", "new", "irregular", "none"),
     *(pytest.param("llama", "new", name, "none", marks=SLOW) for name in PLANS if name != "irregular"),
-    ("llama", "new", "top", "block"),
+    pytest.param("llama", "new", "top", "block", marks=SLOW),
     pytest.param("llama", "new", "top", "full", marks=SLOW),
     pytest.param("llama", "new+norms", "top", "none", marks=SLOW),
     pytest.param("llama", "all", "top", "none", marks=SLOW),
-    ("llama", r"layers\.[14]\.mlp|lm_head|embed", "top", "none"),
+    pytest.param("llama", r"layers\.[14]\.mlp|lm_head|embed", "top", "none", marks=SLOW),
     pytest.param("qwen2", "new", "top", "none", marks=SLOW),
     pytest.param("mistral", "new", "irregular", "none", marks=SLOW),
     pytest.param("gemma3", "new", "irregular", "block", marks=SLOW),
