@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lesa_jax.analysis.settings import AnalyzeSettings
     from lesa_jax.base.errors import InputError
     from lesa_jax.checkpoint.reader import open_checkpoint
     from lesa_jax.comparison.settings import CompareSettings
@@ -20,11 +21,13 @@ if TYPE_CHECKING:
     from lesa_jax.planning.placement import make_plan
     from lesa_jax.planning.plan import Plan
     from lesa_jax.training.settings import TrainSettings
+    from lesa_jax.ungrowth.settings import UngrowSettings
 
     __version__: str
 
 __all__ = [
     "METHODS",
+    "AnalyzeSettings",
     "CompareSettings",
     "EvaluateSettings",
     "ExpandSettings",
@@ -32,6 +35,7 @@ __all__ = [
     "Method",
     "Plan",
     "TrainSettings",
+    "UngrowSettings",
     "__version__",
     "forward",
     "load_model",
@@ -42,6 +46,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AnalyzeSettings": "analysis.settings",
     "CompareSettings": "comparison.settings",
     "EvaluateSettings": "evaluation.settings",
     "ExpandSettings": "growth.settings",
@@ -50,6 +55,7 @@ _HOMES = {
     "Method": "planning.methods",
     "Plan": "planning.plan",
     "TrainSettings": "training.settings",
+    "UngrowSettings": "ungrowth.settings",
     "forward": "models.decoder",
     "load_model": "models.load",
     "logits": "models.decoder",

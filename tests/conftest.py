@@ -4,6 +4,12 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+# Workers that run beside each other share the cores out: JAX starts as many threads as a process may use, and the
+# threads of several workers on the same cores keep each other waiting.
+if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "sched_setaffinity"):
+    cores, workers = sorted(os.sched_getaffinity(0)), int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.sched_setaffinity(0, cores[int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw")) % len(cores) :: workers])
+
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["HF_HUB_OFFLINE"] = "1"
 

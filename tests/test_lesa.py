@@ -10,8 +10,9 @@ import lesa_jax
 from lesa_jax.__main__ import COMMANDS, main
 
 NO_JAX = [
-    "METHODS", "CompareSettings", "EvaluateSettings", "ExpandSettings", "InputError", "Method", "Plan", "TrainSettings",
-    "__version__", "make_plan", "open_checkpoint", "register",
+    "METHODS", "AnalyzeSettings",
+    "CompareSettings", "EvaluateSettings", "ExpandSettings", "InputError", "Method", "Plan", "TrainSettings",
+    "UngrowSettings", "__version__", "make_plan", "open_checkpoint", "register",
 ]  # fmt: skip
 
 
@@ -39,6 +40,7 @@ for name in {NO_JAX}:
     getattr(lesa_jax, name)
     assert "jax" not in sys.modules, name
 lesa_jax.make_plan(4, "duplicate", layers=6)
+import lesa_jax.expand, lesa_jax.ungrow
 print("jax" in sys.modules)
 """
     assert python(code) == "False"

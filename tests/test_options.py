@@ -5,41 +5,55 @@ from pathlib import Path
 
 import pytest
 
-from lesa_jax import CompareSettings, EvaluateSettings, ExpandSettings, TrainSettings
+from lesa_jax import AnalyzeSettings, CompareSettings, EvaluateSettings, ExpandSettings, TrainSettings, UngrowSettings
 from lesa_jax.base.settings import flatten, option
 from lesa_jax.command import run_command
 
 OPTIONS = {
     ExpandSettings: {
-        "model": None, "output": Path("expanded"), "revision": None, "method": "lesa", "layers": None, "gaps": None,
-        "placement": None, "every": None, "output_scale": None, "calibrate": None, "norm_source": None, "seed": 0,
+        "model": None, "output": Path("expanded"), "revision": None, "method": "llama_pro", "layers": None,
+        "gaps": None, "placement_text": None,
+        "stack": None, "plan": None, "placement": None, "every": None, "output_scale": None, "calibrate": None,
+        "norm_source": None, "fit_routers": None, "match_experts": None, "seed": 0,
         "epochs": 10, "batch_size": 64, "learning_rate": 0.001, "norm_weight": 0.0005, "hidden_size": 256,
         "eval_text": None, "ppl_protocol": "corpus", "sequence_length": None, "shard_size": 5.0, "dry_run": False,
         "overwrite": False,
     },
     TrainSettings: {
         "model": None, "data": None, "output": Path("run"), "tokens": None, "steps": None, "stage": "pretrain",
-        "train": "new", "revision": None, "init": "checkpoint", "config": None, "batch_size": 16, "accumulate": 1,
-        "sequence_length": None, "learning_rate": 0.0002, "schedule": "cosine", "warmup": None, "betas": (0.9, 0.95),
-        "weight_decay": 0.1, "mask_steps": 0, "clip": 1.0, "dtype": None, "remat": "block",
+        "train": "new", "balance_loss": None, "z_loss": 0.0,
+        "revision": None, "init": "checkpoint", "config": None, "batch_size": 16, "accumulate": 1,
+        "sequence_length": None, "optimizer": "adamw", "learning_rate": 0.0002,
+        "output_rate": 1.0, "new_rate": 1.0, "schedule": "cosine", "warmup": None, "betas": (0.9, 0.95),
+        "weight_decay": 0.1, "mask_steps": 0, "clip": 1.0, "ema": 0.0, "dtype": None, "remat": "block",
         "mesh": "data=1,fsdp=-1,tensor=1", "distributed": False, "seed": 0, "save_every": 500, "keep": 2,
-        "eval_every": 500, "eval_text": None, "ppl_protocol": "corpus", "token_cache": None, "export": "hf",
+        "eval_every": 500, "eval_text": None, "retain_text": None, "ppl_protocol": "corpus", "token_cache": None,
+        "export": "hf",
         "resume": False, "dry_run": False,
+    },
+    UngrowSettings: {
+        "model": None, "output": Path("ungrown"), "revision": None, "layers": None, "stack": None, "idle": None,
+        "below": 0.0, "overwrite": False,
+    },
+    AnalyzeSettings: {
+        "model": None, "text": None, "base": None, "output": Path("analysis"), "tokens": "2048", "revision": None,
+        "overwrite": False,
     },
     EvaluateSettings: {
         "model": None, "text": None, "ppl_protocol": "corpus", "sequence_length": None, "batch_size": 8,
         "revision": None,
     },
     CompareSettings: {
-        "model": None, "text": None, "output": Path("comparison"), "methods": "all", "layers": None,
+        "model": None, "text": None, "output": Path("comparison"), "methods": "all", "layers": None, "stack": None,
         "placements": None, "seeds": 1, "revision": None, "train_data": None, "train_tokens": None, "train": "new",
-        "eval_every": "100k", "learning_rate": 0.0002, "controls": True, "batch_size": 16,
-        "sequence_length": None, "ppl_protocol": "corpus", "keep_models": False,
+        "retain_text": None, "replay_data": None, "replay": None,
+        "optimizer": "adamw", "lora": False, "eval_every": "100k", "learning_rate": 0.0002,
+        "controls": True, "batch_size": 16, "sequence_length": None, "ppl_protocol": "corpus", "keep_models": False,
     },
 }  # fmt: skip
 for _options in OPTIONS.values():
     _options["debug"] = False
-SWITCHES = {"controls", "debug", "distributed", "dry_run", "keep_models", "overwrite", "resume"}
+SWITCHES = {"controls", "debug", "distributed", "dry_run", "keep_models", "lora", "overwrite", "resume"}
 
 
 @pytest.mark.parametrize("settings", OPTIONS, ids=lambda settings: settings.__name__)

@@ -91,11 +91,14 @@ def fit_ridge(basis: LayerSVD, ridges: Sequence[float], held_out: Sequence[int] 
     Minimises sum |x A - y|^2 + r * m * |A|^2 for each r of `ridges`, m the mean eigenvalue of the inputs' Gram matrix.
     There is no intercept: rows of V have hardly a mean.
     """
-    x, y = samples_of(basis, held_out)
+    return {"kernel": jnp.asarray(np.stack(ridge_kernels(*samples_of(basis, held_out), ridges)), jnp.float32)}
+
+
+def ridge_kernels(x: np.ndarray, y: np.ndarray, ridges: Sequence[float]) -> list[np.ndarray]:
+    """The maps of `fit_ridge` from the rows of x to those of y, one for each penalty."""
     values, vectors = np.linalg.eigh(x.T @ x)
     xy, mean = vectors.T @ (x.T @ y), values.mean()
-    kernels = [vectors @ (xy / (values + ridge * mean)[:, None]) for ridge in ridges]
-    return {"kernel": jnp.asarray(np.stack(kernels), jnp.float32)}
+    return [vectors @ (xy / (values + ridge * mean)[:, None]) for ridge in ridges]
 
 
 def samples_of(basis: LayerSVD, held_out: Sequence[int] = ()) -> tuple[np.ndarray, np.ndarray]:

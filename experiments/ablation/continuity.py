@@ -8,7 +8,7 @@ For every kind of weight, layer l has the vector V_l[0]: the coefficients of the
 (arXiv 2502.13794) shows their t-SNE, in which layers seem to line up by depth. Here the order of the points along a
 path is compared with the layers' numbers by Spearman's rank correlation, without sign, as a path has two ends:
 
-  path    the shortest path through all points in the full space, exact (Held and Karp)
+  path    the shortest path through all points in the full space (`lesa_jax.analysis.continuity`, as lesa analyze)
   tsne    the shortest path through the points of the t-SNE picture
   first   the order along the first principal coordinate
 
@@ -24,9 +24,10 @@ from typing import Any
 import numpy as np
 import tyro
 from ablation import short, svd_bases, weight_kinds, write_csv
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from lesa_jax import demo
+from lesa_jax.analysis.continuity import distances, null_correlations, p_value, shortest_path, spearman
 from lesa_jax.models.load import load_model
 from lesa_jax.models.parts import layers_of
 
@@ -75,7 +76,7 @@ def continuity(points: Points, picture: Points, settings: Settings) -> dict[str,
     result: dict[str, float] = {}
     for name, order in orders.items():
         value = abs(spearman(order))
-        result |= {name: value, f"p_{name}": float((np.sum(null >= value - 1e-12) + 1) / (len(null) + 1))}
+        result |= {name: value, f"p_{name}": p_value(value, null)}
     unit = points / np.linalg.norm(points, axis=1, keepdims=True)
     cosines, upper = unit @ unit.T, np.triu_indices(len(points), 1)
     result |= {"null_mean": float(null.mean()), "null_95": float(np.quantile(null, 0.95))}
@@ -83,50 +84,6 @@ def continuity(points: Points, picture: Points, settings: Settings) -> dict[str,
         "adjacent_cosine": float(np.mean(np.diagonal(cosines, 1))),
         "all_cosine": float(np.mean(cosines[upper])),
     }
-
-
-def spearman(order: Int[np.ndarray, " points"]) -> float:
-    """Rank correlation of the points' numbers with their places in `order`, a permutation: no ties."""
-    n = len(order)
-    return 1 - 6 * float(np.sum((np.asarray(order, float) - np.arange(n)) ** 2)) / (n * (n * n - 1))
-
-
-def null_correlations(points: int, shuffles: int, seed: int) -> Float[np.ndarray, " shuffles"]:
-    """|Spearman| of random orders: shuffling the layers' numbers leaves the path as it is."""
-    rng = np.random.default_rng(seed)
-    return np.abs([spearman(rng.permutation(points)) for _ in range(shuffles)])
-
-
-def distances(points: Points) -> Float[np.ndarray, "points points"]:
-    return np.sqrt(np.maximum(((points[:, None] - points[None]) ** 2).sum(-1), 0))
-
-
-def shortest_path(distance: Float[np.ndarray, "points points"]) -> Int[np.ndarray, " points"]:
-    """The order of the shortest path that visits every point once, between any two ends.
-
-    Held and Karp: best[visited, last] over all 2^n sets of visited points; up to about 18 points.
-    """
-    n = len(distance)
-    best = np.full((1 << n, n), np.inf)
-    before = np.full((1 << n, n), -1, np.int8)
-    best[1 << np.arange(n), np.arange(n)] = 0
-    for visited in range(1, 1 << n):
-        last = [i for i in range(n) if visited >> i & 1]
-        rest = [i for i in range(n) if not visited >> i & 1]
-        if not rest:
-            continue
-        reach = best[visited, last][:, None] + distance[np.ix_(last, rest)]
-        nearest = reach.argmin(axis=0)
-        for column, point in enumerate(rest):
-            target, length = visited | 1 << point, reach[nearest[column], column]
-            if length < best[target, point]:
-                best[target, point], before[target, point] = length, last[nearest[column]]
-    visited = (1 << n) - 1
-    order = [int(best[visited].argmin())]
-    while (previous := int(before[visited, order[-1]])) >= 0:
-        visited ^= 1 << order[-1]
-        order.append(previous)
-    return np.array(order)
 
 
 def principal_coordinates(points: Points, count: int) -> Points:

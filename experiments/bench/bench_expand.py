@@ -17,7 +17,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,13 +25,15 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 from bench_report import write_report
+from floors import matmul_rate, predictor_flops, seconds, svd_flops
 from random_llama import matrix_shapes, write_llama
 
 from lesa_jax.checkpoint.reader import open_checkpoint
+from lesa_jax.families.kinds import WeightKind
 from lesa_jax.growth.compute import old_matrices
-from lesa_jax.growth.weights import WeightKind
-from lesa_jax.initializers.lesa.predictor import PredictorSettings, fit
+from lesa_jax.initializers.lesa.predictor import fit
 from lesa_jax.initializers.lesa.svd import layer_svd
+from lesa_jax.planning.methods import PUBLISHED
 
 WIDTH, INNER, LAYERS, NEW = 1024, 2816, 12, 6
 SHAPES = matrix_shapes(WIDTH, INNER)
@@ -83,32 +84,6 @@ def write_checkpoint(folder: Path, layers: int) -> None:
     write_llama(folder, WIDTH, INNER, layers, heads=16, distinct=LAYERS)
 
 
-def matmul_rate() -> float:
-    """Floating-point operations per second of a 4096-cube float32 product, the best of five."""
-    a = jnp.ones((4096, 4096))
-    product = jax.jit(jnp.matmul)
-    product(a, a).block_until_ready()
-    return 2 * 4096**3 / min(seconds(lambda: product(a, a).block_until_ready()) for _ in range(5))
-
-
-def seconds(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
-def svd_flops(out: int, fan_in: int) -> float:
-    """Gram matrix and projection of every layer, and a symmetric eigendecomposition with vectors at 9 n^3."""
-    return LAYERS * 2 * 2 * out * out * fan_in + 9 * out**3
-
-
-def training_flops(out: int, fan_in: int) -> float:
-    """Forward, and both gradients but that of the first layer's input, for every sample of ten epochs."""
-    hidden = PredictorSettings().hidden_size
-    first, second, third = 2 * fan_in * hidden, hidden * hidden, hidden * fan_in
-    return 10 * (LAYERS - 2) * out * (4 * first + 6 * (second + third))
-
-
 def stage_times(folder: Path) -> dict[str, tuple[float, float]]:
     """Seconds of SVD and of training, summed over kinds, one by one in this process, compilation included."""
     checkpoint = open_checkpoint(folder)
@@ -127,8 +102,11 @@ def stage_times(folder: Path) -> dict[str, tuple[float, float]]:
             v, kept = basis.v, basis.kept
             times["training"] += seconds(lambda v=v, kept=kept: jax.block_until_ready(fit(v, kept, jax.random.key(0))))
     return {
-        "svd": (times["svd"], sum(svd_flops(*shape) for shape in SHAPES.values())),
-        "training": (times["training"], sum(training_flops(*shape) for shape in SHAPES.values())),
+        "svd": (times["svd"], sum(svd_flops(LAYERS, *shape) for shape in SHAPES.values())),
+        "training": (
+            times["training"],
+            sum(predictor_flops(PUBLISHED.epochs * (LAYERS - 2) * out, fan_in) for out, fan_in in SHAPES.values()),
+        ),
     }
 
 
@@ -150,7 +128,7 @@ def compare_lesa(folder: Path) -> list[tuple[str, str, str, str]]:
         deeper,
     ]
     torch = run(command)
-    rate = matmul_rate()
+    rate = matmul_rate(4096)
     stages = stage_times(model)
     floor = sum(flops for _, flops in stages.values()) / rate
     torch_stages = json.loads(torch.output)["seconds"]

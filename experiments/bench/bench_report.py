@@ -24,13 +24,16 @@ def write_report(
       header, rows: of the table.
     """
     table = Table(*header)
-    lines = [f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
     for row in rows:
         table.add_row(*row)
-        lines.append(f"| {' | '.join(row)} |")
     Console(width=150).print(table)
     machine = f"{os.cpu_count()} cores ({platform.machine()}), {jax.default_backend()}"
     versions = ", ".join(f"{name} {version(name)}" for name in packages)
     python = f"Python {platform.python_version()}"
     text = f"`python {script}`: {machine}, {python}, {versions}; {what}.\n\n"
-    path.write_text(text + "\n".join(lines) + "\n", encoding="utf-8")
+    path.write_text(text + "\n".join(markdown_table(header, rows)) + "\n", encoding="utf-8")
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table in Markdown."""
+    return [f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows)]

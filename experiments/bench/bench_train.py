@@ -21,14 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import tyro
 from bench_report import write_report
-from random_llama import write_llama
+from random_llama import random_batch, write_llama
 
 from lesa_jax.checkpoint.reader import open_checkpoint
-from lesa_jax.families.model import ModelConfig
 from lesa_jax.growth.run import expand
 from lesa_jax.growth.settings import ExpandSettings
 from lesa_jax.models.config import read_config
@@ -38,12 +36,12 @@ from lesa_jax.planning.record import read_growth
 from lesa_jax.training.cost import token_cost
 from lesa_jax.training.optimizer import Optimizer
 from lesa_jax.training.parameters import choose, load_model_leaves, make_leaves
-from lesa_jax.training.settings import AdamW
+from lesa_jax.training.settings import OptimizerSettings
 from lesa_jax.training.sharding import leaf_shardings
 from lesa_jax.training.state import first_state, state_shardings
-from lesa_jax.training.step import Batch, Program, compile_step
+from lesa_jax.training.step import Program, compile_step
 
-OPTIMIZER = Optimizer(AdamW(learning_rate=1e-4), steps=100)
+OPTIMIZER = Optimizer(OptimizerSettings(learning_rate=1e-4), steps=100)
 
 
 @dataclass(frozen=True)
@@ -91,32 +89,24 @@ def train_ours(model: Path, shape: Shape, train: str, dtype: str, steps: int) ->
     config = read_config(checkpoint.config)
     trained = choose(train, config, read_growth(model, config.num_layers).plan)
     segments, leaves = make_leaves(config, trained)
-    mesh = make_mesh({"data": 1, "fsdp": 1, "tensor": 1})
+    mesh = make_mesh({"data": 1, "fsdp": 1, "expert": 1, "tensor": 1})
     shardings = leaf_shardings(leaves, mesh)
     params, frozen = load_model_leaves(checkpoint, leaves, shardings, dtype)
     program = Program(config, segments, dtype, "block", output_tensor(config) in trained)
-    placed = state_shardings(params, shardings, mesh, OPTIMIZER)
-    state = first_state(params, OPTIMIZER, placed)
-    step = compile_step(program, OPTIMIZER, placed, mesh)
+    placed = state_shardings(params, shardings, mesh, OPTIMIZER.rule)
+    state = first_state(params, OPTIMIZER.rule, placed)
+    step = compile_step(program, OPTIMIZER.rule, placed, mesh)
     nbytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state.optimizer))
     seconds = []
     for number in range(steps):
-        batch = random_batch(config, shape, number)
+        batch = random_batch(config.vocab_size, shape.batch, shape.tokens, number)
         started = time.perf_counter()
-        state, metrics = step(state, frozen, batch)
+        state, metrics = step(state, frozen, batch, np.float32(1e-4))
         jax.block_until_ready(metrics)
         seconds.append(time.perf_counter() - started)
     tokens = shape.batch * shape.tokens
     cost = token_cost(config, leaves, shape.tokens)
     return Measured(tokens / statistics.median(seconds[1:]), seconds[0], cost.total, nbytes)
-
-
-def random_batch(config: ModelConfig, shape: Shape, seed: int) -> Batch:
-    rows = np.random.default_rng(seed).integers(0, config.vocab_size, (1, shape.batch, shape.tokens + 1), np.int32)
-    ones = np.ones((1, shape.batch, shape.tokens), np.int32)
-    positions = np.broadcast_to(np.arange(shape.tokens, dtype=np.int32), ones.shape)
-    fields = rows[..., :-1], rows[..., 1:], ones, positions, ones.astype(np.float32)
-    return Batch(*(jnp.asarray(field) for field in fields))
 
 
 def train_torch(model: Path, shape: Shape, train: str, dtype: str, steps: int) -> dict[str, Any]:

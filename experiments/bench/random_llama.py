@@ -1,10 +1,13 @@
-"""A random llama checkpoint of any size, for benchmarks: nothing there depends on the values."""
+"""A random llama checkpoint of any size, and batches for it, for benchmarks: nothing there depends on the values."""
 
 import json
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import save_file
+
+from lesa_jax.training.step import Batch
 
 VOCABULARY = 4096
 
@@ -51,3 +54,14 @@ def write_llama(folder: Path, width: int, inner: int, layers: int, heads: int, d
     }
     (folder / "config.json").write_text(json.dumps(config))
     return folder
+
+
+def random_batch(vocabulary: int, sequences: int, tokens: int, seed: int) -> Batch:
+    """Sequences of one document each, as one part of a step: [1, sequences, tokens]."""
+    rows = np.random.default_rng(seed).integers(0, vocabulary, (1, sequences, tokens + 1), np.int32)
+    ones = np.ones((1, sequences, tokens), np.int32)
+    positions = np.broadcast_to(np.arange(tokens, dtype=np.int32), ones.shape)
+    inputs, targets, documents, places, weights = (
+        jnp.asarray(field) for field in (rows[..., :-1], rows[..., 1:], ones, positions, ones.astype(np.float32))
+    )
+    return Batch(inputs, targets, documents, places, weights)

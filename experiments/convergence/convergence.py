@@ -21,12 +21,12 @@ from lesa_jax.growth.settings import ExpandSettings
 from lesa_jax.tracking.log import METRICS, read_metrics
 from lesa_jax.training.result import TrainResult
 from lesa_jax.training.run import train
-from lesa_jax.training.settings import AdamW, BatchSettings, HeldOutSettings, KeepSettings, TrainSettings
+from lesa_jax.training.settings import BatchSettings, HeldOutSettings, KeepSettings, OptimizerSettings, TrainSettings
 
 METHODS: dict[str, tuple[dict[str, Any] | None, str]] = {
     "LLaMA Pro": ({"method": "llama_pro", "placement": "top"}, "new"),
-    "LESA": ({"method": "lesa"}, "new"),
-    "LESA, previous norms": ({"method": "lesa", "norm_source": "previous"}, "new"),
+    "LESA": ({"method": "lesa_published"}, "new"),
+    "LESA, previous norms": ({"method": "lesa_published", "norm_source": "previous"}, "new"),
     "duplicate": ({"method": "duplicate", "placement": "top"}, "new"),
     "SOLAR": ({"method": "solar"}, "new"),
     "SOLAR, all": ({"method": "solar"}, "all"),
@@ -172,7 +172,7 @@ def variant(settings: Convergence, run: Run) -> TrainSettings:
     if growth is not None:
         model = settings.work / f"{slug}-{run.seed}"
         if not model.exists():
-            options: dict[str, Any] = growth | ({"seed": run.seed} if growth["method"] == "lesa" else {})
+            options: dict[str, Any] = growth | ({"seed": run.seed} if growth["method"] == "lesa_published" else {})
             expand(ExpandSettings(str(settings.model), model, **options))
     every = max(1, parse_count("--eval-every", settings.eval_every) // (settings.batch_size * settings.sequence_length))
     return TrainSettings(
@@ -183,7 +183,7 @@ def variant(settings: Convergence, run: Run) -> TrainSettings:
         train=trained,
         seed=run.seed,
         batch=BatchSettings(batch_size=settings.batch_size, sequence_length=settings.sequence_length),
-        optimizer=AdamW(learning_rate=run.rate),
+        optimizer=OptimizerSettings(learning_rate=run.rate),
         held_out=HeldOutSettings(
             eval_text=excerpt(settings, settings.eval_text, settings.eval_characters), eval_every=every
         ),

@@ -36,9 +36,9 @@ class InitialPerplexitySettings:
 # Name in the table, and the settings that make it.
 VARIANTS: dict[str, dict[str, object]] = {
     "LLaMA Pro": {"method": "llama_pro", "placement": "top"},
-    "LESA": {"method": "lesa"},
-    "LESA, even": {"method": "lesa", "placement": "even"},
-    "LESA, previous layer's norms": {"method": "lesa", "norm_source": "previous"},
+    "LESA": {"method": "lesa_published"},
+    "LESA, even": {"method": "lesa_published", "placement": "even"},
+    "LESA, previous layer's norms": {"method": "lesa_published", "norm_source": "previous"},
     "LESA without SVD": {"method": "lesa_raw"},
     "SOLAR": {"method": "solar"},
     "duplicate": {"method": "duplicate", "placement": "top"},

@@ -43,6 +43,20 @@ def read_json(path: Path, why: str) -> dict[str, Any]:
     return value
 
 
+def read_object(option: str, path: Path) -> dict[str, Any]:
+    """A JSON object from a file that the user named with `option`.
+
+    Raises InputError for a file that is missing or damaged, or holds something else.
+    """
+    try:
+        value = json.loads(read_text(option, path))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{option} {path}: cannot be read as JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{option} {path}: expected a JSON object, found {type(value).__name__}")
+    return value
+
+
 def inside(path: Path, root: Path | None = None) -> Path:
     """The path itself, if following links does not lead out of `root`, by default its folder.
 

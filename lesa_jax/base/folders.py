@@ -17,7 +17,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from lesa_jax.base.errors import InputError
-from lesa_jax.base.files import beside, partial, sync, write_json
+from lesa_jax.base.files import LONGEST_NAME, beside, partial, sync, write_json
 from lesa_jax.base.locks import alone
 
 MANIFEST = ".lesa_jax.json"  # what was written into a folder, with sizes; empty while it is being made
@@ -195,11 +195,53 @@ def check_renaming(output: Path) -> None:
     aside.rename(output)
 
 
+def check_output(output: Path, source: Path, overwrite: bool, nbytes: int) -> None:
+    """Refuses an output that is in the way, in danger or too small, before any work.
+
+    Args:
+      output: the folder to be made.
+      source: the checkpoint's folder, which must survive.
+      overwrite: whether an earlier output of this program may be replaced.
+      nbytes: bytes that will be written.
+
+    Raises:
+      InputError: what is wrong, and the remedy.
+    """
+    if any(len(os.fsencode(part)) > LONGEST_NAME for part in output.parts):
+        raise InputError(
+            f"--output: a name of more than {LONGEST_NAME} bytes, which no disk takes; choose a shorter one"
+        )
+    check_apart(output, source)
+    check_replaceable(output, overwrite)
+    parent = nearest_folder(output.resolve().parent)
+    check_writable(output, parent)
+    free = free_space(parent)
+    if free < nbytes:
+        raise InputError(
+            f"--output {output}: needs {nbytes / 1e9:.2f} GB but {parent} has {free / 1e9:.2f} GB free; "
+            "free some space or choose another disk"
+        )
+
+
 def check_apart(output: Path, model: Path) -> None:
     """Refuses an output that is the model's folder, lies in it or holds it: the model must survive."""
     here, there = output.resolve(), model.resolve()
     if here == there or here in there.parents or there in here.parents:
         raise InputError(f"--output {output} and the model's folder {model} overlap; choose another output")
+
+
+def check_replaceable(output: Path, overwrite: bool) -> None:
+    """Refuses an output that is a file, or a folder in which something is that may not go."""
+    if output.exists() and not output.is_dir():
+        raise InputError(f"--output {output} is a file; choose a folder that does not exist yet")
+    if output.is_dir() and any(output.iterdir()):
+        if not overwrite:
+            raise InputError(f"--output {output} is not empty; choose another folder or add --overwrite")
+        if (found := foreign(output)) is not None:
+            raise InputError(
+                f"--output {output} holds {found}, which lesa_jax did not write there or which was changed since; move "
+                "it away, or choose another folder"
+            )
 
 
 def check_writable(output: Path, parent: Path) -> None:

@@ -36,6 +36,11 @@ def option(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+def listed(text: str) -> list[str]:
+    """The words of a list with commas."""
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
 def check_seed(seed: int) -> None:
     """Refuses a --seed that would not be one of its own."""
     if not 0 <= seed < SEEDS:

@@ -38,6 +38,22 @@ def duration(seconds: float) -> str:
     return str(timedelta(seconds=int(seconds)))
 
 
+def parse_numbers(option: str, text: str) -> list[int]:
+    """`15-17` or `3,5,7`, or both mixed, as a list of numbers of layers or gaps.
+
+    Raises InputError for anything else.
+    """
+    numbers: list[int] = []
+    for word in text.split(","):
+        first, dash, last = word.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
+            raise InputError(f"{option} {text}: {word!r} is neither a number nor a range; write 15-30 or 3,5,7")
+        if len(first) > 4 or len(last) > 4:
+            raise InputError(f"{option} {text}: {word!r}: no model has that many layers")
+        numbers += range(int(first), int(last if dash else first) + 1)
+    return numbers
+
+
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "G": 10**9, "T": 10**12}
 NUMBER = re.compile(r"(\d{1,20}(?:\.\d{1,20})?(?:E\d{1,2})?)([KMBGT]?)", re.ASCII)
 MOST = 10**15  # far beyond what was ever trained on, and well within what arrays and floats count exactly

@@ -211,7 +211,8 @@ def changed(file: Path) -> InputError:
 def read_stack(checkpoint: Checkpoint, stack: Stack) -> np.ndarray:
     """All tensors of one stack, stacked: shape `stack.sizes + stack.spec.shape`, in the file's dtype."""
     out = np.empty((*stack.sizes, *stack.spec.shape), DTYPES[stack.spec.dtype])
-    for row, name in zip(out.reshape(-1, *stack.spec.shape), stack.names(), strict=True):
+    # Rows with an axis even where a tensor is a single number: numpy would give that out as a copy.
+    for row, name in zip(out.reshape(math.prod(stack.sizes), -1), stack.names(), strict=True):
         read_into(checkpoint, name, row)
     return out
 

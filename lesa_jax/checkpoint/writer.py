@@ -58,32 +58,45 @@ def lay_out(specs: Mapping[str, TensorSpec], shard_size: int) -> Layout:
       specs: shape and dtype of every tensor of the output.
       shard_size: bytes of tensor data per file.
     """
-    shards: list[dict[str, int]] = [{}]
+    shards: list[dict[str, TensorSpec]] = [{}]
     room = shard_size
     for name, spec in specs.items():
-        nbytes = math.prod(spec.shape) * DTYPES[spec.dtype].itemsize
+        nbytes = size_of(spec)
         if nbytes > room and shards[-1]:
             shards.append({})
             room = shard_size
-        shards[-1][name] = nbytes
+        shards[-1][name] = spec
         room -= nbytes
+    if len(shards) == 1:
+        return lay_out_files({WEIGHTS: shards[0]})
+    return lay_out_files(
+        {f"model-{number:05}-of-{len(shards):05}.safetensors": shard for number, shard in enumerate(shards, 1)}
+    )
+
+
+def lay_out_files(files: Mapping[str, Mapping[str, TensorSpec]]) -> Layout:
+    """The layout of tensors of which it is known which file each is in; they lie there in the order given."""
     places, headers = {}, {}
-    for number, shard in enumerate(shards, 1):
-        file = WEIGHTS if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"
+    for file, specs in files.items():
         header: dict[str, Any] = {"__metadata__": {"format": "pt"}}  # transformers refuses files without it
         offset = 0
-        for name, nbytes in shard.items():
-            spec = specs[name]
-            header[name] = {"dtype": spec.dtype, "shape": list(spec.shape), "data_offsets": [offset, offset + nbytes]}
-            offset += nbytes
+        for name, spec in specs.items():
+            end = offset + size_of(spec)
+            header[name] = {"dtype": spec.dtype, "shape": list(spec.shape), "data_offsets": [offset, end]}
+            offset = end
         text = json.dumps(header, separators=(",", ":")).encode()
         text += b" " * (-len(text) % 8)  # tensor data is aligned to 8 bytes
         headers[file] = len(text).to_bytes(8, "little") + text
         offset = len(headers[file])
-        for name, nbytes in shard.items():
-            places[name] = Place(file, offset, nbytes, specs[name].dtype)
-            offset += nbytes
+        for name, spec in specs.items():
+            places[name] = Place(file, offset, size_of(spec), spec.dtype)
+            offset += size_of(spec)
     return Layout(places, headers)
+
+
+def size_of(spec: TensorSpec) -> int:
+    """Bytes of a tensor."""
+    return math.prod(spec.shape) * DTYPES[spec.dtype].itemsize
 
 
 class TensorWriter:

@@ -20,10 +20,35 @@ from lesa_jax.base.settings import deciding
 from lesa_jax.checkpoint.companions import tokenizer_files
 from lesa_jax.checkpoint.reader import Checkpoint
 from lesa_jax.comparison.settings import CompareSettings
-from lesa_jax.data.sources import HUB, find_files
+from lesa_jax.data.sources import HUB, find_files, split_shares
 
-PATHS = ("model", "revision", "text", "train_data")  # settings that say where something lies; what it holds counts
+# Settings that say where something lies; what it holds counts.
+PATHS = ("model", "revision", "text", "retain_text", "train_data", "replay_data")
 COMPUTING = ("lesa_jax", "jax")
+FORMAT = 2  # of the folder; 1 kept no losses of single windows
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What is trained on, or replayed.
+
+    Attributes:
+      files: in order; its name where it lies on the hub.
+      mixed: of a mixture, what its files do not tell: each part's name on the hub or number of files, and its share.
+    """
+
+    files: tuple[Path, ...] | str
+    mixed: tuple[tuple[str | int, float], ...]
+
+    @property
+    def local(self) -> tuple[Path, ...]:
+        """Its files that are here."""
+        return () if isinstance(self.files, str) else self.files
+
+    def content(self, digests: Mapping[Path, str]) -> Any:
+        """What it holds, as JSON, with the digests of its files."""
+        content = self.files if isinstance(self.files, str) else [digests[file] for file in self.files]
+        return {"files": content, "parts": [list(part) for part in self.mixed]} if self.mixed else content
 
 
 @dataclass(frozen=True)
@@ -32,14 +57,18 @@ class Basis:
 
     Attributes:
       text: the held-out text.
+      retained: that of what the model knew before, if there is one.
       model: the original's files that decide what it computes and which tokens it sees.
-      data: the training data; its name where it lies on the hub.
+      data: the training data; of no files where nothing is trained.
+      replayed: the data that is replayed, if any is.
       stamps: tell the files from later ones of the same names.
     """
 
     text: bytes
+    retained: bytes | None
     model: tuple[Path, ...]
-    data: tuple[Path, ...] | str
+    data: TrainingData
+    replayed: TrainingData | None
     stamps: Mapping[Path, Stamp]
 
     def digests(self) -> dict[str, Any]:
@@ -48,12 +77,14 @@ class Basis:
         Raises:
           InputError: one of them cannot be read, or changes meanwhile.
         """
-        data = () if isinstance(self.data, str) else self.data
-        found = digest_each((*self.model, *data))
+        replayed = () if self.replayed is None else self.replayed.local
+        found = digest_each((*self.model, *self.data.local, *replayed))
         return {
             "text": digest_bytes(self.text),
+            **({} if self.retained is None else {"retained": digest_bytes(self.retained)}),
             "model": {file.name: found[file] for file in self.model},
-            "data": self.data if isinstance(self.data, str) else [found[file] for file in data],
+            "data": self.data.content(found),
+            **({} if self.replayed is None else {"replayed": self.replayed.content(found)}),
             "versions": {**{name: version(name) for name in COMPUTING}, "device": jax.default_backend()},
         }
 
@@ -64,14 +95,24 @@ class Basis:
                 raise InputError(f"{file}: changed during the comparison; put it back and run the same command again")
 
 
-def find_basis(settings: CompareSettings, text: bytes, checkpoint: Checkpoint) -> Basis:
-    """The files that the settings name."""
+def find_basis(settings: CompareSettings, text: bytes, checkpoint: Checkpoint, retained: bytes | None = None) -> Basis:
+    """The texts, and the files that the settings name."""
     model = (*checkpoint.files, checkpoint.folder / "config.json", *tokenizer_files(checkpoint.folder))
-    data = settings.training.train_data or ""
-    with called_here("--data", "--train-data"):
-        files = data if not data or data.startswith(HUB) else tuple(find_files(data))
-    stamps = {file: stamp(file.stat()) for file in (*model, *(() if isinstance(files, str) else files))}
-    return Basis(text, model, files, stamps)
+    training = settings.training
+    data = find_data("--train-data", training.train_data or "")
+    replayed = None if training.replay_data is None else find_data("--replay-data", training.replay_data)
+    files = (*model, *data.local, *(() if replayed is None else replayed.local))
+    return Basis(text, retained, model, data, replayed, {file: stamp(file.stat()) for file in files})
+
+
+def find_data(option: str, data: str) -> TrainingData:
+    """What an option names; nothing where that is empty."""
+    with called_here("--data", option):
+        parts = split_shares(data)
+        mixture = len(parts) > 1
+        files = data if not data or (data.startswith(HUB) and not mixture) else tuple(find_files(data))
+        told = ((name if name.startswith(HUB) else len(find_files(name)), share) for name, share in parts if mixture)
+        return TrainingData(files, tuple(told))
 
 
 @contextmanager
@@ -85,16 +126,29 @@ def called_here(option: str, name: str) -> Iterator[None]:
 
 def record(settings: CompareSettings, digests: Mapping[str, Any]) -> dict[str, Any]:
     """compare.json."""
-    return {name: value for name, value in deciding(settings).items() if name not in PATHS} | {"made_of": digests}
+    options = {name: value for name, value in deciding(settings).items() if name not in PATHS}
+    return {"format": FORMAT, **options, "made_of": digests}
 
 
-def check_basis(output: Path, earlier: Any, now: Mapping[str, Any]) -> None:
-    """Refuses to go on where something that the comparison was made of has changed, and names it."""
+def check_basis(output: Path, form: Any, earlier: Any, now: Mapping[str, Any]) -> None:
+    """Refuses to go on where something that the comparison was made of has changed, and names it.
+
+    Args:
+      output: its folder.
+      form: `format` of its compare.json.
+      earlier, now: what it was made of, and would be.
+    """
+    if form != FORMAT:
+        raise InputError(
+            f"--output {output}: its comparison was begun by another version of lesa_jax, which kept other things "
+            f"(format {form or 1}, now {FORMAT}); remove that folder, or choose another --output"
+        )
     remedy = "put back what it began with, remove that folder, or choose another --output"
     if not isinstance(earlier, Mapping):
         raise InputError(f"--output {output}: its comparison does not say what it was made of; {remedy}")
-    for part, words in (("text", "held-out text"), ("data", "training data")):
-        if earlier.get(part) != now[part]:
+    texts = {"text": "held-out text", "retained": "retained text", "data": "training data", "replayed": "replayed data"}
+    for part, words in texts.items():
+        if earlier.get(part) != now.get(part):
             raise InputError(f"--output {output}: its comparison is of another {words} than there is now; {remedy}")
     for part, words in (("model", "its comparison is of another model"), ("versions", "it was made by other versions")):
         before, after = earlier.get(part), now[part]

@@ -1,7 +1,7 @@
 """What can be known of a comparison's rows, and refused, before a model is grown for them."""
 
+import itertools
 from dataclasses import replace
-from itertools import islice
 
 import jax
 
@@ -14,9 +14,12 @@ from lesa_jax.comparison.grown import expand_settings
 from lesa_jax.comparison.job import CompareJob
 from lesa_jax.comparison.measure import run_settings
 from lesa_jax.comparison.rates import named
-from lesa_jax.comparison.variants import BASE, Variant
-from lesa_jax.data.sources import find_source, read_records, text_of
+from lesa_jax.comparison.replay import training_data
+from lesa_jax.comparison.settings import optimizers, replays
+from lesa_jax.comparison.variants import Variant, base_by
+from lesa_jax.data.sources import find_source, read_records, split_shares, text_of
 from lesa_jax.evaluation.protocol import token_rows
+from lesa_jax.evaluation.targets import target_pairs
 from lesa_jax.families.model import ModelConfig
 from lesa_jax.growth.job import ExpandJob, prepare_jobs
 from lesa_jax.models.config import read_model
@@ -38,13 +41,17 @@ def check_work(job: CompareJob) -> None:
     assert settings.model is not None
     checkpoint = open_checkpoint(settings.model)
     config = read_model(checkpoint)
-    text, length = job.basis.text.decode(), settings.sequence_length
-    if not token_rows(load_tokenizer(checkpoint.folder), text, settings.ppl_protocol, config, length):
-        raise InputError(f"--text {job.text_name}: holds fewer than two tokens, so that none can be predicted")
+    rows_of, tokenizer = token_rows if config.encoder is None else target_pairs, load_tokenizer(checkpoint.folder)
+    texts = (("--text", job.text_name, job.basis.text), ("--retain-text", job.retained_name, job.basis.retained))
+    for option, name, text in texts:
+        if text is None:
+            continue
+        if not rows_of(tokenizer, text.decode(), settings.ppl_protocol, config, settings.sequence_length):
+            raise InputError(f"{option} {name}: holds fewer than two tokens, so that none can be predicted")
     if settings.trains:
-        check_training(job, config)
         check_data(job)
-    rows = [row for row in job.variants if row != BASE]
+        check_training(job, config)
+    rows = [row for row in job.variants if not row.is_original]
     # Where their models will be does not matter: they may be there, and something else may be in them.
     nowhere = settings.output / MODELS / "none"
     wanted = [replace(expand_settings(settings, row, 0), output=nowhere) for row in rows]
@@ -57,8 +64,9 @@ def check_work(job: CompareJob) -> None:
 
 def check_training(job: CompareJob, config: ModelConfig) -> None:
     """Raises InputError for options that no run takes."""
-    for rate in named(job.settings):
-        run = run_settings(job.settings, BASE, 0, rate)
+    rules = optimizers(job.settings.training)
+    for rate, rule in itertools.product(named(job.settings), rules):
+        run = run_settings(job.settings, base_by(rule), 0, rate)
         with called_here("--tokens", "--train-tokens"):
             check_settings(run)
             make_optimizer(run, run.batch.sequence_length or 0)
@@ -66,12 +74,15 @@ def check_training(job: CompareJob, config: ModelConfig) -> None:
 
 
 def check_data(job: CompareJob) -> None:
-    """Raises InputError where the training data has no text in its first record."""
-    data = job.settings.training.train_data
-    assert data is not None
-    with called_here("--data", "--train-data"):
-        for record in islice(read_records(find_source(data)), 1):
-            text_of(record)
+    """Raises InputError where a part of the training data has no text in its first record, or parts cannot be mixed."""
+    training = job.settings.training
+    for option, data in (("--train-data", training.train_data), ("--replay-data", training.replay_data)):
+        with called_here("--data", option):
+            for part, _ in split_shares(data) if data is not None else ():
+                for record in itertools.islice(read_records(find_source(part)), 1):
+                    text_of(record)
+    for share in replays(training):
+        training_data(training, share)
 
 
 def why_not(job: CompareJob, row: Variant, grown: ExpandJob | InputError) -> InputError | None:

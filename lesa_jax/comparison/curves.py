@@ -18,7 +18,7 @@ ROUNDING = 1e-5
 class MeanPoint(Point):
     """Means over seeds of one evaluation; `sd` is the standard deviation of the loss in nats, 0 for one seed."""
 
-    sd: float
+    sd: float = 0.0
 
 
 MeanCurve = tuple[MeanPoint, ...]
@@ -58,17 +58,37 @@ def mean_curve(curves: Sequence[Sequence[Point]]) -> MeanCurve:
         if loss is None:
             break
         flops, seconds = (statistics.fmean(getattr(p, name) for p in points) for name in ("flops", "seconds"))
-        means.append(MeanPoint(points[0].tokens, flops, seconds, loss, sd or 0.0))
+        kept = [point.retained for point in points if point.retained is not None]
+        retained = spread(kept)[0] if len(kept) == len(points) else None
+        means.append(MeanPoint(points[0].tokens, flops, seconds, loss, retained, sd or 0.0))
     return tuple(means)
+
+
+class Values(NamedTuple):
+    """Losses on both texts where something was spent; None where they are not known."""
+
+    loss: float | None
+    retained: float | None
+    flops: float
+
+
+def values_at(curve: MeanCurve, axis: Literal["tokens", "flops"], spent: float | int) -> Values:
+    """The losses where so much was spent, linear between evaluations; none where the curve does not reach."""
+    for before, after in pairwise(curve):
+        start, end = getattr(before, axis), getattr(after, axis)
+        if start <= spent <= end and end > start:
+            part = (spent - start) / (end - start)
+            retained = None
+            if before.retained is not None and after.retained is not None:
+                retained = before.retained + part * (after.retained - before.retained)
+            flops = before.flops + part * (after.flops - before.flops)
+            return Values(before.loss + part * (after.loss - before.loss), retained, flops)
+    return Values(None, None, math.nan)
 
 
 def loss_at(curve: MeanCurve, axis: Literal["tokens", "flops"], spent: float | int) -> float | None:
     """The loss where so much was spent, linear between evaluations; None where the curve does not reach."""
-    for before, after in pairwise(curve):
-        start, end = getattr(before, axis), getattr(after, axis)
-        if start <= spent <= end and end > start:
-            return before.loss + (spent - start) / (end - start) * (after.loss - before.loss)
-    return None
+    return values_at(curve, axis, spent).loss
 
 
 def crossing(curve: MeanCurve, target: float | None) -> Spent | None:

@@ -1,8 +1,8 @@
 """The folder of a comparison: what lies where, and which of several processes may write it.
 
-compare.json has the settings and digests of what they name, text.txt the held-out text, models/ the grown checkpoints,
-rows/ what was measured (NAME-SEED.json) and trained (NAME-SEED.curve.json) and what models and runs were made from,
-runs/ the training runs, tokens/ the training data. Locks go with the process that holds them.
+compare.json has the settings and digests of what they name, text.txt and retain.txt the held-out texts, models/ the
+grown checkpoints, rows/ what was measured (NAME-SEED.json) and trained (NAME-SEED.curve.json) and what models and runs
+were made from, runs/ the training runs, tokens/ the training data. Locks go with the process that holds them.
 """
 
 from collections.abc import Mapping
@@ -16,11 +16,12 @@ from lesa_jax.base.folders import check_apart, check_writable, nearest_folder
 from lesa_jax.base.work_folder import Work
 from lesa_jax.comparison.basis import check_basis, record
 from lesa_jax.comparison.settings import CompareSettings
-from lesa_jax.comparison.variants import BASE, Variant
+from lesa_jax.comparison.variants import Variant
 
 START_LOCK = "start.lock"
 PRESENCE_LOCK = "presence.lock"  # shared by all processes that are at it
 MODELS, RUNS, ROWS, TEXT = "models", "runs", "rows", "text.txt"
+RETAINED = "retain.txt"
 COMPARISON = Work("comparison", "compare.json", "no comparison", frozenset({START_LOCK, PRESENCE_LOCK}))
 
 
@@ -51,16 +52,19 @@ def check_output(output: Path, model: Path) -> None:
     check_writable(output, nearest_folder(output))
 
 
-def start(settings: CompareSettings, text: bytes, digests: Mapping[str, Any]) -> CompareSettings:
+def start(
+    settings: CompareSettings, text: bytes, digests: Mapping[str, Any], retained: bytes | None = None
+) -> CompareSettings:
     """Keeps what a new comparison is made of, or recognises it.
 
     Args:
       settings: of the comparison.
       text: that is measured on. It is kept in the folder, so that nobody changes it while it is in use.
       digests: of what the comparison is made of (`basis`).
+      retained: the text of what the model knew before, if there is one; kept, too.
 
     Returns:
-      The settings with the text that is kept.
+      The settings with the texts that are kept.
 
     Raises:
       InputError: the folder holds a comparison with other settings, or of something else.
@@ -70,13 +74,22 @@ def start(settings: CompareSettings, text: bytes, digests: Mapping[str, Any]) ->
     if earlier is None:
         COMPARISON.keep(output, now)
     else:
-        check_basis(output, earlier.pop("made_of", None), now["made_of"])
-        COMPARISON.check_same(output, earlier, {name: value for name, value in now.items() if name != "made_of"})
+        form, made_of = earlier.pop("format", None), earlier.pop("made_of", None)
+        check_basis(output, form, made_of, now.pop("made_of"))
+        del now["format"]
+        COMPARISON.check_same(output, earlier, now)
     (output / ROWS).mkdir(exist_ok=True)
-    kept = output / TEXT
-    if not kept.is_file() or kept.read_bytes() != text:
-        replace_file(kept, lambda file: file.write_bytes(text))
-    return replace(settings, text=kept)
+    settings = replace(settings, text=keep_text(output / TEXT, text))
+    if retained is None:
+        return settings
+    kept = keep_text(output / RETAINED, retained)
+    return replace(settings, training=replace(settings.training, retain_text=kept))
+
+
+def keep_text(file: Path, text: bytes) -> Path:
+    if not file.is_file() or file.read_bytes() != text:
+        replace_file(file, lambda new: new.write_bytes(text))
+    return file
 
 
 def row_file(settings: CompareSettings, variant: Variant, seed: int) -> Path:
@@ -92,9 +105,14 @@ def lock_file(settings: CompareSettings, variant: Variant, seed: int) -> Path:
     return settings.output / ROWS / f"{variant.name}-{seed}.lock"
 
 
+def original_folder(settings: CompareSettings) -> Path:
+    """Where the original model is."""
+    assert settings.model is not None
+    return Path(settings.model)
+
+
 def model_folder(settings: CompareSettings, variant: Variant, seed: int) -> Path:
     """Where the model is that a training seed starts from."""
-    if variant == BASE:
-        assert settings.model is not None
-        return Path(settings.model)
+    if variant.is_original:
+        return original_folder(settings)
     return settings.output / MODELS / f"{variant.name}-{variant.start(seed)}"

@@ -13,11 +13,11 @@ from lesa_jax.comparison.job import CompareJob
 from lesa_jax.comparison.kept import is_from, note, origin, remove_if_empty, write
 from lesa_jax.comparison.measure import kept_curve, kept_row
 from lesa_jax.comparison.settings import CompareSettings
-from lesa_jax.comparison.variants import BASE, Variant
-from lesa_jax.families.fields import count_layers
+from lesa_jax.comparison.variants import Variant
+from lesa_jax.families.stacks import count_stacks
 from lesa_jax.growth.run import grow
 from lesa_jax.growth.settings import ExpandSettings, recorded_settings
-from lesa_jax.planning.methods import find_method
+from lesa_jax.planning.methods import MEASURED, find_method
 from lesa_jax.planning.record import read_growth
 
 OVER = "over"  # of a model's note: it is no longer needed
@@ -78,7 +78,7 @@ def is_over(noted: Path) -> bool:
 def models(job: CompareJob) -> Iterator[tuple[Variant, int]]:
     """What is grown: variants, each for the seeds that make a difference."""
     for variant in job.variants:
-        if variant != BASE:
+        if not variant.is_original:
             for seed in variant.starts(job.settings.seeds):
                 yield variant, seed
 
@@ -99,7 +99,7 @@ def is_there(settings: CompareSettings, variant: Variant, seed: int) -> bool:
     if not is_from(wanted.output, origin(settings, variant, seed)) or foreign(wanted.output) is not None:
         return False
     try:
-        growth = read_growth(wanted.output, count_layers(open_checkpoint(wanted.output).config))
+        growth = read_growth(wanted.output, *count_stacks(open_checkpoint(wanted.output).config)[::-1])
         same_source = source["model"].items() >= growth.source["sha256"].items()
     except (InputError, KeyError, TypeError, AttributeError, ValueError):
         return False
@@ -112,7 +112,9 @@ def expand_settings(settings: CompareSettings, variant: Variant, seed: int) -> E
         output=model_folder(settings, variant, seed),
         method=variant.copier or variant.method,
         layers=settings.layers,
+        stack=settings.stack,
         placement=variant.placement,
+        placement_text=(settings.training.retain_text or settings.text) if variant.placement in MEASURED else None,
         seed=seed,
         output_scale=0.0 if variant.copier else None,
         overwrite=True,  # what is there was made from something else

@@ -15,20 +15,21 @@ from lesa_jax.base.files import read_json, write_text
 from lesa_jax.comparison.code import method_digest
 from lesa_jax.comparison.folder import COMPARISON, ROWS
 from lesa_jax.comparison.settings import CompareSettings
-from lesa_jax.comparison.variants import BASE, Variant
+from lesa_jax.comparison.variants import Variant
 from lesa_jax.planning.methods import find_method
-from lesa_jax.tracking.log import CURVE, METRICS, TENSORBOARD
+from lesa_jax.tracking.log import CURVE, METRICS, TENSORBOARD, WINDOWS
 
 Value = TypeVar("Value")
 
 NAMES = ("also", "control")  # of a variant: what other rows there are
-RUN_PARTS = ("run.json", METRICS, CURVE, TENSORBOARD, "checkpoints", "run.lock")  # what a training writes there
+# What a training writes into its folder.
+RUN_PARTS = ("run.json", METRICS, WINDOWS, CURVE, TENSORBOARD, "checkpoints", "run.lock")
 
 
 def origin(settings: CompareSettings, variant: Variant, *more: Any) -> str:
     """The digest of what a part of the comparison is made from: all that its parts share, its row, and `more`."""
     row = {name: value for name, value in asdict(variant).items() if name not in NAMES}
-    code = None if variant == BASE else [method_digest(find_method(name)) for name in method_names(variant)]
+    code = None if variant.is_original else [method_digest(find_method(name)) for name in method_names(variant)]
     return digest([read_json(settings.output / COMPARISON.file, "it was there before"), row, code, *more])
 
 

@@ -10,20 +10,23 @@ from typing import Any
 from lesa_jax.base.errors import InputError
 from lesa_jax.base.units import finite, parse_count
 from lesa_jax.checkpoint.reader import open_checkpoint
-from lesa_jax.comparison.folder import RUNS, curve_file, model_folder, row_file
+from lesa_jax.comparison.folder import RUNS, curve_file, model_folder, original_folder, row_file
 from lesa_jax.comparison.job import CompareJob
 from lesa_jax.comparison.kept import origin, prepare_run, read, remove, write
 from lesa_jax.comparison.public import public
 from lesa_jax.comparison.rates import known_rate
+from lesa_jax.comparison.replay import training_data
 from lesa_jax.comparison.result import Outcome, Point
 from lesa_jax.comparison.settings import CompareSettings
 from lesa_jax.comparison.variants import BASE, Variant
+from lesa_jax.evaluation.perplexity import Window
 from lesa_jax.evaluation.run import EvaluateSettings, evaluate
-from lesa_jax.models.config import read_config
+from lesa_jax.families.stacks import count_stacks
+from lesa_jax.planning.plan import Plan
 from lesa_jax.planning.record import read_growth
-from lesa_jax.tracking.log import METRICS, read_metrics
+from lesa_jax.tracking.log import METRICS, WINDOWS, read_metrics, read_windows
 from lesa_jax.training.run import train
-from lesa_jax.training.settings import AdamW, BatchSettings, HeldOutSettings, KeepSettings, TrainSettings
+from lesa_jax.training.settings import BatchSettings, HeldOutSettings, KeepSettings, OptimizerSettings, TrainSettings
 
 
 @dataclass(frozen=True)
@@ -40,11 +43,15 @@ class MeasuredRow:
 
 @dataclass(frozen=True)
 class TrainedCurve:
-    """Held-out losses of one run, with what was spent on them, as rows/NAME-SEED.curve.json has them."""
+    """Held-out losses of one run, with what was spent on them, as rows/NAME-SEED.curve.json has them.
+
+    `windows` are the held-out text's at the end.
+    """
 
     step_flops: float | None
     backward_depth: int | None
     points: tuple[Point, ...]
+    windows: tuple[Window, ...]
 
 
 def measure(job: CompareJob, variant: Variant, failures: Mapping[Path, InputError]) -> Outcome:
@@ -81,8 +88,15 @@ def measure(job: CompareJob, variant: Variant, failures: Mapping[Path, InputErro
         parameters=row.parameters,
         new_parameters=row.new_parameters,
         initial=tuple(row.perplexity for row in rows),
-        curves=((Point(0, 0.0, 0.0, row.nll),),) if variant == BASE else (),
+        curves=((Point(0, 0.0, 0.0, row.nll),),) if variant.method == BASE else (),
     )
+
+
+def through_stacks(plan: Plan) -> tuple[int, ...]:
+    """Positions of the new layers, those of a decoder counted on from its encoder's last."""
+    encoder = 0 if plan.encoder is None else plan.encoder.layers
+    below = () if plan.encoder is None else plan.encoder.new_layers
+    return (*below, *(encoder + layer for layer in plan.new_layers))
 
 
 def kept_row(settings: CompareSettings, variant: Variant, seed: int) -> MeasuredRow | None:
@@ -108,18 +122,21 @@ def kept_curve(settings: CompareSettings, variant: Variant, seed: int) -> Traine
 
     def parse(value: Mapping[str, Any]) -> TrainedCurve:
         points = tuple(
-            Point(int(tokens), number(flops), number(seconds), number(loss))
-            for tokens, flops, seconds, loss in value["points"]
+            Point(int(tokens), number(flops), number(seconds), number(loss), retained)
+            for tokens, flops, seconds, loss, retained in value["points"]
         )
         depth = value["backward_depth"]
-        return TrainedCurve(value["step_flops"], None if depth is None else int(depth), points)
+        windows = tuple(Window(int(tokens), number(loss)) for tokens, loss in value["windows"])
+        return TrainedCurve(value["step_flops"], None if depth is None else int(depth), points, windows)
 
     return read(curve_file(settings, variant, seed), curve_origin(settings, variant, seed), parse)
 
 
 def keep_curve(settings: CompareSettings, variant: Variant, seed: int, curve: TrainedCurve) -> None:
     points = [[finite(value) for value in astuple(point)] for point in curve.points]
-    value = {"step_flops": curve.step_flops, "backward_depth": curve.backward_depth, "points": points}
+    windows = [[tokens, finite(loss)] for tokens, loss in curve.windows]
+    sizes = {"step_flops": curve.step_flops, "backward_depth": curve.backward_depth}
+    value = {**sizes, "points": points, "windows": windows}
     write(curve_file(settings, variant, seed), curve_origin(settings, variant, seed), value)
 
 
@@ -137,11 +154,11 @@ def measured_row(settings: CompareSettings, variant: Variant, seed: int) -> Meas
     """Measures a checkpoint; base may have a growth.json of its own, which tells of no variant."""
     folder = model_folder(settings, variant, seed)
     checkpoint = open_checkpoint(folder)
-    layers = read_config(checkpoint.config).num_layers
-    growth = None if variant == BASE else read_growth(folder, layers)
+    depths = count_stacks(checkpoint.config)
+    growth = None if variant.is_original else read_growth(folder, *depths[::-1])
     sizes = growth.measurements["parameters"] if growth else {"before": checkpoint.parameters}
     # Where new layers are faded in, training starts from the original's function.
-    start = model_folder(settings, BASE, 0) if variant.mask else folder
+    start = original_folder(settings) if variant.mask else folder
     measured = evaluate(
         EvaluateSettings(
             str(start),
@@ -151,8 +168,8 @@ def measured_row(settings: CompareSettings, variant: Variant, seed: int) -> Meas
         )
     )
     return MeasuredRow(
-        layers=layers,
-        new_layers=growth.plan.new_layers if growth else (),
+        layers=sum(depths),
+        new_layers=through_stacks(growth.plan) if growth else (),
         parameters=checkpoint.parameters,
         new_parameters=checkpoint.parameters - sizes["before"],
         perplexity=measured["perplexity"],
@@ -176,7 +193,8 @@ def curve(run: TrainSettings, made_from: str) -> tuple[TrainedCurve | None, bool
         return None, True
     remove(run.output / "checkpoints")
     points = tuple(curve_points(run.output, result.cost.total))
-    return TrainedCurve(finite(result.cost.total), result.cost.backward_depth, points), result.interrupted
+    windows = tuple(Window(*window) for window in read_windows(run.output / WINDOWS, "eval_loss"))
+    return TrainedCurve(finite(result.cost.total), result.cost.backward_depth, points, windows), result.interrupted
 
 
 def run_settings(settings: CompareSettings, variant: Variant, seed: int, learning_rate: float) -> TrainSettings:
@@ -186,15 +204,15 @@ def run_settings(settings: CompareSettings, variant: Variant, seed: int, learnin
     every = max(1, parse_count("--eval-every", training.eval_every) // (training.batch_size * length))
     return TrainSettings(
         model=str(model_folder(settings, variant, seed)),
-        data=training.train_data,
+        data=training_data(training, variant.replay),
         output=settings.output / RUNS / f"{variant.name}-{seed}",
         tokens=training.train_tokens,
         train=variant.trains,
         mask_steps=mask_steps(variant, whole_steps(settings)),
         seed=seed,
         batch=BatchSettings(batch_size=training.batch_size, sequence_length=length),
-        optimizer=AdamW(learning_rate=learning_rate),
-        held_out=HeldOutSettings(eval_text=settings.text, eval_every=every, ppl_protocol=settings.ppl_protocol),
+        optimizer=OptimizerSettings(learning_rate=learning_rate, optimizer=variant.optimizer),
+        held_out=HeldOutSettings(settings.text, training.retain_text, every, settings.ppl_protocol),
         keeping=KeepSettings(save_every=every, keep=1, token_cache=settings.output / "tokens", export="none"),
     )
 
@@ -222,5 +240,5 @@ def curve_points(output: Path, flops: float) -> list[Point]:
         seconds += (step["tokens"] - before) / (step["tokens_per_second"] or typical)
         before = step["tokens"]
         if step["eval_loss"] is not None:
-            points.append(Point(before, before * flops, seconds, step["eval_loss"]))
+            points.append(Point(before, before * flops, seconds, step["eval_loss"], finite(step["retain_loss"])))
     return points

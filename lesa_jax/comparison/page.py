@@ -1,15 +1,18 @@
 """report.html of a comparison."""
 
 import math
+from collections.abc import Sequence
 from html import escape
 
 from lesa_jax.comparison.curves import perplexity
+from lesa_jax.comparison.forgetting import Forgetting
+from lesa_jax.comparison.frontier import Frontier
 from lesa_jax.comparison.result import Comparison
 from lesa_jax.comparison.statistics import Statistics
-from lesa_jax.comparison.table import Column, ordered, shown
+from lesa_jax.comparison.table import CHANCE_HEADINGS, Column, chance_lines, ordered, shown
 from lesa_jax.comparison.verdict import join, named, notes, summary, verdict
 from lesa_jax.reports import html
-from lesa_jax.reports.charts import Axis, Dot, Series, dot_chart, is_logarithmic, legend, line_panel
+from lesa_jax.reports.charts import Axis, Dot, Mark, Series, dot_chart, is_logarithmic, legend, line_panel
 from lesa_jax.reports.html import definitions, plus_minus
 from lesa_jax.reports.numbers import mean_sd, number, scale
 
@@ -25,9 +28,11 @@ def page(statistics: Statistics) -> str:
         f'<p class="verdict">{plus_minus(verdict(statistics))}</p>',
         *(f"<p>{plus_minus(note)}</p>" for note in notes(statistics)),
         f"<h2>Results</h2>{results(statistics, columns)}",
+        chance_section(statistics),
         failures(statistics),
         f"<h2>Perplexity before training</h2>\n{initial_chart(statistics)}",
         curves_section(statistics) if statistics.is_trained else "",
+        forgetting_section(statistics),
         rates_section(statistics),
         f"<h2>Columns</h2>{definitions((column.heading, column.meaning) for column in columns)}",
         f"<h2>How it was measured</h2>{definitions(facts(comparison))}",
@@ -47,6 +52,15 @@ def results(statistics: Statistics, columns: list[Column]) -> str:
     return html.table("Results", [html.Heading(column.heading, column.word) for column in columns], lines)
 
 
+def chance_section(statistics: Statistics) -> str:
+    """How far rows lie from what they are held against, and whether that may be chance."""
+    lines = [html.Line(cells) for cells in chance_lines(statistics)]
+    if not lines:
+        return ""
+    headings = [html.Heading(name, name in ("method", "held against", "chance")) for name in CHANCE_HEADINGS]
+    return f"<h2>Is it chance?</h2>{html.table('Differences', headings, lines)}{definitions(CHANCE_HEADINGS.items())}"
+
+
 def failures(statistics: Statistics) -> str:
     """The rows that something is wrong with, and what."""
     wrong = [(f"{row.name} ({row.placement})", row.error) for row in statistics.rows if row.error]
@@ -63,6 +77,7 @@ def facts(comparison: Comparison) -> list[tuple[str, str]]:
             "line": "line: mean over lines of the exponential of the line's loss",
         }.get(comparison.protocol, comparison.protocol),
         "sequence length": f"{comparison.sequence_length} tokens",
+        "text of what was known": comparison.retain_text,
         "training text": comparison.train_data,
         "training tokens": None if comparison.train_tokens is None else f"{comparison.train_tokens:,}",
         "trained": comparison.trained,
@@ -110,6 +125,55 @@ def curves_section(statistics: Statistics) -> str:
         note += f" Above the upper edge when training starts: {join(above)}."
     panels = "".join(panel(statistics, name) for name in PANELS)
     return f'<h2>During training</h2><p class="note">{escape(note)}</p>{keys}<div class="panels">{panels}</div>'
+
+
+def forgetting_section(statistics: Statistics) -> str:
+    """What is learned against what is forgotten: along training, and a curve for each method."""
+    forgetting = statistics.forgetting
+    if not forgetting.training:
+        return ""
+    note = "Held-out loss on the new text against that on what was known, in nats per token; better is down and left. "
+    note += "A line begins where training does."
+    keys = legend([(i, statistics.labels[i]) for i in forgetting.training], "base before training, of what was known")
+    series = [Series(statistics.labels[i], i, line.learned, line.retained) for i, line in forgetting.training.items()]
+    panel = losses_panel("training", "During training", series, forgetting, forgetting.base)
+    section = f'<h2>Learning and forgetting</h2><p class="note">{note}</p>{keys}<div class="panels">{panel}</div>'
+    return section + frontiers(forgetting)
+
+
+def frontiers(forgetting: Forgetting) -> str:
+    """Trainings that cost the same, a curve for each method."""
+    found = [one for one in forgetting.frontiers if one.has_curves]
+    if not found:
+        return ""
+    note = "A dot is a training, by its learning rate and share of replay. A method's curve goes through those that "
+    note += "none of its others beats in both losses. Ringed: on the frontier of all methods."
+    known = {name: one.look(name) for one in found for name in one.methods}
+    keys = legend([(position, name) for name, position in known.items()], "base before training, of what was known")
+    panels = "".join(
+        losses_panel(f"frontier{number}", one.title.capitalize(), frontier_series(one), one, forgetting.base)
+        for number, one in enumerate(found)
+    )
+    return f'<p class="note">{note}</p>{keys}<div class="panels">{panels}</div>'
+
+
+def frontier_series(found: Frontier) -> list[Series]:
+    series = []
+    for name, spots in found.methods.items():
+        curve = found.curves[name]
+        marks = [Mark(spot.learned, spot.retained, spot.label, spot in found.best) for spot in spots]
+        x, y = [spot.learned for spot in curve], [spot.retained for spot in curve]
+        series.append(Series(name, found.look(name), x, y, marks=marks))
+    return series
+
+
+def losses_panel(
+    key: str, title: str, series: Sequence[Series], shown: Forgetting | Frontier, base: float | None
+) -> str:
+    learned = Axis(shown.learned.low, shown.learned.high, "loss on the new text")
+    what = f"Loss on what was known against loss on the new text: {title.lower()}"
+    retained = Axis(shown.retained.low, shown.retained.high)
+    return line_panel(f"forgetting{key}", title, what, series, learned, retained, base)
 
 
 def rates_section(statistics: Statistics) -> str:

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from lesa_jax.comparison.frontier import Frontier
+from lesa_jax.comparison.ranges import LossRange
 from lesa_jax.comparison.statistics import Statistics
 from lesa_jax.reports.charts import is_logarithmic
 from lesa_jax.reports.figures import open_axes, picture
@@ -59,6 +61,57 @@ def draw_curves(statistics: Statistics, png: Path) -> None:
         panels[0].set_ylabel("held-out loss (nats per token)")
         keys = [picture_label(name) for name in handles]
         figure.legend([*handles.values()], keys, loc="outside lower center", ncols=4, frameon=False)
+
+
+def draw_forgetting(statistics: Statistics, png: Path) -> None:
+    """Draws the loss on what was known against that on the new text: along training, and a curve for each method."""
+    forgetting = statistics.forgetting
+    frontiers = [found for found in forgetting.frontiers if found.has_curves]
+    handles: dict[str, Any] = {}
+    with picture(png, 520 + 480 * (1 + len(frontiers)), 650) as figure:
+        first, *others = figure.subplots(1, 1 + len(frontiers), squeeze=False)[0]
+        for i, line in forgetting.training.items():
+            look = line_style(i)
+            (handles[statistics.labels[i]],) = first.plot(line.learned, line.retained, **look)
+            first.plot(line.learned[-1:], line.retained[-1:], "o", color=look["color"], markersize=5)
+        frame_losses(first, "during training", forgetting.learned, forgetting.retained)
+        for panel, found in zip(others, frontiers, strict=True):
+            handles |= draw_frontier(panel, found)
+        for panel in (first, *others):
+            if forgetting.base is not None:
+                handles["base before training"] = panel.axhline(forgetting.base, color=INK, linewidth=1, linestyle=":")
+        first.set_ylabel("loss on what was known (nats per token)")
+        keys = [picture_label(name) for name in handles]
+        figure.legend([*handles.values()], keys, loc="outside lower center", ncols=4, frameon=False)
+
+
+def draw_frontier(panel: Any, found: Frontier) -> dict[str, Any]:
+    """Draws each method's trainings, its curve through the best of them, and rings around the best of all.
+
+    Returns:
+      What stands in the legend.
+    """
+    handles: dict[str, Any] = {}
+    for name, spots in found.methods.items():
+        look, curve = line_style(found.look(name)), found.curves[name]
+        panel.plot([s.learned for s in spots], [s.retained for s in spots], "o", color=look["color"], markersize=4)
+        (handles[name],) = panel.plot([s.learned for s in curve], [s.retained for s in curve], **look)
+        for spot in spots:
+            beside: dict[str, Any] = {"xytext": (6, 3), "textcoords": "offset points", "annotation_clip": True}
+            panel.annotate(spot.label, (spot.learned, spot.retained), fontsize=8, color=look["color"], **beside)
+    best = [s.learned for s in found.best], [s.retained for s in found.best]
+    (handles["on the frontier"],) = panel.plot(*best, "o", color=INK, markersize=11, fillstyle="none")
+    frame_losses(panel, found.title, found.learned, found.retained)
+    return handles
+
+
+def frame_losses(panel: Any, title: str, learned: LossRange, retained: LossRange) -> None:
+    """Title and axes of a panel of one loss against the other."""
+    panel.set_title(title, fontsize=11)
+    panel.set_xlim(learned.low, learned.high)
+    panel.set_ylim(retained.low, retained.high)
+    panel.set_xlabel("loss on the new text (nats per token)")
+    open_axes(panel)
 
 
 def line_style(position: int) -> dict[str, Any]:

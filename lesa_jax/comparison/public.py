@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from lesa_jax.base.settings import listed
 from lesa_jax.comparison.settings import CompareSettings
 from lesa_jax.data.sources import HUB
 
@@ -27,7 +28,9 @@ def known_paths(settings: CompareSettings) -> Iterator[tuple[str, str]]:
     named = [(settings.output, "OUTPUT")]
     if settings.model is not None:
         named.append((Path(settings.model), Path(settings.model).resolve().name))
-    named += [(Path(part), Path(part).name) for part in data_parts(settings.training.train_data)]
+    training = settings.training
+    data = [*data_parts(training.train_data), *data_parts(training.replay_data)]
+    named += [(Path(part), Path(part).name) for part in data]
     for path, name in named:
         for form in {str(path), str(path.absolute()), str(path.resolve())}:
             yield form, name
@@ -35,13 +38,18 @@ def known_paths(settings: CompareSettings) -> Iterator[tuple[str, str]]:
 
 def shown_settings(settings: CompareSettings) -> CompareSettings:
     """The settings for a command that anybody may see: paths from elsewhere than below here are names."""
-    data = ",".join(map(shown, data_parts(settings.training.train_data))) or None
+    training = settings.training
     return replace(
         settings,
         model=None if settings.model is None else shown(settings.model),
         text=None if settings.text is None else Path(shown(str(settings.text))),
         output=Path(shown(str(settings.output))),
-        training=replace(settings.training, train_data=data),
+        training=replace(
+            training,
+            train_data=shown_data(training.train_data),
+            replay_data=shown_data(training.replay_data),
+            retain_text=None if training.retain_text is None else Path(shown(str(training.retain_text))),
+        ),
     )
 
 
@@ -50,7 +58,11 @@ def shown(path: str) -> str:
     return path if below or path.startswith(HUB) else Path(path).resolve().name
 
 
+def shown_data(data: str | None) -> str | None:
+    return ",".join(map(shown, data_parts(data))) or None
+
+
 def data_parts(data: str | None) -> list[str]:
     if data is None or data.startswith(HUB) or Path(data).exists():
         return [] if data is None else [data]
-    return [part.strip() for part in data.split(",") if part.strip()]
+    return listed(data)

@@ -7,29 +7,34 @@ from pathlib import Path
 
 from lesa_jax.base.files import write_json, write_text
 from lesa_jax.comparison.page import page
-from lesa_jax.comparison.pictures import draw_curves, draw_initial
+from lesa_jax.comparison.pictures import draw_curves, draw_forgetting, draw_initial
 from lesa_jax.comparison.result import Comparison
 from lesa_jax.comparison.statistics import summarise
 from lesa_jax.comparison.table import markdown, records
 
 TABLE_JSON, TABLE_MD, REPORT = "table.json", "table.md", "report.html"
-INITIAL, CURVES = "initial.png", "curves.png"
+INITIAL, CURVES, FORGETTING = "initial.png", "curves.png", "forgetting.png"
 
 
 def write_report(comparison: Comparison, folder: Path) -> None:
-    """Writes table.json, table.md, initial.png, curves.png (if something was trained) and report.html into a folder.
+    """Writes table.json, table.md, report.html and pictures into a folder: initial.png, curves.png if something was
+    trained, and forgetting.png if what was known was measured, too.
 
     Args:
       comparison: with base as its first outcome.
-      folder: made where it is missing; files of these names are replaced, and a curves.png that is no longer true goes.
+      folder: made where it is missing; files of these names are replaced, and a picture that is no longer true goes.
     """
     statistics = summarise(comparison)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / TABLE_JSON, records(statistics))
     write_text(folder / TABLE_MD, markdown(statistics))
     draw_initial(statistics, folder / INITIAL)
-    if statistics.is_trained:
-        draw_curves(statistics, folder / CURVES)
-    else:
-        (folder / CURVES).unlink(missing_ok=True)
+    for name, draw, there in (
+        (CURVES, draw_curves, statistics.is_trained),
+        (FORGETTING, draw_forgetting, bool(statistics.forgetting.training)),
+    ):
+        if there:
+            draw(statistics, folder / name)
+        else:
+            (folder / name).unlink(missing_ok=True)
     write_text(folder / REPORT, page(statistics))

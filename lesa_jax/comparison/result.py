@@ -3,15 +3,21 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from lesa_jax.evaluation.perplexity import Window
+
 
 @dataclass(frozen=True)
 class Point:
-    """One evaluation during training: what was spent until then, and the held-out loss in nats per token."""
+    """One evaluation during training: what was spent until then, and the held-out loss in nats per token.
+
+    `retained` is the loss on the text of what the model knew before; None without one.
+    """
 
     tokens: int
     flops: float
     seconds: float
     loss: float
+    retained: float | None = None
 
 
 @dataclass(frozen=True)
@@ -24,6 +30,7 @@ class ShortRun:
       tokens: that it trained on.
       seconds: on the clock, compilation and measuring included.
       step_flops: operations per trained token; None if it diverged.
+      retained: as of a `Point`, at its end.
     """
 
     learning_rate: float
@@ -31,6 +38,7 @@ class ShortRun:
     tokens: int
     seconds: float
     step_flops: float | None
+    retained: float | None = None
 
 
 @dataclass(frozen=True)
@@ -45,7 +53,8 @@ class Outcome:
       parameters: of the model.
       new_parameters: those in new layers.
       initial: perplexity before training, one per seed; methods without randomness have one.
-      curves: one per seed, from 0 tokens on; empty if not trained. A base that was not trained may have one point.
+      curves: one per seed, from 0 tokens on, itself empty as long as that seed is not trained; none if nothing is. A
+        base that was not trained may have one point.
       step_flops: operations per trained token, forward and backward; None if not trained or not known.
       backward_depth: layers that the backward pass goes through.
       error: why the row failed; everything measured may then be missing.
@@ -53,9 +62,12 @@ class Outcome:
       like: of a control that has no name of its own, the method whose control it is.
       control: position of the row with silenced copies at the same places, trained the same way; None without one.
       trained: which weights, in words; None if nothing is to be trained.
+      optimizer: that does; None where all rows have the same.
+      replay: share of the trained rows that are from the old text; None where all rows have the same.
       published: which weights its paper trains, in words, where those are others.
       learning_rate: at its peak; None as long as it is not known.
       sweep: the short runs that chose it.
+      windows: of the held-out text at the end of each curve; empty where that is.
     """
 
     method: str
@@ -73,15 +85,20 @@ class Outcome:
     like: str | None = None
     control: int | None = None
     trained: str | None = None
+    optimizer: str | None = None
+    replay: float | None = None
     published: str | None = None
     learning_rate: float | None = None
     sweep: tuple[ShortRun, ...] = ()
+    windows: tuple[tuple[Window, ...], ...] = ()
 
     @property
     def title(self) -> str:
         """What its readers know it by, without its place."""
         method = self.method if self.like is None else f"{self.method} as {self.like}"
-        return " = ".join([method, *self.also])
+        names = " = ".join([method, *self.also])
+        trained = names if self.optimizer is None else f"{names} by {self.optimizer}"
+        return f"{trained}, {100 * self.replay:g} % replay" if self.replay else trained
 
 
 @dataclass(frozen=True)
@@ -93,6 +110,7 @@ class Comparison:
       text: held-out text that perplexities are measured on.
       protocol: "corpus" or "line" (`lesa_jax.evaluation.protocol`).
       sequence_length: tokens per window, or at most per line.
+      retain_text: held-out text of what the model knew before; None without one.
       train_data: text that was trained on; None if nothing was trained.
       train_tokens: that each method was trained on.
       trained: which weights were trained, in words.
@@ -115,3 +133,4 @@ class Comparison:
     command: str
     versions: Mapping[str, str]
     stopped: bool = False
+    retain_text: str | None = None

@@ -30,7 +30,7 @@ from lesa_jax.comparison.report import write_report
 from lesa_jax.comparison.result import Comparison, Outcome
 from lesa_jax.comparison.settings import CompareSettings
 from lesa_jax.comparison.sweep import sweep_missing
-from lesa_jax.comparison.variants import BASE, Variant
+from lesa_jax.comparison.variants import Variant
 from lesa_jax.planning.record import PACKAGES
 
 
@@ -56,7 +56,7 @@ def compare(settings: CompareSettings) -> Comparison:
     output.mkdir(parents=True, exist_ok=True)
     with no_signal_lost() as check_signals, among_others(output / PRESENCE_LOCK) as is_last:
         with turn(output / START_LOCK, "grows the models and measures them"):
-            job = replace(job, settings=start(job.settings, job.basis.text, made_of))
+            job = replace(job, settings=start(job.settings, job.basis.text, made_of, job.basis.retained))
             failures = grow_missing(job)
             check_signals()
             outcomes = {}
@@ -82,7 +82,7 @@ def train_missing(job: CompareJob, outcomes: dict[Variant, Outcome], check_signa
       Whether it came to the end; no signal stopped it.
     """
     report(job, outcomes)
-    if all(outcome.error is not None for variant, outcome in outcomes.items() if variant != BASE):
+    if all(outcome.error is not None for variant, outcome in outcomes.items() if not variant.is_original):
         return True  # base alone is no comparison
     if not sweep_missing(job, outcomes):
         return False
@@ -151,14 +151,15 @@ def with_curves(settings: CompareSettings, variant: Variant, outcome: Outcome) -
     if outcome.error is not None or not settings.trains:
         return outcome
     found = [kept_curve(settings, variant, seed) for seed in range(settings.seeds)]
-    curves = [curve for curve in found if curve is not None]
-    if not curves:
+    first = next((curve for curve in found if curve is not None), None)
+    if first is None:
         return outcome
     return replace(
         outcome,
-        curves=tuple(curve.points for curve in curves),
-        step_flops=curves[0].step_flops,
-        backward_depth=curves[0].backward_depth,
+        curves=tuple(() if curve is None else curve.points for curve in found),
+        windows=tuple(() if curve is None else curve.windows for curve in found),
+        step_flops=first.step_flops,
+        backward_depth=first.backward_depth,
     )
 
 
@@ -181,4 +182,5 @@ def describe(job: CompareJob, outcomes: tuple[Outcome, ...], stopped: bool) -> C
         command=job.command,
         versions={name: version(name) for name in PACKAGES},
         stopped=stopped,
+        retain_text=job.retained_name,
     )

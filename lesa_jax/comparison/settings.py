@@ -3,11 +3,14 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from lesa_jax.base.errors import InputError
-from lesa_jax.base.settings import free
+from lesa_jax.base.settings import free, listed
 from lesa_jax.base.units import parse_count
 from lesa_jax.evaluation.protocol import PplProtocol
+from lesa_jax.planning.placement import GrownStack
+from lesa_jax.training.settings import OptimizerName
 
 SWEEP = "sweep"
 SWEPT = (5e-5, 2e-4, 8e-4)  # the rates that every sweep tries, a factor of four apart
@@ -26,12 +29,23 @@ class ComparedTraining:
     train: str = "new"
     """What is trained: new, new+norms, all, a regular expression; or published, what each method's paper trains. Base
     is trained as a whole in any case."""
+    retain_text: Path | None = None
+    """Held-out text of what the model knew before: what is forgotten is measured on it, beside what is learned on
+    --text, and a picture shows one against the other."""
+    replay_data: str | None = None
+    """Text of what the model knew before, to be trained on again while it learns --train-data; files as there."""
+    replay: str | None = free(None)
+    """Shares of --replay-data among the trained rows, as in 0,0.1: every row stands once for each, base too."""
     eval_every: str = "100k"
     """Tokens between evaluations."""
     learning_rate: float | str = 2e-4
     """At its peak: one for all rows, which is the best of some and not of others. sweep: each row's best of 5e-5, 2e-4,
     8e-4, and on from there while the best is at an end, found by runs of a fifth of --train-tokens. Or such runs at
     these rates, as in 1e-4,1e-3."""
+    optimizer: str = free("adamw")
+    """Names with commas, as --optimizer of lesa_jax.train takes them: every row stands once for each, base too."""
+    lora: bool = free(False)
+    """Add the original with low-rank adapters as a row, of the rank at which as much is trained as in new layers."""
     controls: bool = free(True)
     """Train silenced copies at the place of every method, too, where no row has them: what place and cost alone do."""
     batch_size: int = 16
@@ -64,8 +78,11 @@ class CompareSettings:
     names of one model share a row; base is one more, and so are --controls."""
     layers: int | None = None
     """Target depth; by default one and a half times the model's."""
+    stack: GrownStack | None = None
+    """Of an encoder-decoder, which layers grow: see lesa_jax.expand. Its perplexity is that of targets."""
     placements: str | None = free(None)
-    """Where new layers go: top, even, middle, bottom, ends; several with commas. By default each method's own place."""
+    """Where new layers go: top, even, middle, bottom, ends, importance, influence; several with commas. By default each
+    method's own place. The last two are measured on --retain-text, or without one on --text."""
     seeds: int = free(1)
     """How many: of methods with a random start, and of the order of training data."""
     revision: str | None = None
@@ -98,10 +115,52 @@ def check_settings(settings: CompareSettings) -> None:
         raise InputError("--train-data and --train-tokens belong together: what to train on, and for how long")
     if settings.model is not None and settings.text is None:
         raise InputError("--text: name a held-out text to measure perplexity on")
+    if training.lora and not settings.trains:
+        raise InputError("--lora: a way to train; it needs --train-data and --train-tokens")
+    if training.retain_text is not None and not settings.trains:
+        raise InputError("--retain-text: what is forgotten in training; it needs --train-data and --train-tokens")
     rates(training.learning_rate)
+    optimizers(training)
+    replays(training)
     parse_count("--eval-every", training.eval_every)
     if training.train_tokens is not None:
         parse_count("--train-tokens", training.train_tokens)
+
+
+def optimizers(training: ComparedTraining) -> tuple[OptimizerName, ...]:
+    """The update rules that --optimizer names; the first one trains the base that others are held against.
+
+    Raises:
+      InputError: it names none, or one that there is not.
+    """
+    known = {name: name for name in get_args(OptimizerName)}
+    asked = listed(training.optimizer)
+    if not asked or not known.keys() >= set(asked):
+        raise InputError(f"--optimizer {training.optimizer}: known are {', '.join(known)}; several with commas")
+    return tuple(known[name] for name in dict.fromkeys(asked))
+
+
+def replays(training: ComparedTraining) -> tuple[float, ...]:
+    """The shares of old text that --replay names; the first one trains the base that others are held against.
+
+    Raises:
+      InputError: without data to replay or to train on, or shares that are none, or that replay nothing.
+    """
+    if (training.replay is None) != (training.replay_data is None):
+        raise InputError("--replay-data and --replay belong together: what is replayed, and in which shares")
+    if training.replay is None:
+        return (0.0,)
+    if training.train_data is None:
+        raise InputError("--replay: a way to train; it needs --train-data and --train-tokens")
+    try:
+        shares = tuple(dict.fromkeys(float(word) for word in listed(training.replay)))
+    except ValueError:
+        shares = ()
+    if not shares or not all(0 <= share < 1 for share in shares):
+        raise InputError(f"--replay {training.replay}: expected shares from 0 to below 1, as in 0,0.1")
+    if not any(shares):
+        raise InputError(f"--replay {training.replay}: replays nothing; name a share above 0, as in 0,0.1")
+    return shares
 
 
 def rates(learning_rate: float | str) -> tuple[float, ...]:

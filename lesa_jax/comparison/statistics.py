@@ -1,14 +1,17 @@
 """What the numbers of a comparison come to: computed once, from which all files of the report are made."""
 
 import math
-import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from lesa_jax.comparison.chance import Difference
 from lesa_jax.comparison.curves import ROUNDING, MeanCurve, Spent, mean_curve, perplexity, spread
+from lesa_jax.comparison.forgetting import Forgetting, find_forgetting
+from lesa_jax.comparison.ranges import LossRange, loss_range
 from lesa_jax.comparison.result import Comparison
-from lesa_jax.comparison.rows import Measured, Row, labels, make_row
+from lesa_jax.comparison.rows import Measured, Row, best_rival, differences, labels, make_row
+from lesa_jax.comparison.variants import ORIGINALS
 
 
 class Start(NamedTuple):
@@ -31,14 +34,6 @@ class Lowest(NamedTuple):
     close: tuple[int, ...]
 
 
-class LossRange(NamedTuple):
-    """Ends of the loss axis in nats, and the outcomes whose curves begin or stay above it."""
-
-    low: float
-    high: float
-    above: tuple[int, ...]
-
-
 @dataclass(frozen=True)
 class Statistics:
     """What a comparison's numbers come to. An outcome is named by its position: base's is 0.
@@ -46,6 +41,7 @@ class Statistics:
     Attributes:
       comparison: whose numbers.
       rows: one for each outcome.
+      differences: of each outcome, how far above base, its control and the best rival it ends.
       labels: a name for each outcome, no two alike unless they cannot be told apart.
       is_trained: whether there is anything about training to be shown.
       base_loss: base's before training, in nats; None if unknown.
@@ -58,6 +54,9 @@ class Statistics:
       at_trained_base, at_trained_base_flops: grown models that end at or below base's own curve, at equal tokens and
         at equal operations.
       below_control: grown models that end below their control.
+      frontier: of those whose loss on what was known is known after training, base among them, the ones than which no
+        other has both learned more and forgotten less.
+      forgetting: what is learned against what is forgotten.
       curves: means over seeds by outcome, where there are two evaluations or more.
       loss_range: what of them is shown.
       spent: the most that any outcome has spent: the ends of axes.
@@ -65,6 +64,7 @@ class Statistics:
 
     comparison: Comparison
     rows: tuple[Row, ...]
+    differences: tuple[tuple[Difference, ...], ...]
     labels: tuple[str, ...]
     is_trained: bool
     base_loss: float | None
@@ -77,6 +77,8 @@ class Statistics:
     at_trained_base: tuple[int, ...]
     at_trained_base_flops: tuple[int, ...]
     below_control: tuple[int, ...]
+    frontier: tuple[int, ...]
+    forgetting: Forgetting
     curves: Mapping[int, MeanCurve]
     loss_range: LossRange
     spent: Spent
@@ -88,19 +90,22 @@ def summarise(comparison: Comparison) -> Statistics:
     means = [mean_curve(outcome.curves) for outcome in outcomes]
     target = base_loss(comparison, means[0])
     measured = [Measured(*parts) for parts in zip(outcomes, means, labels(outcomes), strict=True)]
-    rows = tuple(
-        make_row(this, measured[0], None if this.outcome.control is None else measured[this.outcome.control], target)
-        for this in measured
-    )
+    base = measured[0]
+    controls = [None if this.outcome.control is None else measured[this.outcome.control] for this in measured]
+    rivals = [best_rival(this, measured) for this in measured]
+    held = [*zip(measured, controls, rivals, strict=True)]
+    rows = tuple(make_row(this, base, control, target, rival) for this, control, rival in held)
     starts = {i: (r.initial_perplexity, r.initial_sd) for i, r in enumerate(rows) if r.initial_perplexity is not None}
     ends = {i: (r.perplexity, r.perplexity_sd) for i, r in enumerate(rows) if r.perplexity is not None}
     curves = {i: mean for i, mean in enumerate(means) if len(mean) > 1}
     base_start = starts[0][0] if 0 in starts else -math.inf
     base_level = -math.inf if target is None else perplexity(target)
-    below_base = tuple(i for i, (mean, _) in starts.items() if i and mean < base_start * (1 - ROUNDING))
+    grown = {i for i, outcome in enumerate(outcomes) if outcome.method not in ORIGINALS}
+    below_base = tuple(i for i, (mean, _) in starts.items() if i in grown and mean < base_start * (1 - ROUNDING))
     return Statistics(
         comparison=comparison,
         rows=rows,
+        differences=tuple(differences(this, base, control, rival) for this, control, rival in held),
         labels=tuple(this.label for this in measured),
         is_trained=any(point.tokens > 0 for outcome in outcomes for curve in outcome.curves for point in curve),
         base_loss=target,
@@ -108,23 +113,25 @@ def summarise(comparison: Comparison) -> Statistics:
             Start(i, mean, sd, min(outcomes[i].initial), max(outcomes[i].initial))
             for i, (mean, sd) in sorted(starts.items(), key=lambda item: (round(item[1][0], 4), item[0]))
         ),
-        lowest_start=lowest({i: start for i, start in starts.items() if i}),
+        lowest_start=lowest({i: start for i, start in starts.items() if i in grown}),
         below_base=below_base,
         lowest_end=lowest(ends),
-        at_base=tuple(i for i, (mean, _) in ends.items() if i and mean <= base_level * (1 + ROUNDING)),
-        from_base=tuple(i for i, row in enumerate(rows) if i and row.tokens_to_base == 0 and i not in below_base),
-        at_trained_base=where(rows, "over_trained_base", 1 + ROUNDING),
-        at_trained_base_flops=where(rows, "over_trained_base_flops", 1 + ROUNDING),
-        below_control=where(rows, "over_control", 1 - ROUNDING),
+        at_base=tuple(i for i, (mean, _) in ends.items() if i in grown and mean <= base_level * (1 + ROUNDING)),
+        from_base=tuple(i for i in sorted(grown) if rows[i].tokens_to_base == 0 and i not in below_base),
+        at_trained_base=where(rows, "over_trained_base", 1 + ROUNDING, grown),
+        at_trained_base_flops=where(rows, "over_trained_base_flops", 1 + ROUNDING, grown),
+        below_control=where(rows, "over_control", 1 - ROUNDING, grown),
+        frontier=frontier(rows),
+        forgetting=find_forgetting(outcomes, curves, target),
         curves=curves,
-        loss_range=loss_range(curves, target),
+        loss_range=loss_range({i: [point.loss for point in curve] for i, curve in curves.items()}, target),
         spent=most_spent(means),
     )
 
 
-def where(rows: Sequence[Row], ratio: str, most: float) -> tuple[int, ...]:
-    """The rows of which a ratio is known and at most so large."""
-    return tuple(i for i, row in enumerate(rows) if (value := getattr(row, ratio)) is not None and value <= most)
+def where(rows: Sequence[Row], ratio: str, most: float, among: Collection[int]) -> tuple[int, ...]:
+    """Those among the rows of which a ratio is known and at most so large."""
+    return tuple(i for i in sorted(among) if (value := getattr(rows[i], ratio)) is not None and value <= most)
 
 
 def base_loss(comparison: Comparison, mean: MeanCurve) -> float | None:
@@ -148,23 +155,14 @@ def lowest(measured: Mapping[int, tuple[float, float | None]]) -> Lowest | None:
     return Lowest(positions, best, best_sd, tuple(close))
 
 
-def loss_range(curves: Mapping[int, MeanCurve], target: float | None) -> LossRange:
-    """What is shown of mean curves and of base's loss before training.
+def frontier(rows: Sequence[Row]) -> tuple[int, ...]:
+    """The rows that no other beats in what is learned and in what is retained; rounding is no difference."""
+    ends = {i: (r.perplexity, r.retained) for i, r in enumerate(rows) if r.perplexity is not None and r.retained}
 
-    Every end is shown, unless it is far above most, and so is every start that does not more than double the axis.
-    """
-    ends = [curve[-1].loss for curve in curves.values()] + ([] if target is None else [target])
-    if not ends:
-        return LossRange(0.0, 1.0, ())
-    low = min([*ends, *(point.loss for curve in curves.values() for point in curve)])
-    far = low + max(1.0, 4 * (statistics.median(ends) - low))
-    high = max(end for end in ends if end <= far)
-    starts = [curve[0].loss for curve in curves.values()]
-    reach = max(2 * high - low, high + 0.02)
-    high = max([high, *(start for start in starts if start <= reach)])
-    margin = 0.05 * (high - low) or 0.05
-    above = tuple(i for i, curve in curves.items() if curve[0].loss > high + margin)
-    return LossRange(low - margin, high + margin, above)
+    def beaten(end: tuple[float, ...]) -> bool:
+        return any(all(b < a * (1 - ROUNDING) for a, b in zip(end, other, strict=True)) for other in ends.values())
+
+    return tuple(i for i, end in ends.items() if not beaten(end))
 
 
 def most_spent(curves: Sequence[MeanCurve]) -> Spent:

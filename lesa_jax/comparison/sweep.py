@@ -102,8 +102,8 @@ def short_run(settings: CompareSettings, row: Variant, rate: float) -> tuple[Sho
         return ShortRun(rate, None, tokens, time.monotonic() - started, None), False
     if result is None:
         return None, interrupted
-    loss, seconds = finite(result.points[-1].loss), time.monotonic() - started
-    return ShortRun(rate, loss, tokens, seconds, result.step_flops), interrupted
+    end, seconds = result.points[-1], time.monotonic() - started
+    return ShortRun(rate, finite(end.loss), tokens, seconds, result.step_flops, end.retained), interrupted
 
 
 def short_settings(settings: CompareSettings, row: Variant, rate: float) -> TrainSettings:

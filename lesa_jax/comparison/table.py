@@ -1,20 +1,33 @@
 """The table of a comparison: for programs as table.json, for people as columns, which table.md shows too."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from lesa_jax.comparison.chance import Difference, SignTest
 from lesa_jax.comparison.rows import Row
 from lesa_jax.comparison.statistics import Statistics
 from lesa_jax.comparison.verdict import notes, summary, verdict
-from lesa_jax.reports.numbers import amount, mean_sd
+from lesa_jax.reports.numbers import amount, mean_sd, number
 
 
 def records(statistics: Statistics) -> list[dict[str, Any]]:
     """The rows of table.json."""
     left_out = set() if statistics.rows[0].step_cost_over_base else {"step_cost_over_base"}
-    return [{key: value for key, value in asdict(row).items() if key not in left_out} for row in statistics.rows]
+    return [
+        {key: value for key, value in asdict(row).items() if key not in left_out} | {"differences": told(found)}
+        for row, found in zip(statistics.rows, statistics.differences, strict=True)
+    ]
+
+
+def told(differences: Sequence[Difference]) -> list[dict[str, Any]]:
+    """Of one row, in table.json."""
+
+    def test(found: SignTest | None) -> dict[str, Any] | None:
+        return None if found is None else found._asdict()
+
+    return [asdict(one) | {"windows": test(one.windows), "seeds": test(one.seeds)} for one in differences]
 
 
 @dataclass(frozen=True)
@@ -81,6 +94,21 @@ def initial_text(row: Row) -> str:
     return mean_sd(row.initial_perplexity, row.initial_sd)
 
 
+def best_text(row: Row) -> str:
+    if row.over_best is None:
+        return "-"
+    return "not reached" if row.flops_to_best is None else amount(row.flops_to_best, "flops")
+
+
+def interval_text(low: float, high: float | None) -> str:
+    return "-" if high is None else f"{number(low)} to {number(high)}"
+
+
+def retained_text(row: Row) -> str:
+    ratio = "" if row.retained_over_base is None else f" ({row.retained_over_base:.3f} x)"
+    return mean_sd(row.retained, row.retained_sd) + ratio
+
+
 COLUMNS = (
     Column(
         "method",
@@ -115,6 +143,19 @@ COLUMNS = (
         word=True,
     ),
     Column(
+        "optimizer",
+        "The update rule.",
+        "optimizer",
+        lambda row: row.optimizer or "-",
+        word=True,
+    ),
+    Column(
+        "replay",
+        "Share of the trained rows that are from --replay-data.",
+        "replay",
+        lambda row: "-" if row.replay is None else f"{100 * row.replay:g} %",
+    ),
+    Column(
         "rate",
         "Learning rate at its peak.",
         "learning_rate",
@@ -126,6 +167,19 @@ COLUMNS = (
         "deviation over seeds. Where the protocol is line, it does not compare with the initial perplexity.",
         "perplexity",
         lambda row: mean_sd(row.perplexity, row.perplexity_sd),
+    ),
+    Column(
+        "95 % of seeds",
+        "Student's interval of that mean, of three seeds or more.",
+        "perplexity_low",
+        lambda row: "-" if row.perplexity_low is None else interval_text(row.perplexity_low, row.perplexity_high),
+    ),
+    Column(
+        "what was known",
+        "Exponential of the loss per token on --retain-text, after training; in brackets divided by base's before "
+        "training: above 1, something was forgotten.",
+        "retained",
+        retained_text,
     ),
     Column(
         "control",
@@ -200,6 +254,14 @@ COLUMNS = (
         False,
     ),
     Column(
+        "FLOPs to best rival",
+        "Operations until the mean loss falls to that at which the best other row ends; controls are none, and of the "
+        "original model trained in several ways the first, which has columns of its own.",
+        "flops_to_best",
+        best_text,
+        False,
+    ),
+    Column(
         "step cost",
         "Operations for one trained token, forward and backward; in brackets against base, if it was trained.",
         "step_flops",
@@ -222,6 +284,41 @@ COLUMNS = (
 )
 
 
+# Heading: meaning, of the table of differences.
+CHANCE_HEADINGS = {
+    "method": "The row.",
+    "held against": "Which other row, and what it is to this one.",
+    "nats above it": "Held-out loss at the end minus the other row's, mean over seeds; below 0 this row is better.",
+    "95 % over windows": "Bootstrap interval of that: what other text of the kind may show of the same trained models.",
+    "windows lower": "In how many windows of the held-out text this row's loss, a mean over seeds, is lower; of those "
+    "that differ. In brackets an exact two-sided sign test.",
+    "seeds lower": "The same of seeds: what another order of the data may show.",
+    "chance": "Whether a difference may be chance: windows leave it open (p above 0.05, or 0 inside the interval), or "
+    "seeds do as far as so many of them could say otherwise.",
+}
+
+
+def chance_lines(statistics: Statistics) -> list[list[tuple[str, object]]]:
+    """The table of differences: texts, and what they are sorted by."""
+    return [
+        [
+            (label, label),
+            (f"{one.against}: {one.other}", one.against),
+            (f"{one.loss:+.4f}", one.loss),
+            ("-" if one.low is None or one.high is None else f"{one.low:+.4f} to {one.high:+.4f}", one.low),
+            (count_text(one.windows), one.windows and one.windows.p),
+            (count_text(one.seeds), one.seeds.p),
+            ("may be" if one.may_be_chance else "hardly", one.may_be_chance),
+        ]
+        for label, differences in zip(statistics.labels, statistics.differences, strict=True)
+        for one in differences
+    ]
+
+
+def count_text(test: SignTest | None) -> str:
+    return "-" if test is None else f"{test.lower} of {test.of} (p = {test.p:.2g})"
+
+
 def ordered(statistics: Statistics) -> list[Row]:
     """The rows that something is wrong with last."""
     return sorted(statistics.rows, key=lambda row: row.error is not None)
@@ -240,9 +337,21 @@ def markdown(statistics: Statistics) -> str:
         columns.append(("error", lambda row: row.error or ""))
     lines = [[heading for heading, _ in columns], ["---"] * len(columns)]
     lines += [[escape(text(row)) for _, text in columns] for row in rows]
-    body = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
     said = [summary(statistics), verdict(statistics), " ".join(notes(statistics))]
-    return "\n\n".join([*(escape(text) for text in said if text), body]) + "\n"
+    return "\n\n".join([*(escape(text) for text in said if text), table_text(lines), *chance_text(statistics)]) + "\n"
+
+
+def chance_text(statistics: Statistics) -> list[str]:
+    """The table of differences, if there are any."""
+    lines = chance_lines(statistics)
+    if not lines:
+        return []
+    heads = [[*CHANCE_HEADINGS], ["---"] * len(CHANCE_HEADINGS)]
+    return [table_text(heads + [[escape(text) for text, _ in line] for line in lines])]
+
+
+def table_text(lines: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def escape(text: str) -> str:

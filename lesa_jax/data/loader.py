@@ -4,6 +4,8 @@ The order and every global batch depend on the seed and the global batch size al
 another number of processes sees the same data.
 """
 
+import itertools
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +13,7 @@ import grain
 import numpy as np
 
 from lesa_jax.base.errors import InputError
+from lesa_jax.data.mixture import turn
 
 THREADS = 2
 READ_AHEAD = 4  # batches
@@ -67,8 +70,8 @@ def make_loader(
     the blocks one after the other are the same array whatever the number of processes.
 
     Args:
-      rows: has a length, a digest of its content and, by index, rows: dicts of arrays of the same shapes
-        (`packing.PackedRows`).
+      rows: has a length, a digest of its content, bounds and shares of its parts and, by index, rows: dicts of arrays
+        of the same shapes (`mixture.Mixture`).
       batch_size: rows per process.
       seed: at least 0.
       process_index: this process's number.
@@ -88,7 +91,17 @@ def make_loader(
         return {name: np.stack([row[name] for row in picked]) for name in picked[0]}
 
     # Epoch e is shuffled with seed + e, so neighbouring seeds would repeat each other's epochs.
-    spread = int(np.random.SeedSequence(seed).generate_state(1)[0])
+    spread = np.random.SeedSequence(seed).generate_state(len(rows.shares))
+    parts = [
+        grain.MapDataset.range(start, stop).shuffle(int(seed)).repeat()
+        for (start, stop), seed in zip(itertools.pairwise(rows.bounds), spread, strict=True)
+    ]
+
+    def take(place: int) -> Any:
+        part, number = turn(place, rows.shares)
+        return parts[part][number]
+
+    order = grain.MapDataset.range(sys.maxsize).map(take)
     # Indices are batched, then read: each process reads its own rows only.
-    batches = grain.MapDataset.range(len(rows)).shuffle(spread).repeat().batch(global_batch).map(read)
+    batches = order.batch(global_batch).map(read)
     return Loader(batches, {"data": rows.digest, "rows": len(rows), "seed": seed, "global_batch": global_batch})

@@ -9,7 +9,9 @@ import glob
 import importlib
 import io
 import json
+import math
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +20,11 @@ from typing import Any
 
 from lesa_jax.base.digests import digest_each, digest_file
 from lesa_jax.base.errors import InputError
+from lesa_jax.base.settings import listed
 from lesa_jax.data.hub import HUB, commit_of, hub_rows
 from lesa_jax.data.streams import check_unchanged, objects, unpacked
 
+PART = re.compile(r"(?P<data>.+):(?P<share>[0-9.]+(?:e-?[0-9]+)?)", re.IGNORECASE)  # of a mixture
 FORMATS = (".txt", ".txt.gz", ".txt.zst", ".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
 
 
@@ -62,18 +66,48 @@ class Record:
     ends: bool = True
 
 
+def split_shares(data: str) -> list[tuple[str, float]]:
+    """The parts that `--data` names, each with its share; a data without shares is one part.
+
+    Raises:
+      InputError: some parts have a share and others none, or one is not positive.
+    """
+    whole = [(data, 1.0)]
+    if os.path.exists(data):
+        return whole
+    words = listed(data)
+    found = [None if os.path.exists(word) else PART.fullmatch(word) for word in words]
+    if not any(found):
+        return whole
+    parts = []
+    for word, match in zip(words, found, strict=True):
+        if match is None:
+            raise InputError(f"--data {word}: has no share; give each part one, as in new.jsonl:0.9,old.jsonl:0.1")
+        try:
+            share = float(match["share"])
+        except ValueError:
+            share = math.nan
+        if not 0 < share < math.inf:
+            raise InputError(f"--data {word}: a share is a positive number, as in new.jsonl:0.9,old.jsonl:0.1")
+        parts.append((match["data"], share))
+    return parts
+
+
 def find_files(data: str) -> list[Path]:
-    """The files that `--data` names: a file, a folder, a glob, or several of them separated by commas.
+    """The files that `--data` names: a file, a folder, a glob, or several of them separated by commas; none of the hub.
 
     In a folder files are searched at any depth and sorted; hidden ones and those of other formats are passed over. A
     file that is named twice is read twice.
 
     Raises InputError where a name matches nothing, or matches a file of an unknown format.
     """
-    names = [data] if os.path.exists(data) else [name.strip() for name in data.split(",") if name.strip()]
-    if not names:
-        raise InputError("--data is empty; give a file, a folder or a glob")
-    return [file for name in names for file in _matches(name)]
+    files = []
+    for part, _ in split_shares(data):
+        names = [part] if os.path.exists(part) or part.startswith(HUB) else listed(part)
+        if not names:
+            raise InputError("--data is empty; give a file, a folder or a glob")
+        files += [file for name in names if not name.startswith(HUB) for file in _matches(name)]
+    return files
 
 
 def find_source(data: str, advance: Callable[[int], None] = lambda nbytes: None) -> Source:

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeVar
 import jinja2
 import numpy as np
 import tokenizers
+from jaxtyping import Int
 
 from lesa_jax.base.digests import digest
 from lesa_jax.base.errors import InputError
@@ -17,11 +18,12 @@ from lesa_jax.base.locks import turn
 from lesa_jax.checkpoint.tokenizer import tokenizer_errors
 from lesa_jax.data.chat import Conversation, FastTokenizer, assistant_mask, chat_template, render
 from lesa_jax.data.cutting import Cutter, Piece
+from lesa_jax.data.pairs import texts_of
 from lesa_jax.data.sources import Record, Source, find_source, read_records, text_of
 from lesa_jax.data.store import VERSION, StoreWriter, TokenStore, open_store, token_dtype
 from lesa_jax.data.templates import Templates
 
-Stage = Literal["pretrain", "sft"]
+Stage = Literal["pretrain", "sft", "pairs"]
 
 BATCH_CHARACTERS = 1 << 20  # tokenised at once: keeps all cores busy, at some 100 MB
 BATCH_TEXTS = 1024
@@ -42,11 +44,12 @@ def token_store(
 
     Args:
       data: files as in `sources.find_files`, or hf://NAME[@REVISION][:SPLIT].
-      stage: pretrain: "text" records, each a document. sft: conversations (`chat`).
+      stage: pretrain: "text" records, each a document. sft: conversations (`chat`). pairs: "input" and "target".
       tokenizer: a fast transformers tokenizer.
       tokenizer_folder: where it was loaded from, for messages.
       vocab_size: the model's.
-      sequence_length: for sft, conversations are cut to one token more, as inputs and targets are shifted by one.
+      sequence_length: for sft, conversations are cut to one token more, as inputs and targets are shifted by one; for
+        pairs, both texts are cut to it.
       cache: folder of stores.
       advance: called with the number of bytes just tokenised; never called where the cache has the store.
       hashed: called, from several threads, with the number of bytes just read to find the store.
@@ -84,6 +87,8 @@ def store_key(source: Source, stage: Stage, tokenizer: FastTokenizer, vocab_size
         "stage": stage,
         "dtype": token_dtype(vocab_size),
     }
+    if stage == "pairs":
+        parts["length"] = sequence_length
     if stage == "sft":
         parts["template"] = chat_template(tokenizer)
         parts["special"] = tokenizer.special_tokens_map
@@ -113,11 +118,14 @@ def _make_store(
     sequence_length: int,
 ) -> None:
     """Writes the store beside its place and renames it."""
-    with publish(folder) as hidden, closing(StoreWriter(hidden, stage == "sft", vocab_size)) as writer:
-        if stage == "sft":
-            _write_conversations(writer, records, tokenizer, sequence_length + 1)
-        else:
-            _write_texts(writer, records, tokenizer)
+    with publish(folder) as hidden, closing(StoreWriter(hidden, stage != "pretrain", vocab_size)) as writer:
+        match stage:
+            case "sft":
+                _write_conversations(writer, records, tokenizer, sequence_length + 1)
+            case "pairs":
+                _write_pairs(writer, records, tokenizer, sequence_length)
+            case "pretrain":
+                _write_texts(writer, records, tokenizer)
         writer.finish()
 
 
@@ -171,6 +179,36 @@ def _write_conversations(writer: StoreWriter, records: Iterable[Record], tokeniz
                 writer.truncated += len(ids) > length
                 writer.append(ids[:length], mask[:length])
                 writer.end_document()
+
+
+def _write_pairs(writer: StoreWriter, records: Iterable[Record], tokenizer: FastTokenizer, length: int) -> None:
+    """Writes pairs, each text cut to `length` tokens, and counts those that were cut, or have an empty target."""
+    pairs = map(texts_of, records)
+    while batch := list(itertools.islice(pairs, BATCH_TEXTS)):
+        for source, target in encode_pairs(batch, tokenizer):
+            if not len(target):
+                writer.dropped += 1
+                continue
+            writer.truncated += max(len(source), len(target)) > length
+            for ids, learned in ((cut(source, length), 0), (cut(target, length), 1)):
+                writer.append(ids, np.full(len(ids), learned, np.uint8))
+            writer.end_document()
+
+
+def encode_pairs(
+    texts: Sequence[tuple[str, str]], tokenizer: FastTokenizer
+) -> Iterator[tuple[Int[np.ndarray, " source"], Int[np.ndarray, " target"]]]:
+    """The tokens of two texts each, with the special ones around both; no target for an empty text."""
+    (before, after), backend = _edges(tokenizer), plain_backend(tokenizer)
+    encoded = backend.encode_batch_fast([text for pair in texts for text in pair], add_special_tokens=False)
+    ids = [np.asarray([*before, *encoding.ids, *after], np.int64) for encoding in encoded]
+    for source, target, (_, text) in zip(ids[::2], ids[1::2], texts, strict=True):
+        yield source, target if text.strip() else target[:0]
+
+
+def cut(ids: Int[np.ndarray, " tokens"], length: int) -> Int[np.ndarray, " cut"]:
+    """The first of them, and the last one in any case: it says where the text ends."""
+    return ids if len(ids) <= length else np.append(ids[: length - 1], ids[-1])
 
 
 def _batches(texts: Iterable[Text]) -> Iterator[list[Text]]:

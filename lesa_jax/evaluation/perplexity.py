@@ -4,7 +4,7 @@ import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,13 @@ from lesa_jax.models.losses import token_nll
 SHORTEST_BUCKET = 32
 
 
+class Window(NamedTuple):
+    """A row of tokens: how many of them were predicted, and their mean loss in nats."""
+
+    tokens: int
+    nll: float
+
+
 @dataclass(frozen=True)
 class Perplexity:
     """A measured perplexity.
@@ -28,11 +35,13 @@ class Perplexity:
       perplexity: by the protocol asked for.
       nll: mean negative log-likelihood of a predicted token, in nats, over all of them (in both protocols).
       tokens: how many tokens were predicted.
+      windows: the rows, in an order that their lengths decide: the same for every model that has the tokenizer.
     """
 
     perplexity: float
     nll: float
     tokens: int
+    windows: tuple[Window, ...]
 
 
 def perplexity_of(
@@ -57,6 +66,14 @@ def perplexity_of(
         sums += np.where(predicted_BxT, nll_BxT, 0.0).sum(axis=1, dtype=np.float64).tolist()
         counts += (lengths_B - 1).tolist()
         advance(len(lengths_B))
+    return summarise(sums, counts, protocol)
+
+
+def summarise(sums: Sequence[float], counts: Sequence[int], protocol: PplProtocol) -> Perplexity:
+    """Perplexity by the summed losses of rows, and how many tokens were predicted in each.
+
+    Raises InputError where nothing was predicted or the loss is not a number.
+    """
     if not counts:
         raise InputError("the text has fewer than two tokens; give a longer one")
     total, tokens = math.fsum(sums), sum(counts)
@@ -65,9 +82,10 @@ def perplexity_of(
             "the model's loss is not a number; its weights hold NaN or infinite numbers, or grow beyond float32 on the "
             "way, as they do with another model's config.json; check both"
         )
-    exponents = np.array(total / tokens if protocol == "corpus" else np.divide(sums, counts))
+    windows = tuple(Window(count, loss / count) for loss, count in zip(sums, counts, strict=True))
+    exponents = np.array(total / tokens if protocol == "corpus" else [window.nll for window in windows])
     with np.errstate(over="ignore"):
-        return Perplexity(float(np.mean(np.exp(exponents))), total / tokens, tokens)
+        return Perplexity(float(np.mean(np.exp(exponents))), total / tokens, tokens, windows)
 
 
 def _row_losses(
@@ -125,8 +143,12 @@ def _padded_batches(rows: Sequence[np.ndarray], batch_size: int) -> Iterator[tup
 
 
 def _bucket(length: int, longest: int) -> int:
+    return min(longest, bucket_of(length))
+
+
+def bucket_of(length: int) -> int:
     """The next power of two: few programs are compiled, and at most half of a batch is padding."""
-    return min(longest, max(SHORTEST_BUCKET, 1 << (length - 1).bit_length()))
+    return max(SHORTEST_BUCKET, 1 << (length - 1).bit_length())
 
 
 def _groups(members: list[np.ndarray], size: int) -> Iterable[list[np.ndarray]]:

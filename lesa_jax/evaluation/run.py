@@ -6,7 +6,6 @@ Computes in float32, on accelerators at full matrix precision, from weights kept
 import json
 import math
 import time
-from dataclasses import asdict
 from typing import Any
 
 from lesa_jax import demo
@@ -18,6 +17,7 @@ from lesa_jax.checkpoint.tokenizer import load_tokenizer
 from lesa_jax.evaluation.perplexity import model_nll, perplexity_of
 from lesa_jax.evaluation.protocol import token_rows
 from lesa_jax.evaluation.settings import EvaluateSettings
+from lesa_jax.evaluation.targets import model_pair_nll, target_pairs, target_perplexity
 from lesa_jax.models.load import load_model
 
 
@@ -43,20 +43,27 @@ def evaluate_text(text: str, settings: EvaluateSettings) -> dict[str, Any]:
     model = str(demo.MODEL_DIRECTORY) if settings.model is None else settings.model
     folder = resolve_model(model, settings.revision)
     params, config = load_model(folder)
-    rows = token_rows(load_tokenizer(folder), text, settings.ppl_protocol, config, settings.sequence_length)
+    protocol, tokenizer = settings.ppl_protocol, load_tokenizer(folder)
     with progress_bars() as progress:
-        task = progress.add_task("perplexity", total=len(rows), note="")
-        measured = perplexity_of(
-            model_nll(params, config),
-            rows,
-            settings.ppl_protocol,
-            settings.batch_size,
-            advance=lambda done: progress.advance(task, done),
-        )
+        task = progress.add_task("perplexity", total=None, note="")
+
+        def advance(done: int) -> None:
+            progress.advance(task, done)
+
+        if config.encoder is None:
+            rows = token_rows(tokenizer, text, protocol, config, settings.sequence_length)
+            progress.update(task, total=len(rows))
+            measured = perplexity_of(model_nll(params, config), rows, protocol, settings.batch_size, advance)
+        else:
+            pairs = target_pairs(tokenizer, text, protocol, config, settings.sequence_length)
+            progress.update(task, total=len(pairs))
+            measured = target_perplexity(model_pair_nll(params, config), pairs, protocol, settings.batch_size, advance)
     return {
         "model": "demo" if settings.model is None else model,
         "protocol": settings.ppl_protocol,
-        **asdict(measured),
+        "perplexity": measured.perplexity,
+        "nll": measured.nll,
+        "tokens": measured.tokens,
         "seconds": round(time.monotonic() - started, 3),
     }
 

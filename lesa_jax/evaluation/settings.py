@@ -9,7 +9,7 @@ from lesa_jax.evaluation.protocol import PplProtocol
 
 @dataclass(frozen=True)
 class EvaluateSettings:
-    """Measure a checkpoint's perplexity on a text; llama, qwen2 and mistral models.
+    """Measure a checkpoint's perplexity on a text, in the families that run here.
 
     Without options: the demo model, on modules of Python's standard library that it has not seen.
     """
@@ -17,7 +17,8 @@ class EvaluateSettings:
     model: str | None = None
     """Folder with config.json and safetensors, or a hub id (org/name). By default the demo model."""
     text: Path | None = None
-    """UTF-8 text file."""
+    """UTF-8 text file. Encoder-decoders: JSON lines with input and target, whose targets are measured; or any text,
+    which is made into such pairs by T5's span corruption."""
     ppl_protocol: PplProtocol = "corpus"
     """corpus: exp(loss per token of the whole text). line: mean over lines of exp(loss of the line), as in LESA."""
     sequence_length: int | None = None

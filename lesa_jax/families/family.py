@@ -18,6 +18,7 @@ class Family:
         None: there is no forward pass, so it can be grown but neither measured nor trained.
       transposed: parts of names of linear layers that lie as [in, out] (transformers' Conv1D), not as [out, in].
       post_norm: whether norms stand in the residual stream itself, so that no layer can be silenced.
+      encoder: whether its models are encoder-decoders.
     """
 
     model_type: str
@@ -25,3 +26,4 @@ class Family:
     read: Callable[[Mapping[str, Any]], ModelConfig] | None = None
     transposed: frozenset[str] = frozenset()
     post_norm: bool = False
+    encoder: bool = False

@@ -1,6 +1,6 @@
 """The entries of config.json that speak of layers."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lesa_jax.base.errors import InputError
@@ -8,6 +8,9 @@ from lesa_jax.checkpoint.names import Stack
 from lesa_jax.families.entries import MOST_LAYERS, integer
 
 LAYER_COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+# The same of an encoder-decoder: T5 calls its encoder's layers as others call theirs.
+ENCODER_COUNTS = ("num_layers", "encoder_layers", "num_hidden_layers")
+DECODER_COUNTS = ("num_decoder_layers", "decoder_layers")
 # Lists of layer numbers, and counts of the first layers that are of one kind.
 LAYER_NUMBERS = (
     "mlp_only_layers",
@@ -48,6 +51,12 @@ def text_section(config: Mapping[str, Any]) -> Mapping[str, Any]:
     return nested if isinstance(nested, Mapping) else config
 
 
+def has_encoder(config: Mapping[str, Any]) -> bool:
+    """Whether config.json says that the model is an encoder-decoder."""
+    section = text_section(config)
+    return bool(config.get("is_encoder_decoder")) or any(key in section for key in DECODER_COUNTS)
+
+
 def count_layers(config: Mapping[str, Any]) -> int:
     """How many layers config.json declares.
 
@@ -55,10 +64,8 @@ def count_layers(config: Mapping[str, Any]) -> int:
       InputError: none declared, or an encoder-decoder with two stacks.
     """
     section = text_section(config)
-    if config.get("is_encoder_decoder") or "num_decoder_layers" in section or "decoder_layers" in section:
-        raise InputError(
-            f"config.json: {config.get('model_type')} is an encoder-decoder; only decoders can be grown yet"
-        )
+    if has_encoder(config):
+        raise InputError(f"config.json: {config.get('model_type')} is an encoder-decoder, which has two stacks")
     for key in LAYER_COUNTS:
         if section.get(key) is not None:
             return integer(section, key, most=MOST_LAYERS)
@@ -72,16 +79,31 @@ def find_layers(config: Mapping[str, Any], stacks: tuple[Stack, ...]) -> str:
       InputError: the tensors and the config disagree on the number of layers, or layers are missing in between.
     """
     declared = count_layers(config)
+    depths = numbers_by_prefix(stacks)
+    text = {p: d for p, d in depths.items() if OTHER_TOWERS.isdisjoint(p.replace("_", ".").split("."))}
+    if not text:
+        raise InputError("the checkpoint's tensor names carry no layer numbers; it cannot be grown in depth")
+    prefix = max(text, key=lambda p: (len(text[p]) == declared, len(text[p])))
+    check_numbers(config, prefix, text[prefix], declared)
+    return prefix
+
+
+def numbers_by_prefix(stacks: Iterable[Stack]) -> dict[str, set[int]]:
+    """The first numbers in tensors' names, by what stands before them."""
     depths: dict[str, set[int]] = {}
     for stack in stacks:
         if stack.sizes:
             numbers = range(stack.starts[0], stack.starts[0] + stack.sizes[0])
             depths.setdefault(stack.prefix, set()).update(numbers)
-    text = {p: d for p, d in depths.items() if OTHER_TOWERS.isdisjoint(p.replace("_", ".").split("."))}
-    if not text:
-        raise InputError("the checkpoint's tensor names carry no layer numbers; it cannot be grown in depth")
-    prefix = max(text, key=lambda p: (len(text[p]) == declared, len(text[p])))
-    numbers = text[prefix]
+    return depths
+
+
+def check_numbers(config: Mapping[str, Any], prefix: str, numbers: set[int], declared: int) -> None:
+    """Refuses layers that are not those that config.json declares.
+
+    Raises:
+      InputError: the tensors and the config disagree on the number of layers, or layers are missing in between.
+    """
     if max(numbers) + 1 == declared and len(numbers) < declared:
         missing = min(set(range(declared)) - numbers)
         raise InputError(
@@ -98,4 +120,3 @@ def find_layers(config: Mapping[str, Any], stacks: tuple[Stack, ...]) -> str:
             f"config.json declares {declared} layers but the tensors {prefix}* have {len(numbers)} "
             f"(0..{max(numbers)}); take the complete checkpoint and its own config.json"
         )
-    return prefix

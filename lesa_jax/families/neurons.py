@@ -15,7 +15,7 @@ def shared_neurons(model: ModelConfig | None, template: str) -> dict[Side, str]:
     and of their biases' weights. All else that reads the stream reads it as it came into the layer; columns that read
     products (of values and attention, of gate and up) belong to no one matrix. What attention wrote is known of
     models with a forward pass only: of others every weight stands alone, as it does where attention and feed-forward
-    network read the same stream.
+    network read the same stream, and in an encoder-decoder, whose stacks differ in what reads attention.
 
     Args:
       model: its description; None where there is none.
@@ -23,7 +23,7 @@ def shared_neurons(model: ModelConfig | None, template: str) -> dict[Side, str]:
     """
     part, _, leaf = template.rpartition(".")
     found: dict[Side, str] = {"rows": f"{part}.weight"} if leaf == "bias" else {}
-    if model is not None and not model.parallel:
+    if model is not None and not model.parallel and model.encoder is None:
         names = model.names
         layers, star, inside = part.partition(".*.")
         if inside in (names.feed_forward_norm, names.gate, names.up, names.gate_up):

@@ -18,7 +18,7 @@ from lesa_jax.families.table import find_family
 # The last projection of attention, of a feed-forward network, of an expert or of a mixer: they write into the residual
 # stream, so that zeroing them makes a layer the identity (LLaMA Pro). Biases count: gpt2's c_proj.bias would still move
 # the stream.
-ATTENTION_OUTPUTS = frozenset({"o_proj", "out_proj", "c_proj", "dense", "linear_out", "wo"})
+ATTENTION_OUTPUTS = frozenset({"o", "o_proj", "out_proj", "c_proj", "dense", "linear_out", "wo"})
 FEED_FORWARD_OUTPUTS = frozenset(
     {"down_proj", "down_proj_bias", "c_proj", "dense_4h_to_h", "fc2", "fc_out", "output_linear", "w2", "wo"}
 )
@@ -35,6 +35,10 @@ NOT_LINEAR = re.compile(r"conv|conv\d+d|norm|layernorm|embed|embeddings?|bias|de
 MASKS = ("bias", "masked_bias")
 # Constants that old checkpoints store beside the weights: frequencies, and the causal masks of GPT-2 and GPT-NeoX.
 BUFFERS = (".rotary_emb.inv_freq", *(f".{module}.{mask}" for module in ("attn", "attention") for mask in MASKS))
+# What the first layer holds for all: a table of distances.
+FIRST_LAYER = frozenset({"relative_attention_bias"})
+# A table of distances between tokens of two texts, which the first T5 have and no version of transformers reads.
+UNREAD = ".EncDecAttention.relative_attention_bias.weight"
 
 
 def writes_residual(template: str) -> bool:
@@ -104,5 +108,11 @@ def is_transposed(checkpoint: Checkpoint, stack: Stack) -> bool:
 
 
 def is_buffer(name: str) -> bool:
-    """Whether a tensor is no weight but a constant that the forward pass computes by itself."""
-    return name.endswith(BUFFERS)
+    """Whether a tensor is no weight but a constant that the forward pass computes by itself, or does not read."""
+    return name.endswith((*BUFFERS, UNREAD))
+
+
+def is_shared(stack: Stack) -> bool:
+    """Whether a tensor of the first layer serves all layers, so that a copy of that layer has none."""
+    first = (stack.starts[:1], stack.sizes[:1]) == ((0,), (1,))
+    return first and not FIRST_LAYER.isdisjoint(stack.template.split("."))

@@ -158,6 +158,13 @@ def _growth(factor: float, scale: float) -> float:
     return 0.1 * scale * math.log(factor) + 1.0 if factor > 1 else 1.0
 
 
+def growth_of_scores(entry: Mapping[str, Any]) -> float:
+    """The factor on scores by which DeepSeek's YaRN makes up for longer sequences; 1 where `mscale_all_dim` is not."""
+    if entry.get("rope_type", entry.get("type", "default")) == "default" or not entry.get("mscale_all_dim"):
+        return 1.0
+    return _growth(needed({"rope_type": "yarn", **entry}, "factor"), number(entry, "mscale_all_dim")) ** 2
+
+
 def longrope(entry: Mapping[str, Any], config: Mapping[str, Any], width: int) -> LongRope:
     positions = integer(entry, "original_max_position_embeddings", least=2)
     if entry.get("attention_factor") is not None:

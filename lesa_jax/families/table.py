@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lesa_jax.base.errors import InputError
-from lesa_jax.families import gemma, general, gpt2, llama, olmo, others, phi
+from lesa_jax.families import bart, deepseek, gemma, gpt2, llama, mixtures, olmo, others, phi, t5
 from lesa_jax.families.family import Family
 from lesa_jax.families.model import ModelConfig
 
@@ -40,8 +40,16 @@ FAMILIES: Mapping[str, Family] = {
         gpt2.GPT2,
         gpt2.OPT,
         gpt2.OPENAI_GPT,
-        general.MIXTRAL,
-        general.QWEN3_MOE,
+        mixtures.MIXTRAL,
+        mixtures.QWEN2_MOE,
+        mixtures.QWEN3_MOE,
+        mixtures.OLMOE,
+        mixtures.GRANITE_MOE,
+        deepseek.DEEPSEEK_V2,
+        deepseek.DEEPSEEK_V3,
+        t5.T5,
+        t5.MT5,
+        bart.BART,
     )
 }
 # Of these nothing is known but that a silenced layer of theirs is no identity.

@@ -1,38 +1,36 @@
 """The kinds of weight that tensors consist of, and those that an initialiser sees beside them: their rows are the
 neurons of what it makes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from lesa_jax.checkpoint.names import Stack
 from lesa_jax.checkpoint.reader import Checkpoint
-from lesa_jax.families.fused import Rows, fused_rows
+from lesa_jax.families.fused import Rows
+from lesa_jax.families.kinds import WeightKind, parts_of, row_count
 from lesa_jax.families.neurons import Side, shared_neurons
 from lesa_jax.families.roles import is_transposed
 from lesa_jax.families.table import description
-from lesa_jax.growth.weights import WeightKind
+from lesa_jax.growth.orders import Orders, stack_orders
 
 
-def weight_kinds(checkpoint: Checkpoint, stack: Stack, inner: tuple[int, ...]) -> list[WeightKind]:
+def weight_kinds(
+    checkpoint: Checkpoint, stack: Stack, inner: tuple[int, ...], orders: Orders | None = None
+) -> list[WeightKind]:
     """The kind of the tensors in `stack` that have these numbers after the layer's; of fused ones a kind for each part.
 
-    Each with what stands beside it: beside a part of a bias that part of its weight.
+    Each with what stands beside it: beside a part of a bias that part of its weight. With `orders` the number is an
+    expert's role.
     """
+    order = stack_orders(stack, orders, description(checkpoint.config))
 
     def kind(part: Rows | None) -> WeightKind:
         beside: tuple[tuple[Side, WeightKind], ...] = tuple(
             (side, WeightKind(other, inner, is_transposed(checkpoint, other), part if side == "rows" else None))
             for side, other in stacks_beside(checkpoint, stack).items()
         )
-        return WeightKind(stack, inner, is_transposed(checkpoint, stack), part, beside)
+        return WeightKind(stack, inner, is_transposed(checkpoint, stack), part, order, beside)
 
     return [kind(part) for part in parts_of(checkpoint, stack) or (None,)]
-
-
-def parts_of(checkpoint: Checkpoint, stack: Stack) -> Sequence[Rows]:
-    """Which rows of fused matrices, or of their biases, are which part; none of others, packed experts among them."""
-    if len(stack.spec.shape) > 2:
-        return ()
-    return fused_rows(checkpoint.config, stack.template, row_count(checkpoint, stack))
 
 
 def stacks_beside(checkpoint: Checkpoint, stack: Stack) -> Mapping[Side, Stack]:
@@ -50,8 +48,3 @@ def stacks_beside(checkpoint: Checkpoint, stack: Stack) -> Mapping[Side, Stack]:
 def fits(checkpoint: Checkpoint, side: Side, stack: Stack, other: Stack) -> bool:
     """Whether a bias has an entry for each row of its weight."""
     return side == "columns" or stack.spec.shape == (row_count(checkpoint, other),)
-
-
-def row_count(checkpoint: Checkpoint, stack: Stack) -> int:
-    """Rows of a matrix, however it lies in the file, or entries of a vector."""
-    return stack.spec.shape[1 if is_transposed(checkpoint, stack) else 0]

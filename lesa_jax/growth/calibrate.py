@@ -12,26 +12,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float, Int
 from scipy.optimize import minimize
 
 from lesa_jax.base.errors import InputError
 from lesa_jax.checkpoint.names import Tree
-from lesa_jax.checkpoint.tokenizer import load_tokenizer
 from lesa_jax.checkpoint.writer import Layout, rewrite
-from lesa_jax.evaluation.protocol import token_rows
+from lesa_jax.evaluation.factors import row_loss
+from lesa_jax.evaluation.sample import sample_rows
 from lesa_jax.families.model import ModelConfig
-from lesa_jax.families.roles import writes_residual
 from lesa_jax.growth.recipe import Part
-from lesa_jax.models.decoder import forward, head
 from lesa_jax.models.load import load_model
-from lesa_jax.models.losses import token_nll
-from lesa_jax.models.parts import layers_of, with_layers
 from lesa_jax.planning.plan import Plan
 
-TOKENS = 4096  # of the text: enough for a factor a layer
-ROW = 512  # tokens of a row; gradients are taken row by row, so this bounds the memory
 EVALUATIONS = 40  # of loss and gradient, at most
 
 
@@ -51,7 +44,7 @@ def calibrate(
       InputError: a text shorter than two tokens; damaged weights.
     """
     params, config = load_model(folder)
-    rows = calibration_rows(folder, text, config)
+    rows = jnp.asarray(sample_rows(folder, text, config))
     new = np.array(plan.new_layers)
 
     def loss_and_gradient(scales: np.ndarray) -> tuple[float, np.ndarray]:
@@ -63,10 +56,10 @@ def calibrate(
     with jax.default_matmul_precision("highest"):
         scales, losses = search(loss_and_gradient, len(new))
     for part in parts:
-        if part.new and writes_residual(part.stack.template):
+        if part.new and (loudness := part.loudness) is not None:
             position = int(part.name.removeprefix(part.stack.prefix).split(".")[0])
             scale = scales[plan.new_layers.index(position)]
-            rewrite(folder, layout, part.name, lambda x, a=scale: a * x.astype(np.float64))
+            rewrite(folder, layout, part.name, lambda x, a=scale, of=loudness: of.scaled(x.astype(np.float64), a))
     return tuple(scales.tolist()), losses
 
 
@@ -94,34 +87,10 @@ def search(loss_and_gradient: Any, count: int) -> tuple[np.ndarray, dict[str, fl
     return scales, {"base": base, "grown": grown, "calibrated": best}
 
 
-def calibration_rows(folder: Path, text: str, config: ModelConfig) -> Int[Array, "rows tokens"]:
-    """The first tokens of the text as rows of equal length."""
-    tokens = np.concatenate(
-        token_rows(load_tokenizer(folder), text[: 16 * TOKENS], "corpus", config) or [np.zeros(0, np.int32)]
-    )[:TOKENS]
-    length = min(ROW, len(tokens), config.max_position_embeddings)
-    if length < 2:
-        raise InputError("--calibrate: the text has fewer than two tokens; give a longer one")
-    return jnp.asarray(tokens[: len(tokens) // length * length].reshape(-1, length))
-
-
 @functools.partial(jax.jit, static_argnames="config")
 def _loss_and_gradient(
     factors: Float[Array, " layers"], params: Tree, rows: Int[Array, "rows tokens"], config: ModelConfig
 ) -> tuple[Float[Array, ""], Float[Array, " layers"]]:
-    def row_loss(factors: Array, row: Array) -> Array:
-        hidden_1xTxE = forward(scale_outputs(params, factors, config), row[None], config, jnp.float32)
-        return token_nll(hidden_1xTxE[:, :-1], head(params, config), row[None, 1:]).mean()
-
-    losses, gradients = jax.lax.map(lambda row: jax.value_and_grad(row_loss)(factors, row), rows)
+    of_row = jax.value_and_grad(row_loss)
+    losses, gradients = jax.lax.map(lambda row: of_row(factors, params, row, config), rows)
     return losses.mean(), gradients.mean(axis=0)
-
-
-def scale_outputs(params: Tree, factors: Float[Array, " layers"], config: ModelConfig) -> Tree:
-    """The model with each layer's contributions to the residual stream multiplied by its factor."""
-    flat: dict[tuple[str, ...], Any] = flatten_dict(layers_of(params, config))
-    scaled = {
-        path: leaf * jnp.expand_dims(factors, range(1, leaf.ndim)) if writes_residual(".".join(path)) else leaf
-        for path, leaf in flat.items()
-    }
-    return with_layers(params, unflatten_dict(scaled), config)

@@ -6,11 +6,13 @@ from lesa_jax.planning.methods import METHODS
 
 def model_card(report: ExpandResult, model: str) -> str:
     """README.md of the output: what was done, what was measured, what to do next. The same run gives the same text."""
-    new = ", ".join(map(str, report.plan.new_layers))
+    grown = [(name, plan) for name, plan in report.plan.named if plan.new_layers]
+    new = "; ".join(f"{name}{', '.join(map(str, plan.new_layers))}" for name, plan in grown)
+    depths = ", ".join(f"{plan.source_layers} {name}layers grown to {plan.layers}" for name, plan in grown)
     base = f"base_model: {model}\n" if model.count("/") == 1 and not model.startswith((".", "/")) else ""
     lines = [
         f"---\n{base}library_name: transformers\ntags: [depth-up-scaling, lesa_jax]\n---",
-        f"# {report.plan.source_layers} layers grown to {report.plan.layers}",
+        f"# {depths}",
         f"Grown from {model} with lesa_jax, method `{report.method}` ({METHODS[report.method].source}). "
         f"Layers {new} (counted from 0) are new; every other tensor is the original's, byte for byte. "
         f"Parameters: {report.parameters[0]:,} before, {report.parameters[1]:,} after.",

@@ -3,10 +3,8 @@
 Any number of grown models of one original are filled at once: a kind is read once for all of them.
 """
 
-import ctypes
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from itertools import chain
 
@@ -17,7 +15,8 @@ from rich.progress import Progress
 from lesa_jax.base.background import second_thread
 from lesa_jax.base.errors import InputError
 from lesa_jax.checkpoint.format import DTYPES
-from lesa_jax.checkpoint.reader import Checkpoint, read, read_into
+from lesa_jax.checkpoint.reader import Checkpoint
+from lesa_jax.families.kinds import WeightKind, read_matrices
 from lesa_jax.growth.job import ExpandJob
 from lesa_jax.growth.matrices import (
     NewMatrices,
@@ -28,7 +27,8 @@ from lesa_jax.growth.matrices import (
     raised,
 )
 from lesa_jax.growth.output import Output
-from lesa_jax.growth.weights import WeightKind, batches
+from lesa_jax.growth.result import Learned
+from lesa_jax.growth.weights import batches
 from lesa_jax.initializers.lesa.predict import compile_prediction
 from lesa_jax.planning.methods import Lesa
 
@@ -70,7 +70,7 @@ def write(
     old_norm = float(np.mean([old.norm for old, _ in pages]))
     for output, new in zip(outputs, zip(*(new for _, new in pages), strict=True), strict=True):
         try:
-            output.receive(kind, [matrices_of(page, output.job.method.name) for page in new], old_norm, mean_loss(new))
+            output.receive(kind, [matrices_of(page, output.job.method.name) for page in new], old_norm, learned(new))
         except InputError as error:
             output.failure = error
 
@@ -95,10 +95,10 @@ def request_of(job: ExpandJob, kind: WeightKind) -> Request:
     return Request(job.method.start, gaps, job.settings.seed, job.settings.predictor, job.method.name)
 
 
-def mean_loss(pages: Sequence[NewMatrices]) -> float | None:
-    """Of the predictors' last epochs; None where none was trained."""
-    losses = [float(page.fit.epoch_losses[-1]) for page in pages if page.fit is not None]
-    return float(np.mean(losses)) if losses else None
+def learned(pages: Sequence[NewMatrices]) -> list[Learned]:
+    """How well predictors learned, page by page; empty where none was trained."""
+    trained = [(page.fit, page.agreement) for page in pages if page.fit is not None and page.agreement is not None]
+    return [Learned(float(fit.epoch_losses[-1]), float(agreement)) for fit, agreement in trained]
 
 
 def shared_batches(jobs: Sequence[ExpandJob]) -> list[list[WeightKind]]:
@@ -146,31 +146,3 @@ def old_matrices(checkpoint: Checkpoint, kind: WeightKind) -> Iterator[OldMatric
 def read_beside(checkpoint: Checkpoint, kind: WeightKind) -> Mapping[str, np.ndarray]:
     """The matrices of all layers that stand beside a kind."""
     return {side: read_matrices(checkpoint, other, 0)[0] for side, other in kind.beside}
-
-
-def read_matrices(checkpoint: Checkpoint, kind: WeightKind, page: int) -> tuple[np.ndarray, float]:
-    """One matrix, or vector, of each layer, [layers, out, in] or [layers, n], and their mean norm."""
-    return_memory()
-    stacked = np.empty(kind.shape, DTYPES[kind.stack.spec.dtype])
-    packed = len(kind.stack.spec.shape) == 3
-    lie_apart = kind.part is not None and kind.part.groups > 1
-    first = page if kind.part is None else kind.part.start
-    for matrix, name in zip(stacked, kind.tensors, strict=True):
-        if kind.transposed or lie_apart:
-            tensor = read(checkpoint, name)
-            rows = tensor.T if kind.transposed else tensor
-            matrix[...] = rows if kind.part is None else kind.part.of(rows).reshape(matrix.shape)
-        else:
-            read_into(checkpoint, name, matrix[None] if packed else matrix, first)
-    norms = [np.linalg.norm(matrix.astype(np.float32, copy=False)) for matrix in stacked]
-    return stacked, float(np.mean(norms))
-
-
-def return_memory() -> None:
-    """Gives freed memory back to the system, before much is asked for again.
-
-    The C library keeps what compilation and the kind before have freed, in pieces that the next kind does not fit into:
-    0.13 GB at width 1024 and 12 layers.
-    """
-    with suppress(OSError, AttributeError):  # only glibc has it
-        ctypes.CDLL(None).malloc_trim(0)

@@ -17,7 +17,7 @@ def write_copies(checkpoint: Checkpoint, outputs: Sequence[Output]) -> None:
     rest = [[(output, part) for part in output.job.parts if part.made != "computed"] for output in outputs]
     for output, part in heapq.merge(*rest, key=lambda item: place_in_source(checkpoint, item[1])):
         if output.failure is None:
-            output.write(part.name, part_bytes(checkpoint, part))
+            output.write(part.name, part_bytes(checkpoint, part, output.agreement(part)))
 
 
 def place_in_source(checkpoint: Checkpoint, part: Part) -> tuple[Path, int]:
@@ -26,9 +26,9 @@ def place_in_source(checkpoint: Checkpoint, part: Part) -> tuple[Path, int]:
     return entry.file, entry.start
 
 
-def part_bytes(checkpoint: Checkpoint, part: Part) -> bytes | memoryview:
-    """The bytes of a tensor that is not computed."""
-    if part.made == "copy" and part.scale == 1:
+def part_bytes(checkpoint: Checkpoint, part: Part, factor: float = 1.0) -> bytes | memoryview:
+    """The bytes of a tensor that is not computed; `factor` on its loudness."""
+    if part.made == "copy" and part.scale * factor == 1:
         return read_bytes(checkpoint, checkpoint.entries[part.sources[0]])
     dtype = DTYPES[part.stack.spec.dtype]
     if part.made == "zero":
@@ -36,4 +36,4 @@ def part_bytes(checkpoint: Checkpoint, part: Part) -> bytes | memoryview:
     tensors = [read(checkpoint, name).astype(np.float64) for name in part.sources]
     mean = np.average(tensors, axis=0, weights=part.weights)
     with np.errstate(over="ignore"):  # found when it is written
-        return (part.scale * mean).astype(dtype).tobytes()
+        return part.scaled(mean, factor).astype(dtype).tobytes()

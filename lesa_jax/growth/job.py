@@ -1,7 +1,6 @@
 """Everything about an expansion that can be known, and refused, before a weight is read."""
 
 import functools
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,29 +8,34 @@ from typing import Any, TypeVar
 
 from lesa_jax import demo
 from lesa_jax.base.errors import InputError
-from lesa_jax.base.files import LONGEST_NAME, read_text
-from lesa_jax.base.folders import check_apart, check_writable, foreign, free_space, nearest_folder
+from lesa_jax.base.files import read_text
+from lesa_jax.base.folders import check_output, free_space, nearest_folder
+from lesa_jax.base.units import parse_numbers
 from lesa_jax.checkpoint.companions import files_to_carry
 from lesa_jax.checkpoint.hub import resolve_model
 from lesa_jax.checkpoint.names import Stack
 from lesa_jax.checkpoint.reader import Checkpoint, open_checkpoint
 from lesa_jax.checkpoint.writer import Layout, lay_out
-from lesa_jax.families.fields import find_layers
+from lesa_jax.families.kinds import WeightKind
 from lesa_jax.families.model import ModelConfig
 from lesa_jax.families.periods import layer_period
 from lesa_jax.families.roles import check_silenceable
+from lesa_jax.families.stacks import count_stacks, find_stacks
 from lesa_jax.growth.beside import weight_kinds
+from lesa_jax.growth.experts import by_tokens, by_weights, experts_of, match_experts
 from lesa_jax.growth.memory import check_memory
+from lesa_jax.growth.orders import Orders, as_numbered
+from lesa_jax.growth.ranking import rank_layers
 from lesa_jax.growth.recipe import Part, write_recipe
-from lesa_jax.growth.settings import ExpandSettings, check_settings, norm_source, output_scale, parse_gaps
-from lesa_jax.growth.weights import WeightKind
+from lesa_jax.growth.settings import ExpandSettings, check_settings, norm_source, output_scale
 from lesa_jax.models.config import read_model
 from lesa_jax.models.shapes import check_tensors
 from lesa_jax.planning.config_process import grow_configs_apart
 from lesa_jax.planning.depth import find_doubts
-from lesa_jax.planning.methods import Method, find_method
-from lesa_jax.planning.placement import make_plan
+from lesa_jax.planning.methods import MEASURED, Lesa, Method, find_method
+from lesa_jax.planning.placement import make_plan, plan_stacks
 from lesa_jax.planning.plan import Plan
+from lesa_jax.planning.plan_file import read_plan
 
 Value = TypeVar("Value")
 
@@ -49,6 +53,7 @@ class ExpandJob:
       text: to measure perplexity on, if that is wanted.
       calibration_text: to find the scales of new layers on, if that is wanted.
       runs: whether there is a forward pass for the model.
+      orders: which expert is which from layer to layer; by their numbers unless the method matches them; empty without.
       doubts: why old layers may not compute what they did, now that their numbers are others (`planning.depth`).
     """
 
@@ -63,6 +68,8 @@ class ExpandJob:
     text: str | None
     calibration_text: str | None
     runs: bool
+    orders: Orders
+    routers_text: str | None
     doubts: tuple[str, ...]
 
     @property
@@ -70,12 +77,19 @@ class ExpandJob:
         """Whether the grown model is to compute what the original computes: its new layers write nothing."""
         return output_scale(self.settings, self.method) == 0
 
+    @property
+    def shrinks(self) -> bool:
+        """Whether new layers are to be so loud as what predicted them is right; calibration finds out by itself."""
+        start = self.method.start
+        return isinstance(start, Lesa) and start.shrunk and self.settings.calibrate is None
+
     @functools.cached_property
     def computed(self) -> Mapping[WeightKind, Sequence[Part]]:
         """The tensors that the method computes, by kind, in ascending order of their gaps.
 
         A fused tensor is of several kinds.
         """
+        orders = self.orders if self.method.matches_experts else None
         found: dict[tuple[Stack, tuple[int, ...]], list[Part]] = {}
         for part in self.parts:
             if part.made == "computed":
@@ -83,7 +97,7 @@ class ExpandJob:
         return {
             kind: sorted(parts, key=lambda part: part.numbers)
             for (stack, inner), parts in found.items()
-            for kind in weight_kinds(self.checkpoint, stack, inner)
+            for kind in weight_kinds(self.checkpoint, stack, inner, orders)
         }
 
 
@@ -103,27 +117,39 @@ def source_name(settings: ExpandSettings) -> str:
 
 def prepare_jobs(wanted: Sequence[ExpandSettings], checkpoint: Checkpoint) -> list[ExpandJob | InputError]:
     """A job for each settings, or why there is none: whatever can be refused without reading weights."""
-    prefix = find_layers(checkpoint.config, checkpoint.stacks)
-    depth = max(s.starts[0] + s.sizes[0] for s in checkpoint.stacks if s.prefix == prefix)
+    prefixes = find_stacks(checkpoint.config, checkpoint.stacks)
+    depths = count_stacks(checkpoint.config)
     period = layer_period(checkpoint.config)
-    planned = [or_error(lambda s=settings: plan_growth(s, depth, period)) for settings in wanted]
+    planned = [or_error(lambda s=settings: plan_growth(s, checkpoint, depths, period)) for settings in wanted]
     sources = [both[0].start.sources(both[1]) for both in planned if not isinstance(both, InputError)]
     plans = list(dict.fromkeys(sources))
     configs = dict(zip(plans, grow_configs_apart(checkpoint.config, plans), strict=True)) if plans else {}
 
     def job(settings: ExpandSettings, both: tuple[Method, Plan] | InputError) -> ExpandJob:
         method, plan = sound(both)
-        return make_job(settings, method, checkpoint, prefix, plan, sound(configs[method.start.sources(plan)]))
+        return make_job(settings, method, checkpoint, prefixes, plan, sound(configs[method.start.sources(plan)]))
 
     return [or_error(lambda s=s, b=b: job(s, b)) for s, b in zip(wanted, planned, strict=True)]
 
 
-def plan_growth(settings: ExpandSettings, depth: int, period: int) -> tuple[Method, Plan]:
-    """The method that the settings name, and what it makes of a model of so many layers, whose kinds repeat."""
+def plan_growth(
+    settings: ExpandSettings, checkpoint: Checkpoint, depths: Sequence[int], period: int
+) -> tuple[Method, Plan]:
+    """The method that the settings name, and what it makes of stacks of so many layers, whose kinds repeat."""
     method = find_method(settings.method)
     check_settings(settings, method)
-    gaps = parse_gaps(settings.gaps)
-    return method, make_plan(depth, method, settings.layers, gaps, settings.placement, settings.every, period)
+    if settings.plan is not None:
+        return method, read_plan(settings.plan, depths, method)
+    gaps = None if settings.gaps is None else parse_numbers("--gaps", settings.gaps)
+    ranking = None
+    if settings.placement in MEASURED and settings.placement_text is not None:
+        text = read_text("--placement-text", settings.placement_text)
+        ranking = rank_layers(checkpoint, settings.placement, text)
+
+    def plan_of(depth: int) -> Plan:
+        return make_plan(depth, method, settings.layers, gaps, settings.placement, settings.every, period, ranking)
+
+    return method, plan_stacks(depths, settings.stack, plan_of)
 
 
 def or_error(make: Callable[[], Value]) -> Value | InputError:
@@ -145,24 +171,31 @@ def make_job(
     settings: ExpandSettings,
     method: Method,
     checkpoint: Checkpoint,
-    prefix: str,
+    prefixes: Sequence[str],
     plan: Plan,
     config: Mapping[str, Any],
 ) -> ExpandJob:
     scale = output_scale(settings, method)
+    if settings.calibrate is not None and plan.encoder is not None:
+        raise InputError("--calibrate: is for decoders alone, not for an encoder-decoder; leave it out")
     if scale != 1 or settings.calibrate is not None:
-        check_silenceable(checkpoint.config, checkpoint.stacks, prefix)
-    parts = write_recipe(checkpoint, prefix, method.start.sources(plan), method, norm_source(settings, method), scale)
+        for prefix in prefixes:
+            check_silenceable(checkpoint.config, checkpoint.stacks, prefix)
+    model = or_error(lambda: read_model(checkpoint))
+    orders = orders_of(settings, method, checkpoint, model)
+    plans = dict(zip(prefixes, method.start.sources(plan).stacks, strict=True))
+    matched = orders if method.matches_experts else None
+    parts = write_recipe(checkpoint, plans, method, norm_source(settings, method), scale, matched)
     layout = lay_out({part.name: part.stack.spec for part in parts}, round(settings.shard_size * 1e9))
     companions = files_to_carry(checkpoint.folder)
     text = text_to_measure(settings)
     calibration = None if settings.calibrate is None else read_text("--calibrate", settings.calibrate)
-    doubts = find_doubts(config, plan, checkpoint.stacks, prefix)
-    model = or_error(lambda: read_model(checkpoint))
+    routers_text = None if settings.fit_routers is None else read_text("--fit-routers", settings.fit_routers)
+    doubts = find_doubts(config, plan, checkpoint.stacks, *prefixes)
     if isinstance(model, ModelConfig):
         check_tensors(checkpoint, model)
-    elif text is not None or calibration is not None:
-        raise model  # both ask for a forward pass
+    elif not text is calibration is routers_text is None:
+        raise model  # they ask for a forward pass
     nbytes = layout.nbytes + sum(file.stat().st_size for file in companions)
     check_output(settings.output, checkpoint.folder, settings.overwrite, nbytes)
     job = ExpandJob(
@@ -177,10 +210,34 @@ def make_job(
         text,
         calibration,
         isinstance(model, ModelConfig),
+        orders,
+        routers_text,
         doubts,
     )
     check_memory(method.start, settings.predictor, job.computed)
     return job
+
+
+def orders_of(
+    settings: ExpandSettings, method: Method, checkpoint: Checkpoint, model: ModelConfig | InputError
+) -> Orders:
+    """Which expert is which from layer to layer; a dry run reads no weights to find out."""
+    known = model if isinstance(model, ModelConfig) else None
+    if method.matches_experts:
+        experts = experts_of(known, f"--method {settings.method}")
+        assert known is not None
+        text = None if settings.match_experts is None else read_text("--match-experts", settings.match_experts)
+        if not settings.dry_run:
+            check_tensors(checkpoint, known)
+            if text is None:
+                return match_experts(by_weights(checkpoint, known, experts))
+            from lesa_jax.evaluation.sample import sample_rows  # JAX
+
+            tokens = sample_rows(checkpoint.folder, text, known)
+            return match_experts(by_tokens(checkpoint, known, experts, tokens))
+    elif settings.fit_routers is not None:
+        experts_of(known, "--fit-routers")
+    return {} if known is None else as_numbered(known)
 
 
 def text_to_measure(settings: ExpandSettings) -> str | None:
@@ -199,41 +256,4 @@ def check_room(jobs: Sequence[ExpandJob]) -> None:
         raise InputError(
             f"{folder}: {len(jobs)} grown models need {needed / 1e9:.2f} GB, but {free / 1e9:.2f} GB are free; "
             "grow fewer at a time, or choose another disk"
-        )
-
-
-def check_output(output: Path, source: Path, overwrite: bool, nbytes: int) -> None:
-    """Refuses an output that is in the way, in danger or too small, before any work.
-
-    Args:
-      output: the folder to be made.
-      source: the checkpoint's folder, which must survive.
-      overwrite: whether an earlier output of this program may be replaced.
-      nbytes: bytes that will be written.
-
-    Raises:
-      InputError: what is wrong, and the remedy.
-    """
-    if any(len(os.fsencode(part)) > LONGEST_NAME for part in output.parts):
-        raise InputError(
-            f"--output: a name of more than {LONGEST_NAME} bytes, which no disk takes; choose a shorter one"
-        )
-    check_apart(output, source)
-    if output.exists() and not output.is_dir():
-        raise InputError(f"--output {output} is a file; choose a folder that does not exist yet")
-    if output.is_dir() and any(output.iterdir()):
-        if not overwrite:
-            raise InputError(f"--output {output} is not empty; choose another folder or add --overwrite")
-        if (found := foreign(output)) is not None:
-            raise InputError(
-                f"--output {output} holds {found}, which lesa_jax did not write there or which was changed since; move "
-                "it away, or choose another folder"
-            )
-    parent = nearest_folder(output.resolve().parent)
-    check_writable(output, parent)
-    free = free_space(parent)
-    if free < nbytes:
-        raise InputError(
-            f"--output {output}: needs {nbytes / 1e9:.2f} GB but {parent} has {free / 1e9:.2f} GB free; "
-            "free some space or choose another disk"
         )

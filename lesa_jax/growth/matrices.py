@@ -1,7 +1,7 @@
 """New matrices of one kind of weight, for all grown models at once: read once, decomposed once, learned once."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, TypeAlias
 from zlib import crc32
@@ -49,10 +49,13 @@ class Request:
 
 @dataclass(frozen=True)
 class NewMatrices:
-    """What one request got, float32, and how LESA's predictor was trained; or no matrix, and why."""
+    """What one request got, float32; of LESA's predictor how it was trained, and how far its predictions of layers that
+    exist agree with them (`predict.Prediction`); or no matrix, and why.
+    """
 
     weights: Float[Array, "new ..."]
     fit: Fit | None = None
+    agreement: Float[Array, ""] | None = None
     failure: InputError | None = None
 
 
@@ -178,12 +181,14 @@ def _predict(
     predicted = {}
     for i, request in enumerate(requests):
         if isinstance(request.start, Lesa) and request.start.space == space:
-            lesson = request.start, request.seed, request.predictor
+            # How loud predictions will be, and whose they are, is no matter of learning.
+            lesson = replace(request.start, shrunk=False, matched=False), request.seed, request.predictor
             if lesson not in fits:
                 fits[lesson] = _learn([kind.key(request.seed) for kind in kinds], basis, lesson, together)
             for k, fit in enumerate(fits[lesson]):
                 one = one_of(basis, k) if together else basis
-                predicted[k, i] = NewMatrices(predict_matrices(one, fit, request.gaps).weights, fit)
+                prediction = predict_matrices(one, fit, request.gaps)
+                predicted[k, i] = NewMatrices(prediction.weights, fit, prediction.agreement)
     return predicted
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from lesa_jax.base.errors import InputError
 from lesa_jax.base.units import format_bytes
-from lesa_jax.growth.weights import WeightKind, computation_memory
+from lesa_jax.families.kinds import WeightKind
+from lesa_jax.growth.weights import computation_memory
 from lesa_jax.planning.methods import Lesa, PredictorSettings, Start
 
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container, in bytes or "max"

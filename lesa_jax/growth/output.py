@@ -11,9 +11,10 @@ from lesa_jax.base.folders import publish
 from lesa_jax.checkpoint.format import DTYPES
 from lesa_jax.checkpoint.writer import TensorWriter
 from lesa_jax.families.fused import Rows
+from lesa_jax.families.kinds import WeightKind, kind_name
 from lesa_jax.growth.job import ExpandJob
-from lesa_jax.growth.result import KindResult
-from lesa_jax.growth.weights import WeightKind
+from lesa_jax.growth.recipe import Part
+from lesa_jax.growth.result import KindResult, Learned, averaged
 
 
 class Output:
@@ -32,13 +33,15 @@ class Output:
         """`advance` is called with numbers of bytes as they are written."""
         self.job = job
         self.failure: InputError | None = None
-        self._measured: dict[str, list[tuple[float, float, float]]] = {}
+        self._measured: dict[str, list[KindResult]] = {}
         self._waiting: dict[str, list[tuple[Rows, np.ndarray]]] = {}  # parts of fused tensors, by the tensor's name
         self._open = ExitStack()
         self.folder = self._open.enter_context(publish(job.settings.output, job.settings.overwrite))
         self.writer = TensorWriter(self.folder, job.layout, advance)
 
-    def receive(self, kind: WeightKind, pages: Sequence[np.ndarray], old_norm: float, loss: float | None) -> None:
+    def receive(
+        self, kind: WeightKind, pages: Sequence[np.ndarray], old_norm: float, learned: Sequence[Learned] = ()
+    ) -> None:
         """Writes one kind's new matrices in the source's dtype; what cannot be written is the output's `failure`.
 
         Parts of a fused tensor wait until all of them are there.
@@ -47,7 +50,7 @@ class Output:
           kind: of which they are.
           pages: [new, out, in] each; one, or one for each packed expert.
           old_norm: mean Frobenius norm of the original matrices.
-          loss: the predictor's, if one made them.
+          learned: how well, for each page, if a predictor made them.
         """
         parts, dtype = self.job.computed[kind], kind.stack.spec.dtype
         expected = [len(parts), *kind.shape[1:]]
@@ -55,18 +58,33 @@ class Output:
             self.failure = InputError(f"{kind.name}: the initialiser gave {list(pages[0].shape)} for {expected}")
             return
         new_norm = float(np.mean([np.linalg.norm(matrix) for page in pages for matrix in page]))
+        factors = [one.agreement if self.job.shrinks else 1.0 for one in learned] or [1.0] * len(pages)
         for number, part in enumerate(parts):
             with np.errstate(over="ignore"):  # found when it is written
-                new = np.stack([page[number] for page in pages])
-                new = (new if part.scale == 1 else part.scale * new).astype(DTYPES[dtype])
+                new = np.stack([part.scaled(page[number], a) for page, a in zip(pages, factors, strict=True)])
+                new = new.astype(DTYPES[dtype])
             tensor = new if kind.part is None else self._fuse(part.name, kind, kind.part, new[0])
             if tensor is None:
                 continue
             if kind.transposed:
                 tensor = np.ascontiguousarray(tensor.swapaxes(-1, -2))
+            if kind.order is not None and not kind.inner:  # from roles to the numbers of the layer below
+                tensor = tensor.reshape(kind.stack.spec.shape)
+                tensor = tensor[np.argsort(kind.order[part.numbers[0] - kind.stack.starts[0]])]
             if not self.write(part.name, tensor, self.job.method.start.remedy):
                 return
-        self._measured.setdefault(kind.name, []).append((old_norm, new_norm, np.nan if loss is None else loss))
+        quality = np.mean(learned, axis=0).tolist() if learned else ()
+        self._measured.setdefault(kind.name, []).append(KindResult(old_norm, new_norm, *quality))
+
+    def agreement(self, part: Part) -> float:
+        """How loud what a tensor belongs to is to be, if it is not computed itself: as far as the projection is right
+        whose loudness it decides.
+        """
+        if not self.job.shrinks or part.loudness is None:
+            return 1.0
+        known, name = self.kinds, kind_name(part.stack, part.loudness.writer)
+        agreements = [known[name]] if name in known else known.values()  # all, of what was not predicted itself
+        return float(np.mean([kind.agreement for kind in agreements if kind.agreement is not None]))
 
     def _fuse(self, name: str, kind: WeightKind, part: Rows, new: np.ndarray) -> np.ndarray | None:
         """A fused tensor as [out, in], of this part and those that were given before; None while some are missing."""
@@ -94,11 +112,7 @@ class Output:
     @property
     def kinds(self) -> Mapping[str, KindResult]:
         """What was measured on each kind of weight, experts averaged."""
-        found = {}
-        for name, rows in self._measured.items():
-            old_norm, new_norm, loss = np.mean(rows, axis=0).tolist()
-            found[name] = KindResult(old_norm, new_norm, None if np.isnan(loss) else loss)
-        return found
+        return {name: averaged(results) for name, results in self._measured.items()}
 
     def publish(self) -> None:
         """Gives the folder its name."""

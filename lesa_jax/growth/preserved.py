@@ -5,26 +5,23 @@ that memory follows one layer; it costs reading both once. New layers that write
 others run the same program on the same numbers: the logits are equal to the bit, or something is wrong.
 """
 
-import functools
 from collections.abc import Iterator
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import unflatten_dict
 from jaxtyping import Array, Float, Int
 
 from lesa_jax.base.errors import InputError
-from lesa_jax.checkpoint.names import Tree
 from lesa_jax.checkpoint.reader import Checkpoint, open_checkpoint, read
 from lesa_jax.families.model import ModelConfig
 from lesa_jax.models.config import read_model
-from lesa_jax.models.decoder import Context, block, embed, final_norm, make_context
+from lesa_jax.models.decoder import final_norm
 from lesa_jax.models.losses import Head, logits_of
-from lesa_jax.models.parts import embedding_tensor, layer_tensor, output_tensor
-from lesa_jax.models.shapes import check_tensors, layer_tensors
-from lesa_jax.models.views import View
+from lesa_jax.models.parts import output_tensor
+from lesa_jax.models.shapes import check_tensors, outside_layers
+from lesa_jax.models.streams import alike, decoder_states, encoder_states, hidden_states, wide
 from lesa_jax.planning.plan import Plan
 
 TOKENS = 32
@@ -42,25 +39,41 @@ def check_preserved(original: Checkpoint, folder: Path, plan: Plan) -> int:
     """
     grown = open_checkpoint(folder)
     before, after = read_model(original), read_model(grown)
-    if after.of_layers([]) != before.of_layers([]):
+    if alike(after) != alike(before):
         raise changed("the grown config.json describes another kind of model")
     if tuple(after.windows[position] for position in plan.old_layers) != before.windows:
         raise changed("the grown config.json gives old layers other windows of attention")
     if tuple(after.rotations[position] for position in plan.old_layers) != before.rotations:
         raise changed("the grown config.json gives old layers other rotations")
+    if tuple(after.sparse[position] for position in plan.old_layers if after.sparse) != before.sparse:
+        raise changed("the grown config.json has experts in other layers")
     check_tensors(grown, after)
     tokens = probe(before)
-    expected, found = hidden_states(original, before, tokens), hidden_states(grown, after, tokens)
+    if plan.encoder is None:
+        expected = hidden_states(original, before, tokens)
+        # In new layers every token goes through every expert: one that few tokens would not choose must be silent, too.
+        found = hidden_states(grown, after, tokens, plan.new_layers)
+    else:
+        models = (original, before), (grown, after)
+        expected, found = (encoder_states(checkpoint, config, tokens) for checkpoint, config in models)
+        source = follow(plan.encoder, expected, found, "encoder ")
+        expected, found = (decoder_states(checkpoint, config, tokens, source) for checkpoint, config in models)
+    state = follow(plan, expected, found)
+    for old, new in zip(logits(original, before, state), logits(grown, after, state), strict=True):
+        same(old, new, "its logits differ")
+    return tokens.shape[1]
+
+
+def follow(plan: Plan, expected: Iterator[Array], found: Iterator[Array], stack: str = "") -> Array:
+    """The residual stream above the last layer, after both models were seen to have the same on the way there."""
     state = next(expected)
-    same(state, next(found), "the embedding is another")
+    same(state, next(found), f"the {stack}embedding is another")
     for position, (slot, new_state) in enumerate(zip(plan.slots, found, strict=True)):
         if not slot.new:
             state = next(expected)
-        what = "new layer {} is not silent" if slot.new else "layer {} is not the original's layer {}"
-        same(state, new_state, what.format(position, slot.layer))
-    for old, new in zip(logits(original, before, state), logits(grown, after, new_state), strict=True):
-        same(old, new, "its logits differ")
-    return tokens.shape[1]
+        what = "new {}layer {} is not silent" if slot.new else "{}layer {} is not the original's layer {}"
+        same(state, new_state, what.format(stack, position, slot.layer))
+    return state
 
 
 def changed(what: str) -> InputError:
@@ -82,51 +95,11 @@ def probe(config: ModelConfig) -> Int[np.ndarray, "batch tokens"]:
     return np.random.default_rng(0).integers(0, config.vocab_size, (1, count))
 
 
-def hidden_states(
-    checkpoint: Checkpoint, config: ModelConfig, tokens: Int[np.ndarray, "batch tokens"]
-) -> Iterator[Float[Array, "batch tokens hidden"]]:
-    """The residual stream before the first layer, and after each."""
-    positions = jnp.arange(tokens.shape[1])[None]
-    context = make_context(positions, config)
-    # Of the embedding only these tokens' rows are read, so that they are its rows in order.
-    rows = np.concatenate([read(checkpoint, embedding_tensor(config), int(token), 1) for token in tokens[0]])
-    outside = {embedding_tensor(config): wide(rows)}
-    if config.names.positions is not None:
-        table = f"{config.names.positions}.weight"
-        outside[table] = wide(read(checkpoint, table))
-    x = embed(unflatten_dict(outside, sep="."), positions, positions, config)
-    yield x
-    alike = config.of_layers([])  # one program for all depths
-    for layer, seen in enumerate(zip(config.windows, config.rotations, strict=True)):
-        x = run_layer(read_layer(checkpoint, config, layer), x, context, View(*seen), alike)
-        yield x
-
-
-def read_layer(checkpoint: Checkpoint, config: ModelConfig, layer: int) -> Tree:
-    names = {name: layer_tensor(config, layer, name) for name in layer_tensors(config)}
-    return unflatten_dict({name: wide(read(checkpoint, tensor)) for name, tensor in names.items()}, sep=".")
-
-
-def wide(array: np.ndarray) -> Array:
-    return jnp.asarray(array.astype(np.float32))
-
-
-@functools.partial(jax.jit, static_argnames=("seen", "config"))
-def run_layer(
-    layer: Tree, x: Float[Array, "batch tokens hidden"], context: Context, seen: View, config: ModelConfig
-) -> Float[Array, "batch tokens hidden"]:
-    return block(layer, x, context, seen, config)
-
-
 def logits(
     checkpoint: Checkpoint, config: ModelConfig, x: Float[Array, "batch tokens hidden"]
 ) -> Iterator[Float[Array, "batch tokens rows"]]:
     """The logits, some rows of the head at a time."""
-    outside = {
-        name: wide(read(checkpoint, name))
-        for name in (f"{config.names.final_norm}.{kind}" for kind in ("weight", "bias"))
-        if name in checkpoint.entries
-    }
+    outside = {name: wide(read(checkpoint, name)) for name in outside_layers(config)}
     hidden = final_norm(unflatten_dict(outside, sep="."), x, config)
     for start in range(0, config.vocab_size, ROWS):
         count = min(ROWS, config.vocab_size - start)

@@ -1,16 +1,21 @@
 """What every tensor of the grown checkpoint is made of, tensor by tensor, before any weight is touched."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
+
+import numpy as np
 
 from lesa_jax.base.errors import InputError
 from lesa_jax.checkpoint.format import FLOATS
 from lesa_jax.checkpoint.names import Stack
 from lesa_jax.checkpoint.reader import Checkpoint
-from lesa_jax.families.roles import ROUTERS, expert_count, is_linear, writes_residual
+from lesa_jax.families.kinds import kind_name
+from lesa_jax.families.loudness import Loudness, loudness_of
+from lesa_jax.families.roles import ROUTERS, expert_count, is_linear, is_shared, writes_residual
+from lesa_jax.families.table import description
 from lesa_jax.growth.beside import stacks_beside
-from lesa_jax.growth.weights import kind_name
+from lesa_jax.growth.orders import Orders, stack_orders
 from lesa_jax.planning.methods import Aligned, Method, NormSource
 from lesa_jax.planning.plan import Plan, fractions
 
@@ -22,12 +27,14 @@ class Part:
     Attributes:
       name: its name there.
       stack: the stack of the original checkpoint that it extends.
-      numbers: the original's numbers, layer first: the tensor kept, or the one below the gap; () outside the layers.
+      numbers: the original's numbers, layer first: the tensor kept, or the one below the gap; () outside the layers. Of
+        a computed tensor of a matched expert its role in the place of its number (`growth.experts`).
       new: whether it belongs to a new layer.
       made: "copy" of the tensor in `sources`, their "mean", "zero", or "computed" from the whole stack.
       sources: names of the original tensors that a copy or a mean reads.
       weights: of the sources, 1 in all.
-      scale: factor on a new tensor's values.
+      scale: factor on what a new layer adds to the residual stream by it.
+      loudness: of what half of its layer it decides how loud it is; None of others, and of old layers' tensors.
     """
 
     name: str
@@ -38,44 +45,70 @@ class Part:
     sources: tuple[str, ...] = ()
     weights: tuple[float, ...] = (1.0,)
     scale: float = 1.0
+    loudness: Loudness | None = None
+
+    def scaled(self, tensor: np.ndarray, factor: float = 1.0) -> np.ndarray:
+        """The tensor so loud as it is to be, and `factor` times that."""
+        factor *= self.scale
+        return tensor if self.loudness is None or factor == 1 else self.loudness.scaled(tensor, factor)
 
 
 def write_recipe(
-    checkpoint: Checkpoint, prefix: str, plan: Plan, method: Method, norm_source: NormSource, scale: float
+    checkpoint: Checkpoint,
+    plans: Mapping[str, Plan],
+    method: Method,
+    norm_source: NormSource,
+    scale: float,
+    orders: Orders | None = None,
 ) -> list[Part]:
     """All tensors of the output, in the order in which the originals lie in their files (copies read sequentially).
 
-    `scale` multiplies what new layers write into the residual stream.
+    `plans` are those of the stacks of layers, by what their tensors' names begin with. `scale` multiplies what new
+    layers write into the residual stream. With `orders` experts are matched: what a new layer has of them is numbered
+    as in the layer below.
     """
+    model = description(checkpoint.config)
     places = {stack_name: (stack, numbers) for stack in checkpoint.stacks for stack_name, numbers in named(stack)}
-    slots_of: dict[int, list[int]] = {}
-    for position, slot in enumerate(plan.slots):
-        slots_of.setdefault(slot.layer, []).append(position)
-    t = dict(zip(plan.new_layers, fractions(plan.gaps), strict=True))
+    slots_of: dict[tuple[str, int], list[int]] = {}
+    t: dict[tuple[str, int], float] = {}
+    for prefix, plan in plans.items():
+        for position, slot in enumerate(plan.slots):
+            slots_of.setdefault((prefix, slot.layer), []).append(position)
+        t |= {(prefix, new): t for new, t in zip(plan.new_layers, fractions(plan.gaps), strict=True)}
     experts = expert_count(checkpoint)
     align = isinstance(method.start, Aligned) and norm_source == "mean"
     parts = []
     for entry in sorted(checkpoint.entries.values(), key=lambda e: (e.file, e.start)):
         stack, numbers = places[entry.name]
-        if stack.prefix != prefix:
+        if stack.prefix not in plans:
             parts.append(Part(entry.name, stack, numbers, sources=(entry.name,)))
             continue
-        layer, *inner = numbers
-        for position in slots_of[layer]:
+        (layer, *inner), slots = numbers, plans[stack.prefix].slots
+        # A layer whose projections are zero is silent, whatever a norm behind them holds.
+        loudness = loudness_of(stack.template.removeprefix(f"{stack.prefix}*."), model) if scale else None
+        factor = 1.0 if loudness is None else scale
+        for position in slots_of[stack.prefix, layer]:
             name = stack.name(position, *inner)
-            factor = scale if writes_residual(stack.template) else 1.0
-            if not plan.slots[position].new:
+            if not slots[position].new:
                 parts.append(Part(name, stack, numbers, sources=(entry.name,)))
-            elif factor == 0:
+            elif is_shared(stack):
+                continue
+            elif scale == 0 and writes_residual(stack.template):
                 parts.append(Part(name, stack, numbers, True, "zero"))
             elif not method.start.computed:
-                parts.append(Part(name, stack, numbers, True, "copy", (entry.name,), scale=factor))
+                parts.append(Part(name, stack, numbers, True, "copy", (entry.name,), scale=factor, loudness=loudness))
+            elif (by_expert := stack_orders(stack, orders, model)) is not None:
+                check_neighbours(stack, layer, method.start.least_layers)
+                role = [by_expert[layer - stack.starts[0]].index(expert) for expert in inner]
+                parts.append(Part(name, stack, (layer, *role), True, "computed", scale=factor, loudness=loudness))
             elif is_matrix(stack, experts) or (align and is_aligned_vector(checkpoint, stack, experts)):
                 check_neighbours(stack, layer, method.start.least_layers)
-                parts.append(Part(name, stack, numbers, True, "computed", scale=factor))
+                parts.append(Part(name, stack, numbers, True, "computed", scale=factor, loudness=loudness))
             else:
-                made, sources, weights = norm_sources(stack, numbers, norm_source, t[position])
-                parts.append(Part(name, stack, numbers, True, made, sources, weights, factor))
+                # With experts matched, what has an entry for each goes by the numbers of the layer below.
+                source = "previous" if orders is not None and stack.spec.shape == (experts,) else norm_source
+                made, sources, weights = norm_sources(stack, numbers, source, t[stack.prefix, position])
+                parts.append(Part(name, stack, numbers, True, made, sources, weights, factor, loudness))
     return parts
 
 

@@ -8,6 +8,9 @@ from rich.table import Table
 from lesa_jax.base.console import report_console
 from lesa_jax.base.units import format_bytes
 from lesa_jax.growth.result import ExpandResult, KindResult
+from lesa_jax.planning.plan import Plan
+
+HARMFUL = 1.5  # times the original's perplexity
 
 
 def print_report(report: ExpandResult, console: Console | None = None) -> None:
@@ -15,7 +18,7 @@ def print_report(report: ExpandResult, console: Console | None = None) -> None:
     console = console or report_console()
     dry = " (dry run: nothing was written)" if report.dry_run else ""
     console.print(
-        f"{report.method}: {report.plan.source_layers} -> {report.plan.layers} layers{dry}",
+        f"{report.method}: {depths(report.plan)} layers{dry}",
         highlight=False,
         soft_wrap=True,
     )
@@ -23,11 +26,19 @@ def print_report(report: ExpandResult, console: Console | None = None) -> None:
     facts.add_column("")
     facts.add_column("before", justify="right")
     facts.add_column("after", justify="right")
-    facts.add_row("layers", str(report.plan.source_layers), str(report.plan.layers))
+    for name, plan in report.plan.named:
+        facts.add_row(f"{name}layers", str(plan.source_layers), str(plan.layers))
     facts.add_row("parameters", *(f"{count:,}" for count in report.parameters))
     if report.perplexity:
         facts.add_row("perplexity", *(f"{report.perplexity[when]:.4f}" for when in ("before", "after")))
     console.print(facts)
+    if report.harm > HARMFUL:
+        console.print(
+            f"harmful   the new layers multiply the perplexity by {report.harm:.3g}, and training begins from there: "
+            "scale what they write with --calibrate TEXT, or take silent ones, as --method llama_pro has them",
+            highlight=False,
+            soft_wrap=True,
+        )
     console.print(f"plan      {report.plan}   (+g is a new layer above original g)", highlight=False, soft_wrap=True)
     if report.silenced:
         console.print(f"silenced  {', '.join(report.silenced)} are zero in new layers", highlight=False, soft_wrap=True)
@@ -43,6 +54,9 @@ def print_report(report: ExpandResult, console: Console | None = None) -> None:
         losses = ", ".join(f"{name} {loss:.5f}" for name, loss in report.losses.items())
         console.print(f"scales    {scales} of the new layers' outputs", highlight=False, soft_wrap=True)
         console.print(f"loss      {losses} on the calibration text", highlight=False, soft_wrap=True)
+    if report.routers:
+        entropies = ", ".join(f"{router.layer}: {router.before:.3f} -> {router.after:.3f}" for router in report.routers)
+        console.print(f"routers   {entropies}   (entropy of the load, 1 is even)", highlight=False, soft_wrap=True)
     if report.kinds:
         console.print("Frobenius norm of one tensor, mean over layers:", highlight=False, soft_wrap=True)
         console.print(norm_table(report.kinds))
@@ -59,13 +73,18 @@ def print_report(report: ExpandResult, console: Console | None = None) -> None:
     console.print(f"written   {format_bytes(report.nbytes)} into {report.output}", highlight=False, soft_wrap=True)
 
 
+def depths(plan: Plan) -> str:
+    """`4 -> 6`, or `encoder 4 -> 6, decoder 5 -> 7`."""
+    return ", ".join(f"{name}{stack.source_layers} -> {stack.layers}" for name, stack in plan.named)
+
+
 def norm_table(kinds: Mapping[str, KindResult]) -> Table:
     table = Table()
     table.add_column("weight kind")
-    for column in ("original", "new", "new/original", "loss"):
+    for column in ("original", "new", "new/original", "loss", "agreement"):
         table.add_column(column, justify="right")
     for name, kind in kinds.items():
         ratio = kind.new_norm / kind.old_norm if kind.old_norm else float("nan")
-        loss = "" if kind.loss is None else f"{kind.loss:.3g}"
-        table.add_row(name, f"{kind.old_norm:.2f}", f"{kind.new_norm:.2f}", f"{ratio:.2f}", loss)
+        learned = ("" if value is None else f"{value:.3g}" for value in (kind.loss, kind.agreement))
+        table.add_row(name, f"{kind.old_norm:.2f}", f"{kind.new_norm:.2f}", f"{ratio:.2f}", *learned)
     return table

@@ -1,10 +1,24 @@
 """What an expansion did and measured, as data."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass
 from pathlib import Path
+from statistics import fmean
+from typing import NamedTuple
 
 from lesa_jax.planning.plan import Plan
+
+
+class Learned(NamedTuple):
+    """How well LESA's predictor learned one kind of weight.
+
+    Attributes:
+      loss: the mean training loss in its last epoch.
+      agreement: how far its predictions of layers that exist agree with them, from 0 to 1 (`lesa.predict.Prediction`).
+    """
+
+    loss: float
+    agreement: float
 
 
 @dataclass(frozen=True)
@@ -14,12 +28,34 @@ class KindResult:
     Attributes:
       old_norm: mean Frobenius norm of the original matrices.
       new_norm: the same of the new layers' matrices.
-      loss: the predictor's mean training loss in its last epoch; None for methods without one.
+      loss, agreement: how well a predictor learned, see `Learned`; None for methods without one.
     """
 
     old_norm: float
     new_norm: float
-    loss: float | None
+    loss: float | None = None
+    agreement: float | None = None
+
+
+def averaged(results: Sequence[KindResult]) -> KindResult:
+    """The mean of one or more, all with the same fields."""
+    columns = zip(*(astuple(result) for result in results), strict=True)
+    return KindResult(*(None if None in column else fmean(column) for column in columns))  # pyright: ignore
+
+
+@dataclass(frozen=True)
+class RouterResult:
+    """How evenly a new layer's router uses its experts.
+
+    Attributes:
+      layer: its number.
+      before, after: the entropy of the experts' shares of tokens over the largest, by the router as the method made it,
+        and as it was fitted; the same where none was.
+    """
+
+    layer: int
+    before: float
+    after: float
 
 
 @dataclass(frozen=True)
@@ -40,6 +76,7 @@ class ExpandResult:
       function: whether old layers compute what they did, and how that is known; empty where nothing is promised.
       scales: of the new layers' outputs, if they were calibrated.
       losses: then, on the calibration text: of the "base", as "grown", and "calibrated".
+      routers: of new layers with experts, where there was a text to route.
       notes: what the method could not do with this family of models, one line each.
       seconds: wall-clock time by stage.
       peak_memory: largest resident size of this process so far, bytes.
@@ -60,8 +97,16 @@ class ExpandResult:
     function: str
     scales: tuple[float, ...]
     losses: Mapping[str, float]
+    routers: tuple[RouterResult, ...]
     notes: tuple[str, ...]
     seconds: Mapping[str, float]
     peak_memory: int
     estimated_memory: int
     dry_run: bool
+
+    @property
+    def harm(self) -> float:
+        """How many times the original's the grown model's perplexity is; 1 where it was not measured."""
+        if not self.perplexity:
+            return 1.0
+        return self.perplexity["after"] / self.perplexity["before"]

@@ -31,6 +31,7 @@ from lesa_jax.growth.output import Output
 from lesa_jax.growth.result import ExpandResult
 from lesa_jax.growth.settings import ExpandSettings
 from lesa_jax.growth.summary import growth_record, summarise, would_be
+from lesa_jax.models.config import read_model
 from lesa_jax.planning.record import FILE as GROWTH_FILE
 
 # Modules that need JAX are imported where they are used: copying needs none, and starts seconds sooner without.
@@ -155,12 +156,20 @@ def write_weights(outputs: Sequence[Output], seconds: dict[str, float], progress
 def finish(output: Output, before: float | None, source: Mapping[str, Any], seconds: dict[str, float]) -> Outcome:
     """Writes what belongs beside the weights, measures, and publishes the output; or reports why it cannot."""
     job = output.job
-    scales, losses, perplexity, checked = (), {}, {}, 0
+    scales, losses, perplexity, checked, routers = (), {}, {}, 0, ()
     try:
         if output.failure is not None:
             raise output.failure
         carry(job.companions, job.checkpoint.folder, output.folder)
         write_json(output.folder / "config.json", job.config)
+        if job.orders and (text := job.routers_text or job.text) is not None:
+            from lesa_jax.evaluation.sample import sample_rows
+            from lesa_jax.growth.routers import check_routers
+
+            with stage(seconds, "routers"):
+                rows = sample_rows(output.folder, text, read_model(job.checkpoint))
+                layout = None if job.routers_text is None else job.layout
+                routers = check_routers(job.checkpoint, output.folder, job.plan, job.orders, rows, layout)
         if job.calibration_text is not None:
             from lesa_jax.growth.calibrate import calibrate
 
@@ -174,7 +183,7 @@ def finish(output: Output, before: float | None, source: Mapping[str, Any], seco
         if job.text is not None and before is not None:
             with stage(seconds, "perplexity"):
                 perplexity = {"before": before, "after": measure_perplexity(output.folder, job)}
-        result = summarise(job, seconds, output.kinds, perplexity, scales, losses, checked)
+        result = summarise(job, seconds, output.kinds, perplexity, scales, losses, checked, routers)
         write_json(output.folder / GROWTH_FILE, growth_record(job, source, result).to_json())
         write_text(output.folder / "README.md", model_card(result, str(source["model"])))
         output.publish()

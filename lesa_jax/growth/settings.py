@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from lesa_jax.base.errors import InputError
 from lesa_jax.base.settings import check_seed, deciding, flatten, free, option
-from lesa_jax.planning.methods import OWNERS, PUBLISHED, Method, NormSource, Placement, PredictorSettings
+from lesa_jax.planning.methods import MEASURED, OWNERS, PUBLISHED, Method, NormSource, Placement, PredictorSettings
+from lesa_jax.planning.placement import GrownStack
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,7 @@ class ExpandSettings:
     """Make a trained language model deeper by putting new layers between the old ones.
 
     Without options, the small demo model that comes with lesa_jax grows from 16 to 24 layers into ./expanded. Works on
-    any Hugging Face checkpoint whose tensors carry layer numbers; perplexity is measured for llama, qwen2 and mistral.
+    any Hugging Face checkpoint whose tensors carry layer numbers; perplexity is measured for families that run here.
 
     Examples:
       python -m lesa_jax.expand --model ./Llama-3-8B --output ./Llama-3-11B
@@ -30,24 +31,39 @@ class ExpandSettings:
     revision: str | None = free(None)
     """Branch, tag or commit, for a hub id."""
 
-    method: str = "lesa"
-    """lesa: layers predicted from both neighbours. llama_pro: copies with silenced outputs (the function does not
-    change). solar: two overlapping copies of the model stacked. duplicate: plain copies in place. Others: lesa_raw,
-    tli, tli_zero, average, opt_deus, opt_deus_published, g_stack, interpolate, msg (the same, to be trained with
-    --mask-steps), lemon; and as controls: identity, identity_next, random, random_lowrank, average_scaled, shuffled."""
+    method: str = "llama_pro"
+    """llama_pro: copies with silenced outputs, so that the function does not change until they are trained; what won
+    wherever it was measured. lesa: layers predicted from both neighbours, as loud as the predictor is right;
+    lesa_published: at full loudness. solar: two overlapping copies of the model stacked. duplicate: plain copies in
+    place. Others: lesa_raw, tli, tli_zero, average, opt_deus, opt_deus_published,
+    g_stack, interpolate, msg (the same, to be trained with --mask-steps), lemon; for mixtures of experts lesa_matched,
+    average_matched; and as controls: identity, identity_next, random, random_lowrank, average_scaled, shuffled."""
     layers: int | None = None
     """Target depth; by default one and a half times the model's."""
+    stack: GrownStack | None = None
+    """Of an encoder-decoder, which layers grow; by default both stacks. --layers and --gaps count in each by itself."""
     gaps: str | None = None
     """Where exactly, instead of --layers: 15-30 or 3,5,7. Gap g lies between layers g and g+1; 3,3 puts two there."""
+    plan: Path | None = None
+    """Layer by layer, instead of --layers: a JSON file with a plan as growth.json has it, or {"gaps": [3, 5, 5]}."""
     placement: Placement | None = None
     """Where --layers puts them: top is LESA's default, even that of llama_pro and duplicate; ends is both ends; periods
-    repeats whole periods of a model whose layers alternate (windows, rotations), so that old ones keep their places."""
+    repeats whole periods of a model whose layers alternate (windows, rotations), so that old ones keep their places;
+    importance goes next to the layers without which the loss on --placement-text is least, influence next to those that
+    turn the residual stream least."""
+    placement_text: Path | None = None
+    """importance and influence: the text, of what the model knows, on whose first tokens they are measured."""
     every: int | None = None
     """tli, instead of --layers: a new layer after every so many."""
     output_scale: float | None = None
     """Factor on all that a new layer writes into the residual stream; 0 leaves the model's function unchanged."""
     calibrate: Path | None = None
     """Choose such a factor for each new layer, so that the loss on the first tokens of this text is least."""
+    fit_routers: Path | None = None
+    """Mixtures of experts: fit the routers of new layers to their neighbours' on the first tokens of this text."""
+    match_experts: Path | None = None
+    """lesa_matched, average_matched: match the experts that the first tokens of this text go through, instead of those
+    that are alike by their weights."""
     norm_source: NormSource | None = None
     """Whose norm weights and biases a new layer gets that is no copy: by default the method's; lesa takes the first
     layer's, as the public code does."""
@@ -80,7 +96,7 @@ def check_settings(settings: ExpandSettings, method: Method) -> None:
     """
     given, defaults = flatten(settings), flatten(ExpandSettings())
     for name, owner in OWNERS.items():
-        if name not in method.start.options and given[name] != defaults[name]:
+        if name not in method.options and given[name] != defaults[name]:
             raise InputError(f"{option(name)} belongs to {owner}, not to {settings.method}")
     for name, value in given.items():
         if isinstance(value, float) and not math.isfinite(value):
@@ -93,6 +109,16 @@ def check_settings(settings: ExpandSettings, method: Method) -> None:
         raise InputError(f"--norm-weight {settings.predictor.norm_weight}: must lie in [0, 1)")
     if settings.sequence_length is not None and settings.sequence_length < 2:
         raise InputError(f"--sequence-length {settings.sequence_length}: at least 2 tokens are needed to predict one")
+    for name in ("layers", "stack", "gaps", "placement", "every"):
+        if settings.plan is not None and given[name] is not None:
+            raise InputError(f"--plan says where every new layer goes: leave out {option(name)}")
+    measured = settings.placement in MEASURED
+    if measured != (settings.placement_text is not None):
+        raise InputError(
+            f"--placement {settings.placement}: is measured on a text; name one with --placement-text"
+            if measured
+            else f"--placement-text: is what --placement {' and '.join(MEASURED)} are measured on"
+        )
     if settings.output_scale is not None and settings.calibrate is not None:
         raise InputError("--calibrate finds the scale by itself: leave out --output-scale")
 
@@ -110,25 +136,10 @@ def norm_source(settings: ExpandSettings, method: Method) -> NormSource:
 
 def recorded_settings(settings: ExpandSettings, method: Method) -> dict[str, Any]:
     """What growth.json keeps: the settings that shaped the result, none of them a path."""
-    used = {
-        name: value for name, value in deciding(settings).items() if name not in OWNERS or name in method.start.options
-    }
+    used = {name: value for name, value in deciding(settings).items() if name not in OWNERS or name in method.options}
     if "norm_source" in used:
         used["norm_source"] = norm_source(settings, method)
+    for file in {"fit_routers", "match_experts", "placement_text", "plan"} & used.keys():
+        used[file] = getattr(settings, file) is not None
     calibrated = settings.calibrate is not None
     return used | {"calibrate": calibrated, "output_scale": None if calibrated else output_scale(settings, method)}
-
-
-def parse_gaps(gaps: str | None) -> list[int] | None:
-    """`15-30` or `3,5,7`, or both mixed, as a list of gaps."""
-    if gaps is None:
-        return None
-    numbers: list[int] = []
-    for word in gaps.split(","):
-        first, dash, last = word.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
-            raise InputError(f"--gaps {gaps}: {word!r} is neither a number nor a range; write 15-30 or 3,5,7")
-        if len(first) > 4 or len(last) > 4:
-            raise InputError(f"--gaps {gaps}: {word!r}: no model has that many layers")
-        numbers += range(int(first), int(last if dash else first) + 1)
-    return numbers

@@ -5,17 +5,20 @@ import os
 import platform
 import resource
 import sys
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
 from lesa_jax.checkpoint.format import FLOATS
+from lesa_jax.families.kinds import kind_name
 from lesa_jax.families.periods import traps
 from lesa_jax.growth.job import ExpandJob
 from lesa_jax.growth.recipe import not_predicted
-from lesa_jax.growth.result import ExpandResult, KindResult
+from lesa_jax.growth.result import ExpandResult, KindResult, RouterResult
 from lesa_jax.growth.settings import recorded_settings
-from lesa_jax.growth.weights import computation_memory, kind_name
+from lesa_jax.growth.weights import computation_memory
+from lesa_jax.planning.config import config_changes
 from lesa_jax.planning.methods import Aligned
 from lesa_jax.planning.record import Growth
 
@@ -28,6 +31,7 @@ def summarise(
     scales: tuple[float, ...],
     losses: Mapping[str, float],
     checked: int = 0,
+    routers: tuple[RouterResult, ...] = (),
 ) -> ExpandResult:
     """The result of a job; what was not measured is empty. `checked` counts the tokens on which it was compared."""
     floats = [part for part in job.parts if part.stack.spec.dtype in FLOATS]
@@ -47,7 +51,8 @@ def summarise(
         function=function_kept(job, checked),
         scales=scales,
         losses=losses,
-        notes=notes(job),
+        routers=routers,
+        notes=(*shrinkage(job, kinds), *notes(job)),
         seconds=dict(seconds),
         peak_memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024),
         estimated_memory=computation_memory(job.computed),
@@ -55,13 +60,25 @@ def summarise(
     )
 
 
+def shrinkage(job: ExpandJob, kinds: Mapping[str, KindResult]) -> Iterator[str]:
+    """How loud new layers were made, where that follows from how well they are predicted."""
+    writers = {
+        kind_name(part.stack, part.loudness.writer) for part in job.parts if part.new and part.loudness is not None
+    }
+    factors = {name: kinds[name].agreement for name in sorted(writers & kinds.keys())}
+    if job.shrinks and factors:
+        loud = ", ".join(f"{name} {factor:.3g}" for name, factor in factors.items())
+        yield f"new layers are as loud as predictions of old ones agree with these: {loud}, where 1 is as published"
+
+
 def notes(job: ExpandJob) -> tuple[str, ...]:
     """What the method could not do with this family of models, and what others may not understand of the result."""
     found = traps(job.checkpoint.config, job.plan.old_layers, job.plan.layers)
-    if isinstance(job.method.start, Aligned) and not job.runs:
+    if isinstance(job.method.start, Aligned) and (not job.runs or job.plan.encoder is not None):
+        why = "an encoder-decoder" if job.runs else "which has no forward pass"
         return (
             f"{job.method.name} aligns rows only here: what reads the output of attention is not known of "
-            f"{job.checkpoint.config.get('model_type')}, which has no forward pass",
+            f"{job.checkpoint.config.get('model_type')}, {why}",
             *found,
         )
     return found
@@ -97,6 +114,15 @@ def growth_record(job: ExpandJob, source: Mapping[str, Any], result: ExpandResul
     }
     if result.scales:
         measurements["calibration"] = {"scales": list(result.scales), "losses": result.losses}
+    if result.routers:
+        measurements["routers"] = [asdict(router) for router in result.routers]
+    checkpoint = job.checkpoint
+    tensors = Counter(entry.file.name for entry in checkpoint.entries.values())
+    source = {
+        **source,
+        "tensors": {file.name: tensors[file.name] for file in checkpoint.files},
+        "config": config_changes(checkpoint.config, job.config),
+    }
     settings = recorded_settings(job.settings, job.method)
     computed = job.method.start.computed or bool(result.perplexity) or bool(result.scales)
     machine = this_machine() if computed else {}

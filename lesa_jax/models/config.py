@@ -8,6 +8,7 @@ from lesa_jax.base.errors import InputError
 from lesa_jax.checkpoint.reader import Checkpoint
 from lesa_jax.families.model import ModelConfig
 from lesa_jax.families.table import FAMILIES, find_family
+from lesa_jax.models.parts import head_tensor
 
 
 def read_config(config: Mapping[str, Any]) -> ModelConfig:
@@ -36,5 +37,21 @@ def read_model(checkpoint: Checkpoint, config: Mapping[str, Any] | None = None) 
       InputError: as `read_config`.
     """
     model = read_config(checkpoint.config if config is None else config)
+    if model.encoder is not None:
+        return as_stored(checkpoint, model, model.encoder)
     bare = model.names.bare()
     return replace(model, names=bare) if f"{bare.embedding}.weight" in checkpoint.entries else model
+
+
+def as_stored(checkpoint: Checkpoint, model: ModelConfig, encoder: ModelConfig) -> ModelConfig:
+    """An encoder-decoder with the parts that the checkpoint has.
+
+    Whether its head is the embedding is told by the tensors, as transformers does: its T5 config says so in any case.
+    """
+    if f"{model.names.embedding}.weight" not in checkpoint.entries and "." in model.names.embedding:
+        encoder = replace(encoder, names=encoder.names.bare())
+        model = replace(model, names=model.names.bare())
+    names, tied = model.names, head_tensor(model) not in checkpoint.entries
+    if names.logit_bias not in checkpoint.entries:
+        names = replace(names, logit_bias=None)
+    return replace(model, encoder=replace(encoder, tied=tied), tied=tied, names=names)

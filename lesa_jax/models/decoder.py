@@ -7,6 +7,8 @@ layer is cast to the dtype of the activations inside the scan, so a float32 forw
 the model in float32.
 """
 
+from dataclasses import replace
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -15,13 +17,17 @@ from jaxtyping import Array, Float, Int
 
 from lesa_jax.base.errors import InputError
 from lesa_jax.checkpoint.names import Tree
-from lesa_jax.families.model import ModelConfig
+from lesa_jax.families.model import Latent, ModelConfig
 from lesa_jax.models.attention import causal_attention
+from lesa_jax.models.experts import Routing, mixture
 from lesa_jax.models.layers import ACTIVATIONS, linear, normalise
 from lesa_jax.models.losses import Head, logits_of
-from lesa_jax.models.parts import embedding_tensor, head_tensor, layers_of, part
+from lesa_jax.models.parts import embedding_tensor, head_tensor, part
 from lesa_jax.models.rope import rotate, rotation
+from lesa_jax.models.runs import layer_runs, run_of
 from lesa_jax.models.views import Arrays, View, view, views
+
+LATENT_EPS = 1e-6  # of the norms inside latent attention, whatever config.json says of others
 
 
 @flax.struct.dataclass
@@ -59,6 +65,8 @@ def queries_keys_values(
     Float[Array, "batch tokens kv_heads head_dim"],
 ]:
     """The three projections, normed where the family does that, not yet rotated."""
+    if config.latent is not None:
+        return latent_queries_keys_values(layer, x_BxTxE, config, config.latent)
     names, width = config.names, config.head_dim
     batch, tokens, _ = x_BxTxE.shape
     if names.qkv is not None:
@@ -76,6 +84,35 @@ def queries_keys_values(
     if config.qk_norm in ("head", "heads"):
         q, k = normed(layer, names.query_norm, q, config), normed(layer, names.key_norm, k, config)
     return q, k, v
+
+
+def latent_queries_keys_values(
+    layer: Tree, x_BxTxE: Float[Array, "batch tokens hidden"], config: ModelConfig, latent: Latent
+) -> tuple[
+    Float[Array, "batch tokens heads head_dim"],
+    Float[Array, "batch tokens heads head_dim"],
+    Float[Array, "batch tokens heads head_dim"],
+]:
+    """Of latent attention, the part that is to be rotated first in a head; values filled up to the keys' width."""
+    batch, tokens, _ = x_BxTxE.shape
+    read = x_BxTxE
+    if latent.query_down is not None:
+        read = latent_normed(layer, latent.query_norm, linear(part(layer, latent.query_down), x_BxTxE), config)
+    q = linear(part(layer, latent.query), read).reshape(batch, tokens, -1, config.head_dim)
+    narrow, rotated = jnp.split(linear(part(layer, latent.key_value_down), x_BxTxE), [latent.key_value_rank], axis=-1)
+    narrow = latent_normed(layer, latent.key_value_norm, narrow, config)
+    plain = linear(part(layer, latent.key_value), narrow).reshape(batch, tokens, config.num_heads, -1)
+    plain, v = jnp.split(plain, [latent.plain], axis=-1)
+    rotated = jnp.broadcast_to(rotated[:, :, None, :], (*plain.shape[:3], latent.rotated))
+    k = jnp.concatenate([rotated, plain], axis=-1)
+    q = jnp.roll(q, latent.rotated, axis=-1)
+    # Kernels want all three of one width; zeros behind the values come out as zeros.
+    return q, k, jnp.pad(v, ((0, 0), (0, 0), (0, 0), (0, config.head_dim - latent.value)))
+
+
+def latent_normed(layer: Tree, name: str | None, x: Float[Array, "*shape features"], config: ModelConfig) -> Array:
+    """x by the norm of a narrow vector, whose epsilon is its own."""
+    return normalise(part(layer, name), x, replace(config.norm, eps=LATENT_EPS))
 
 
 def normed(layer: Tree, name: str | None, x: Float[Array, "*shape features"], config: ModelConfig) -> Array:
@@ -100,6 +137,8 @@ def attention(
     if config.attention_scale is not None:  # what follows divides by the root of the width
         q = q * (config.attention_scale * config.head_dim**0.5)
     mixed = causal_attention(q, k, v, seen.window, context.documents, config.attention_cap)
+    if config.latent is not None:
+        mixed = mixed[..., : config.latent.value]
     return linear(part(layer, config.names.attention_output), mixed.reshape(*x_BxTxE.shape[:2], -1), config.transposed)
 
 
@@ -126,17 +165,41 @@ def block(
     config: ModelConfig,
 ) -> Float[Array, "batch tokens hidden"]:
     """One layer: the residual stream in, the residual stream out. `layer` has no layer axis."""
+    return routed_block(layer, x_BxTxE, context, seen, config)[0]
+
+
+def routed_block(
+    layer: Tree,
+    x_BxTxE: Float[Array, "batch tokens hidden"],
+    context: Context,
+    seen: View,
+    config: ModelConfig,
+) -> tuple[Float[Array, "batch tokens hidden"], Routing | None]:
+    """`block`, and what its router decided if it has experts."""
+    x_BxTxE, read = attend(layer, x_BxTxE, context, seen, config)
+    fed, routing = mixture(layer, read, config) if seen.sparse else (feed_forward(layer, read, config), None)
+    fed = scaled(normed(layer, config.names.feed_forward_output_norm, fed, config), config.residual_scale)
+    return x_BxTxE + fed, routing
+
+
+def attend(
+    layer: Tree,
+    x_BxTxE: Float[Array, "batch tokens hidden"],
+    context: Context,
+    seen: View,
+    config: ModelConfig,
+) -> tuple[Float[Array, "batch tokens hidden"], Float[Array, "batch tokens hidden"]]:
+    """The stream with what attention adds to it, and what the layer's feed-forward network or its experts read."""
     names = config.names
     read = normed(layer, names.attention_norm, x_BxTxE, config)
     attended = attention(layer, read, context, seen, config)
     attended = scaled(normed(layer, names.attention_output_norm, attended, config), config.residual_scale)
-    if config.parallel:
-        if names.feed_forward_norm is not None:
-            read = normed(layer, names.feed_forward_norm, x_BxTxE, config)
-        return x_BxTxE + attended + scaled(feed_forward(layer, read, config), config.residual_scale)
-    x_BxTxE = x_BxTxE + attended
-    fed = feed_forward(layer, normed(layer, names.feed_forward_norm, x_BxTxE, config), config)
-    return x_BxTxE + scaled(normed(layer, names.feed_forward_output_norm, fed, config), config.residual_scale)
+    if not config.parallel:
+        x_BxTxE = x_BxTxE + attended
+        return x_BxTxE, normed(layer, names.feed_forward_norm, x_BxTxE, config)
+    if names.feed_forward_norm is not None:
+        read = normed(layer, names.feed_forward_norm, x_BxTxE, config)
+    return x_BxTxE + attended, read
 
 
 def scaled(x: Array, factor: float) -> Array:
@@ -150,7 +213,7 @@ def run_layers(
     context: Context,
     config: ModelConfig,
 ) -> Float[Array, "batch tokens hidden"]:
-    """All of a model's layers, stacked, in one scan; some of them with `config.of_layers`."""
+    """A model's layers, all alike and stacked, in one scan; some of a model's with `config.of_layers`."""
     shared, arrays = views(config, range(config.num_layers))
 
     def step(carry: Array, scanned: tuple[Tree, Arrays]) -> tuple[Array, None]:
@@ -199,6 +262,8 @@ def head(params: Tree, config: ModelConfig) -> Head:
       InputError: they are not tied, and there is no head.
     """
     bias = part(params, f"{config.names.head}.bias") if config.head_bias else None
+    if config.names.logit_bias is not None:
+        bias = part(params, config.names.logit_bias)[0]
     if config.tied:
         return Head(part(params, embedding_tensor(config)), bias, config.logit_cap)
     try:
@@ -214,7 +279,9 @@ def forward(
     """Hidden states after the final norm, in `dtype`; norms, rotations and softmax are float32 in any case."""
     positions_1xT = jnp.arange(tokens_BxT.shape[1])[None]
     x_BxTxE = embed(params, tokens_BxT, positions_1xT, config, dtype)
-    x_BxTxE = run_layers(layers_of(params, config), x_BxTxE, make_context(positions_1xT, config), config)
+    context = make_context(positions_1xT, config)
+    for run in layer_runs(config):
+        x_BxTxE = run_layers(run_of(params, run, config), x_BxTxE, context, config.of_layers(run))
     return final_norm(params, x_BxTxE, config)
 
 

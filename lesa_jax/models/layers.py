@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 
 from lesa_jax.checkpoint.names import Tree
 from lesa_jax.families.model import Norm
+from lesa_jax.models.parts import LORA_DOWN, LORA_UP
 
 # By the names of `families.reading.ACTIVATIONS`.
 ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
@@ -20,10 +21,16 @@ ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
 
 
 def linear(params: Tree, x: Float[Array, "*shape features"], transposed: bool = False) -> Float[Array, "*shape out"]:
-    """x @ weight.T, plus the bias where the checkpoint has one. `weight` is [out, in], or [in, out] if `transposed`."""
+    """x @ weight.T, plus the bias where the checkpoint has one, and an adapter's part where one is trained.
+
+    `weight` is [out, in], or [in, out] if `transposed`.
+    """
     y = jnp.einsum("...i,io->...o" if transposed else "...i,oi->...o", x, params["weight"].astype(x.dtype))
     if "bias" in params:
         y = y + jnp.broadcast_to(params["bias"].astype(x.dtype), y.shape)
+    if LORA_DOWN in params:
+        narrow = jnp.einsum("...i,ri->...r", x, params[LORA_DOWN].astype(x.dtype))
+        y = y + jnp.einsum("...r,or->...o", narrow, params[LORA_UP].astype(x.dtype))
     return y
 
 

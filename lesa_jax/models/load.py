@@ -9,12 +9,12 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from lesa_jax.base.errors import InputError
-from lesa_jax.checkpoint.reader import load_tree, open_checkpoint
+from lesa_jax.checkpoint.reader import Checkpoint, load_tree, open_checkpoint, read
 from lesa_jax.families.model import ModelConfig
 from lesa_jax.families.roles import is_buffer
 from lesa_jax.models.config import read_model
-from lesa_jax.models.parts import embedding_tensor, head_tensor
-from lesa_jax.models.shapes import check_shapes
+from lesa_jax.models.parts import embedding_tensor, head_tensor, layer_tensor
+from lesa_jax.models.shapes import check_experts, check_shapes, check_tensors, layer_tensors, model_tensors
 
 
 def load_model(folder: Path) -> tuple[dict[str, Any], ModelConfig]:
@@ -26,6 +26,10 @@ def load_model(folder: Path) -> tuple[dict[str, Any], ModelConfig]:
     """
     checkpoint = open_checkpoint(folder)
     config = read_model(checkpoint)
+    if config.encoder is not None:
+        check_tensors(checkpoint, config)
+        return stacked_params(checkpoint, config), config
+    check_experts(checkpoint, config)
     return checked_params(load_tree(checkpoint), config), config
 
 
@@ -41,3 +45,19 @@ def checked_params(tree: dict[str, Any], config: ModelConfig) -> dict[str, Any]:
         )
     check_shapes({name: tuple(leaf.shape) for name, leaf in leaves.items()}, config)
     return jax.tree.map(jnp.asarray, unflatten_dict(leaves, sep="."))
+
+
+def stacked_params(checkpoint: Checkpoint, config: ModelConfig) -> dict[str, Any]:
+    """An encoder-decoder's tensors as device arrays, those of a stack's layers stacked.
+
+    Numbers inside a layer (T5's `layer.1`) stay keys: a layer's parts are found by the names that they have in there.
+    """
+    stacked: dict[str, list[str]] = {
+        f"{stack.names.layers}.{name}": [layer_tensor(stack, layer, name) for layer in range(stack.num_layers)]
+        for stack in config.stacks
+        for name in layer_tensors(stack, 0)
+    }
+    outside = model_tensors(config).keys() - {name for names in stacked.values() for name in names}
+    flat = {name: jnp.asarray(read(checkpoint, name)) for name in outside}
+    flat |= {name: jnp.asarray(np.stack([read(checkpoint, n) for n in names])) for name, names in stacked.items()}
+    return unflatten_dict(flat, sep=".")

@@ -1,7 +1,7 @@
-"""What one layer sees otherwise than another: how far back, and by which rotation. All else is in its weights.
+"""What one layer does otherwise than another: how far back it sees, by which rotation, and whether it has experts.
 
-Layers of a scan run one program. What they have in common is a property of it; what differs is an array with an entry
-for each, that the scan hands out.
+All else is in its weights. Layers of a scan run one program. What they have in common is a property of it; what differs
+is an array with an entry for each, that the scan hands out. A run of layers has experts in all of them or in none.
 """
 
 from collections.abc import Sequence
@@ -24,10 +24,12 @@ class View(NamedTuple):
     Attributes:
       window: how many tokens it may attend to, itself included; None: all before it.
       rotation: which of the model's rotations it uses.
+      sparse: whether its feed-forward network is a mixture of experts.
     """
 
     window: Number | None = None
     rotation: Number = 0
+    sparse: bool = False
 
 
 class Arrays(NamedTuple):
@@ -41,7 +43,8 @@ def views(config: ModelConfig, layers: Sequence[int]) -> tuple[View, Arrays]:
     """What a run of layers has in common, and what differs."""
     windows = [config.windows[layer] for layer in layers]
     rotations = [config.rotations[layer] for layer in layers]
-    shared, arrays = View(), Arrays()
+    [sparse] = {config.is_sparse(layer) for layer in layers} or {False}
+    shared, arrays = View(sparse=sparse), Arrays()
     if len(set(windows)) > 1:
         limits = [UNLIMITED if window is None else window for window in windows]
         arrays = arrays._replace(window=jnp.array(limits, jnp.int32))
@@ -57,4 +60,4 @@ def views(config: ModelConfig, layers: Sequence[int]) -> tuple[View, Arrays]:
 def view(shared: View, own: Arrays) -> View:
     """One layer's view, from what its run has in common and its own entries of the arrays."""
     window = shared.window if own.window is None else own.window
-    return View(window, shared.rotation if own.rotation is None else own.rotation)
+    return View(window, shared.rotation if own.rotation is None else own.rotation, shared.sparse)

@@ -1,7 +1,8 @@
-"""The devices as a mesh of three axes.
+"""The devices as a mesh of four axes.
 
 data: copies of the model, each with its share of the batch. fsdp: shares of the batch AND of every weight, which is
-gathered when its layer's turn comes. tensor: shares of heads, feed-forward and vocabulary (Megatron, arXiv 1909.08053).
+gathered when its layer's turn comes. expert: shares of the batch and of the experts, which see each other's tokens.
+tensor: shares of heads, feed-forward and vocabulary (Megatron, arXiv 1909.08053).
 """
 
 import math
@@ -14,8 +15,8 @@ from jax.sharding import Mesh
 
 from lesa_jax.base.errors import InputError
 
-AXES = ("data", "fsdp", "tensor")
-BATCH = ("data", "fsdp")  # the axes that share the sequences of a batch
+AXES = ("data", "fsdp", "expert", "tensor")
+BATCH = ("data", "fsdp", "expert")  # the axes that share the sequences of a batch
 # Which axis shares a dimension of a weight, by what the dimension is about (`models.shapes.Tensor`).
 AXIS_RULES: Mapping[str, str] = {
     "vocab": "tensor",
@@ -23,6 +24,7 @@ AXIS_RULES: Mapping[str, str] = {
     "kv_heads": "tensor",
     "ffn": "tensor",
     "embed": "fsdp",
+    "experts": "expert",
 }
 
 

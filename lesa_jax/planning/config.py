@@ -15,6 +15,8 @@ from lesa_jax.families.depth import BY_DEPTH
 from lesa_jax.families.entries import integer, number, words
 from lesa_jax.families.fields import (
     BY_POSITION,
+    DECODER_COUNTS,
+    ENCODER_COUNTS,
     FIRST_LAYERS,
     LAYER_COUNTS,
     LAYER_NUMBERS,
@@ -37,6 +39,10 @@ def grow_config(config: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
     resolved = resolve(config)
     known = {**resolved, **section}  # what config.json says, and defaults where it is silent
     refuse_dependent(config, known)
+    if plan.encoder is not None:
+        section.update(grow_counts(known, plan, plan.encoder))
+        resolve(grown)
+        return grown
     per_layer = {
         key: gather(value, plan) for key, value in {**section, **resolved}.items() if is_per_layer(key, value, plan)
     }
@@ -51,6 +57,12 @@ def grow_config(config: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
         if key in after and list(after[key]) != value:
             raise InputError(f"config.json: transformers derives {key} by itself and would change old layers' entries")
     return grown
+
+
+def grow_counts(known: Mapping[str, Any], decoder: Plan, encoder: Plan) -> dict[str, int]:
+    """The layer counts of an encoder-decoder, also where config.json leaves the decoder's to be the encoder's."""
+    counts = dict.fromkeys(ENCODER_COUNTS, encoder.layers) | dict.fromkeys(DECODER_COUNTS, decoder.layers)
+    return {key: count for key, count in counts.items() if known.get(key) is not None}
 
 
 def refuse_dependent(config: Mapping[str, Any], known: Mapping[str, Any]) -> None:
@@ -103,6 +115,25 @@ def grow_rules(known: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
     if known.get("scale_depth") is not None:  # of the square root of the layer count (minicpm)
         rules["scale_depth"] = number(known, "scale_depth") * math.sqrt(plan.layers / plan.source_layers)
     return rules
+
+
+def config_changes(source: Mapping[str, Any], grown: Mapping[str, Any]) -> dict[str, Any]:
+    """What growth did to config.json, for `undo_changes`: `entries` as they were before, names that were `absent`."""
+    before, after = text_section(source), text_section(grown)
+    # By what is written, in which neither 1 is true, nor is NaN unlike itself.
+    changed = {key: value for key, value in before.items() if repr(value) != repr(after.get(key, ...))}
+    return {"entries": changed, "absent": [key for key in after if key not in before]}
+
+
+def undo_changes(grown: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """config.json as it was before growth, its entries in their order; what else was changed since stays."""
+    source = copy.deepcopy(dict(grown))
+    section = text_section(source)
+    assert isinstance(section, dict)
+    section.update(changes["entries"])
+    for key in changes["absent"]:
+        section.pop(key, None)
+    return source
 
 
 def resolve(config: Mapping[str, Any]) -> dict[str, Any]:

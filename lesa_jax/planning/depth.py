@@ -9,6 +9,8 @@ from lesa_jax.families.depth import INDEPENDENT, SPEAKING, UNDERSTOOD
 from lesa_jax.families.entries import is_integer
 from lesa_jax.families.fields import (
     BY_POSITION,
+    DECODER_COUNTS,
+    ENCODER_COUNTS,
     FIRST_LAYERS,
     LAYER_COUNTS,
     LAYER_NUMBERS,
@@ -16,36 +18,40 @@ from lesa_jax.families.fields import (
     PREDICTION_LAYERS,
     text_section,
 )
-from lesa_jax.families.roles import is_buffer
-from lesa_jax.families.table import FAMILIES
+from lesa_jax.families.roles import is_buffer, is_shared
+from lesa_jax.families.table import FAMILIES, find_family
 from lesa_jax.planning.plan import Plan
 
-HANDLED = {*LAYER_COUNTS, *LAYER_NUMBERS, *FIRST_LAYERS, *PREDICTION_LAYERS, *BY_POSITION, *UNDERSTOOD}
+HANDLED = {*LAYER_COUNTS, *ENCODER_COUNTS, *DECODER_COUNTS, *LAYER_NUMBERS, *FIRST_LAYERS, *PREDICTION_LAYERS}
+HANDLED |= {*BY_POSITION, *UNDERSTOOD}
 HANDLED |= {key for ends in LAYER_RANGES for key in ends}
 
 
-def find_doubts(grown: Mapping[str, Any], plan: Plan, stacks: Iterable[Stack], prefix: str) -> tuple[str, ...]:
+def find_doubts(grown: Mapping[str, Any], plan: Plan, stacks: Iterable[Stack], *prefixes: str) -> tuple[str, ...]:
     """What speaks against taking it for granted that old layers compute what they did, one reason a string.
 
     Args:
       grown: config.json after growth, where every entry that speaks of single layers does so by a list.
       plan: of the growth.
-      stacks, prefix: the original's tensors, and what the names of its layers begin with.
+      stacks, prefixes: the original's tensors, and what the names of its layers begin with, stack by stack.
 
     Raises:
       InputError: a known family whose layers have unlike tensors, so that the checkpoint is damaged.
     """
     section, model_type = text_section(grown), str(grown.get("model_type"))
     doubts = []
-    if model_type not in INDEPENDENT and section.get("model_type") not in INDEPENDENT:
+    known = model_type in INDEPENDENT or section.get("model_type") in INDEPENDENT or find_family(grown).encoder
+    if not known:
         doubts.append(f"model_type {model_type} is not among those that are known")
     if grown.get("auto_map"):
         doubts.append("the model brings code of its own (auto_map)")
     doubts += [f"config.json's entry {key} may speak of layers" for key in strange_entries(section, plan)]
-    if unlike := unlike_layers(section, plan, list(stacks), prefix):
-        if model_type in FAMILIES:
-            raise InputError(f"{unlike}, though config.json makes no difference between them; download it again")
-        doubts.append(unlike)
+    stacks = list(stacks)
+    for of_stack, prefix in zip(plan.stacks, prefixes, strict=True):
+        if unlike := unlike_layers(section, of_stack, stacks, prefix):
+            if model_type in FAMILIES:
+                raise InputError(f"{unlike}, though config.json makes no difference between them; download it again")
+            doubts.append(unlike)
     return tuple(doubts)
 
 
@@ -95,7 +101,7 @@ def layer_shapes(stacks: list[Stack], prefix: str) -> dict[int, dict[str, tuple[
     """The shape of every tensor of every layer, by its name in there."""
     shapes: dict[int, dict[str, tuple[int, ...]]] = {}
     for stack in stacks:
-        if stack.prefix == prefix and not is_buffer(stack.template):
+        if stack.prefix == prefix and not is_buffer(stack.template) and not is_shared(stack):
             for numbers in stack.numbers():
                 name = stack.name(*numbers).removeprefix(f"{prefix}{numbers[0]}.")
                 shapes.setdefault(numbers[0], {})[name] = stack.spec.shape

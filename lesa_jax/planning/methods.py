@@ -14,7 +14,9 @@ from typing import Any, ClassVar, Literal, get_args
 from lesa_jax.base.errors import InputError
 from lesa_jax.planning.plan import Plan
 
-Placement = Literal["top", "even", "middle", "bottom", "ends", "periods"]
+Placement = Literal["top", "even", "middle", "bottom", "ends", "periods", "importance", "influence"]
+# Those that follow what the model's layers do on a text.
+MEASURED = ("importance", "influence")
 NormSource = Literal["first", "previous", "next", "mean"]
 # Rules for a whole plan, which have no gaps to choose.
 Stacking = Literal["overlap", "cycle", "repeat"]
@@ -45,8 +47,9 @@ PUBLISHED = PredictorSettings()
 
 # Settings of an expansion that mean something to some methods only, and to which.
 OWNERS = {
-    **dict.fromkeys(("norm_source", "seed"), "methods that compute their layers"),
+    **dict.fromkeys(("norm_source", "seed", "fit_routers"), "methods that compute their layers"),
     **dict.fromkeys((setting.name for setting in fields(PredictorSettings)), "--method lesa"),
+    "match_experts": "methods that match experts",
 }
 
 
@@ -59,13 +62,19 @@ class Start:
       least_layers: that the original must have.
       options: those of `OWNERS` that mean something to it.
       remedy: what a user can do about matrices that are not finite.
+      anywhere: whether a new layer may lie anywhere above the original that it names, not only between that one and the
+        next.
     """
 
     computed: ClassVar[bool] = True
     random: ClassVar[bool] = False
     least_layers: ClassVar[int] = 1
-    options: ClassVar[frozenset[str]] = frozenset(("norm_source", "seed"))
+    options: ClassVar[frozenset[str]] = frozenset(("norm_source", "seed", "fit_routers"))
     remedy: ClassVar[str] = "look at the initialiser"
+
+    @property
+    def anywhere(self) -> bool:
+        return False
 
     def sources(self, plan: Plan) -> Plan:
         """The plan as it is read: each new layer has the tensors and the config entries of its slot's layer there."""
@@ -85,15 +94,26 @@ class Copy(Start):
 
     source: Literal["below", "above"] = "below"
 
+    @property
+    def anywhere(self) -> bool:
+        return self.source == "below"
+
     def sources(self, plan: Plan) -> Plan:
         return plan.from_above() if self.source == "above" else plan
 
 
 @dataclass(frozen=True)
 class Formula(Start):
-    """A function computes the new matrices of one kind of weight from the old ones."""
+    """A function computes the new matrices of one kind of weight from the old ones.
+
+    Attributes:
+      function: that one.
+      matched: whether experts are numbered anew before, by which is like which from layer to layer, and rows of routers
+        are computed with their experts (`growth.experts`).
+    """
 
     function: Initialiser
+    matched: bool = False
 
 
 @dataclass(frozen=True)
@@ -114,15 +134,20 @@ class Lesa(Start):
     Attributes:
       space: what is predicted: "svd", rows of V in the singular basis that all layers share; "raw", the weights' rows.
       shuffled: the predictor learns from the layers in a random order, a control: it can learn no trend with depth.
+      matched: as of a `Formula`.
+      shrunk: matrices that write into the residual stream are scaled by how far the predictor's predictions of layers
+        that exist agree with these, as published they are not.
     """
 
     random: ClassVar[bool] = True
     least_layers: ClassVar[int] = 3  # a target between two inputs
-    options: ClassVar[frozenset[str]] = frozenset(OWNERS)
+    options: ClassVar[frozenset[str]] = Start.options | {setting.name for setting in fields(PredictorSettings)}
     remedy: ClassVar[str] = "lower --learning-rate"
 
     space: Literal["svd", "raw"] = "svd"
     shuffled: bool = False
+    matched: bool = False
+    shrunk: bool = True
 
 
 @dataclass(frozen=True)
@@ -164,6 +189,16 @@ class Method:
         return self.initialiser if isinstance(self.initialiser, Start) else Formula(self.initialiser)
 
     @property
+    def matches_experts(self) -> bool:
+        """Whether it is for mixtures of experts, whose experts it finds again from layer to layer."""
+        return isinstance(self.start, Formula | Lesa) and self.start.matched
+
+    @property
+    def options(self) -> frozenset[str]:
+        """Those of `OWNERS` that mean something to it."""
+        return self.start.options | {"match_experts"} if self.matches_experts else self.start.options
+
+    @property
     def stacking(self) -> Stacking | None:
         """The rule of a whole plan; None where new layers fill gaps."""
         return self.placement if self.placement in get_args(Stacking) else None  # pyright: ignore[reportReturnType]
@@ -178,7 +213,7 @@ METHODS: dict[str, Method] = {}
 
 # Options and files are named by methods, a file of a comparison NAME or NAME-PLACEMENT.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-OTHER_MEANINGS = ("base", "all")  # the original model in a comparison, and every method
+OTHER_MEANINGS = ("base", "lora", "all")  # rows of the original model in a comparison, and every method
 
 
 def register(name: str, method: Method) -> None:
@@ -205,8 +240,9 @@ def check_name(name: str) -> None:
         raise InputError(f"method {name}: {taken} means something else already; choose another name")
     if name.lower().endswith(tuple(f"-{place}" for place in get_args(Placement))):
         raise InputError(f"method {name}: what follows the - is a placement; choose a name that does not end in one")
-    if "-as-" in name.lower():
-        raise InputError(f"method {name}: a comparison calls its controls so; choose a name without -as-")
+    for part, what in (("-as-", "controls"), ("-by-", "rows of other optimisers")):
+        if part in name.lower():
+            raise InputError(f"method {name}: a comparison calls its {what} so; choose a name without {part}")
 
 
 def check_method(name: str, method: Method) -> None:
@@ -250,10 +286,16 @@ def imported(module: str, name: str) -> Initialiser:
 TLI = "arXiv 2410.11654"
 OPT_DEUS = "arXiv 2508.08011"
 CONTROL = "a control"
+MATCHED = "lesa_jax, for mixtures of experts"
 
 for _name, _method in {
-    "lesa": Method("layers predicted from both neighbours", "arXiv 2502.13794", "top", Lesa()),
-    "lesa_raw": Method("the same without SVD", "arXiv 2502.13794, ablation", "top", Lesa(space="raw")),
+    "lesa": Method(
+        "layers predicted from both neighbours, as loud as the predictor is right", "arXiv 2502.13794", "top", Lesa()
+    ),
+    "lesa_published": Method("the same at full loudness, as published", "arXiv 2502.13794", "top", Lesa(shrunk=False)),
+    "lesa_raw": Method(
+        "the same without SVD", "arXiv 2502.13794, ablation", "top", Lesa(space="raw", shrunk=False)
+    ),
     "llama_pro": Method(
         "copies with silenced outputs: the function does not change", "arXiv 2401.02415", "even", Copy(), 0.0,
         after_last=True,
@@ -270,6 +312,13 @@ for _name, _method in {
     "average_scaled": Method(
         "the same, brought to the neighbours' norm", CONTROL, "top", imported("average", "average_scaled"),
         norm_source="mean",
+    ),
+    "lesa_matched": Method(
+        "lesa of experts matched by their weights, routers predicted with them", MATCHED, "top", Lesa(matched=True)
+    ),
+    "average_matched": Method(
+        "the mean of experts matched so, and of their routers", MATCHED, "top",
+        Formula(imported("average", "average"), matched=True), norm_source="mean",
     ),
     "opt_deus": Method(
         "neurons aligned by optimal transport, averaged, silenced", OPT_DEUS, "top",

@@ -3,13 +3,16 @@
 `methods` says which rule each method uses, and what its layers start as.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Literal
 
 from lesa_jax.base.errors import InputError
-from lesa_jax.planning.methods import Method, Placement, find_method
+from lesa_jax.planning.methods import MEASURED, Method, Placement, find_method
 from lesa_jax.planning.plan import Plan, Slot
 
 LARGEST = 10_000  # layers: more is a slip of the finger
+GrownStack = Literal["encoder", "decoder", "both"]
 
 
 def make_plan(
@@ -20,6 +23,7 @@ def make_plan(
     placement: Placement | None = None,
     every: int | None = None,
     period: int = 1,
+    ranking: Sequence[int] | None = None,
 ) -> Plan:
     """The plan of a method for a model of `source_layers` layers.
 
@@ -32,20 +36,17 @@ def make_plan(
       placement: where the new layers go; by default the method's own.
       every: TLI's K, instead of `layers`: a new layer after each group of K.
       period: after how many layers their kinds repeat (`families.periods`), for placement "periods".
+      ranking: the layers, those that matter least first, for placements "importance" and "influence".
 
     Raises:
-      InputError: a method, a depth or a gap that there is not.
+      InputError: a method, a depth or a gap that there is not; a placement that nothing was measured for.
     """
     if isinstance(method, str):
         method = find_method(method)
-    least, stacking = method.start.least_layers, method.stacking
-    if source_layers < least:
-        raise InputError(
-            f"--method {method.name} needs at least {least} layers to learn from, the model has {source_layers}"
-        )
+    check_depth(source_layers, method)
     for option, value in (("--gaps", gaps), ("--placement", placement)):
-        if stacking and value is not None:
-            raise InputError(f"--method {method.name} repeats the model as a whole and has no {option}; use --layers")
+        if value is not None:
+            check_free_layout(method, option)
     if gaps is not None:
         if layers is not None or placement is not None:
             raise InputError("--gaps says where every new layer goes: leave out --layers and --placement")
@@ -60,6 +61,7 @@ def make_plan(
     if not source_layers < target <= LARGEST:
         wrong = f"the model has {source_layers} layers already; ask for more" if target < LARGEST else "too many"
         raise InputError(f"--layers {target}: {wrong}")
+    stacking = method.stacking
     if stacking == "overlap":
         return stack_copies(source_layers, target)
     if stacking == "cycle":
@@ -69,6 +71,8 @@ def make_plan(
     where = placement or method.placement
     if where == "periods":
         return repeat_periods(source_layers, target - source_layers, period, method.after_last)
+    if where in MEASURED and ranking is None:
+        raise InputError(f"--placement {where}: is measured on a text; name one with --placement-text")
     after_last = method.after_last and where == "even"
     count = target - source_layers
     if method.every and where == "even" and count <= source_layers:
@@ -79,26 +83,67 @@ def make_plan(
         raise InputError(
             f"--method {method.name}: a model of one layer has no gap; use --method llama_pro or duplicate"
         )
-    return insert(source_layers, place(source_layers, count, where, after_last))
+    return insert(source_layers, place(source_layers, count, where, after_last, ranking or ()))
 
 
-def check_gaps(source_layers: int, gaps: Sequence[int]) -> tuple[int, ...]:
+def plan_stacks(depths: Sequence[int], grown: GrownStack | None, plan_of: Callable[[int], Plan]) -> Plan:
+    """The plan of a model with one stack of layers, or with an encoder's and a decoder's.
+
+    Args:
+      depths: of the stacks.
+      grown: which of two is to grow; None: both.
+      plan_of: makes the plan of a stack of so many layers.
+
+    Raises:
+      InputError: a stack is named though there is only one.
+    """
+    if len(depths) == 1:
+        if grown is not None:
+            raise InputError(f"--stack {grown}: the model has no encoder, only one stack of layers; leave it out")
+        return plan_of(depths[0])
+    encoder, decoder = (
+        plan_of(depth) if grown in (None, "both", side) else insert(depth, [])
+        for depth, side in zip(depths, ("encoder", "decoder"), strict=True)
+    )
+    return replace(decoder, encoder=encoder)
+
+
+def check_depth(source_layers: int, method: Method) -> None:
+    """Refuses a stack of fewer layers than the method learns from."""
+    least = method.start.least_layers
+    if source_layers < least:
+        raise InputError(
+            f"--method {method.name} needs at least {least} layers to learn from, the model has {source_layers}"
+        )
+
+
+def check_free_layout(method: Method, option: str) -> None:
+    """Refuses an option that says where new layers go to a method that is a rule of a whole plan."""
+    if method.stacking:
+        raise InputError(f"--method {method.name} repeats the model as a whole and has no {option}; use --layers")
+
+
+def check_gaps(source_layers: int, gaps: Sequence[int], given: str = "--gaps") -> tuple[int, ...]:
+    """The gaps in ascending order, which must be those of the model; `given` says by what the user named them."""
     if not gaps:
-        raise InputError("--gaps is empty: name at least one gap, as in --gaps 3,5,7 or --gaps 15-30")
+        raise InputError(f"{given} is empty: name at least one gap, as in --gaps 3,5,7 or --gaps 15-30")
     last = source_layers - 2
     for gap in gaps:
         if not 0 <= gap <= last:
             nearest = f"; the nearest is {min(max(gap, 0), last)}" if last >= 0 else ""
-            raise InputError(f"--gaps: no gap {gap}; a model of {source_layers} layers has 0-{last}{nearest}")
+            raise InputError(f"{given}: no gap {gap}; a model of {source_layers} layers has 0-{last}{nearest}")
     return tuple(sorted(gaps))
 
 
-def place(source_layers: int, count: int, placement: str, after_last: bool) -> tuple[int, ...]:
+def place(
+    source_layers: int, count: int, placement: str, after_last: bool, ranking: Sequence[int] = ()
+) -> tuple[int, ...]:
     """The gaps that `count` new layers fill, in ascending order; more layers than gaps go round and round.
 
     "even" with `after_last` is LLaMA Pro's rule: one after every L/count layers, the last one above the last layer
     (32 -> 40: new layers 4, 9, .., 39). Without it, the gaps are spread symmetrically over the L - 1 that there are.
-    Counts that do not divide are spread as evenly as they go. "ends" fills from both ends, the top first.
+    Counts that do not divide are spread as evenly as they go. "ends" fills from both ends, the top first. "importance"
+    and "influence" take the gaps above the first layers of `ranking`; none is above the last layer, for any method.
     """
     gaps = source_layers - 1
     rounds, rest = divmod(count, gaps + after_last)
@@ -114,6 +159,8 @@ def place(source_layers: int, count: int, placement: str, after_last: bool) -> t
             chosen = range((gaps - rest + 1) // 2, (gaps - rest + 1) // 2 + rest)
         case "bottom":
             chosen = range(rest)
+        case "importance" | "influence":
+            chosen = [layer for layer in ranking if layer < gaps][:rest]
         case "ends":
             chosen = [*range(rest // 2), *range(gaps - (rest + 1) // 2, gaps)]
         case _:

@@ -16,6 +16,7 @@ FORMAT = 1
 KINDS = {"method": str, "new_layers": list} | dict.fromkeys(
     ("plan", "settings", "source", "measurements", "versions"), dict
 )
+CHANGES = ("dropped", "trained")  # measurements of what became of a model afterwards
 PACKAGES = ("jax", "flax", "optax", "numpy", "safetensors", "transformers")
 
 
@@ -29,7 +30,8 @@ class Growth:
       method: a name in `methods.METHODS`.
       plan: which layers are new.
       settings: the options that shaped the result.
-      source: model name, revision, SHA-256 of each weight file.
+      source: model name, revision, SHA-256 of each weight file and how many tensors it has, and what growth changed in
+        config.json.
       measurements: perplexities, norms, training losses.
       versions: of the packages that computed it.
       machine: that computed it; empty where tensors were only copied, which every machine does alike.
@@ -57,12 +59,13 @@ class Growth:
         }
 
 
-def read_growth(folder: Path, layers: int) -> Growth:
+def read_growth(folder: Path, layers: int, encoder_layers: int | None = None) -> Growth:
     """Reads growth.json of a grown checkpoint.
 
     Args:
       folder: of the checkpoint.
-      layers: how many the checkpoint has, which growth.json must speak of.
+      layers: how many the checkpoint has, which growth.json must speak of; of an encoder-decoder, its decoder.
+      encoder_layers: how many its encoder has, if it has one.
 
     Raises:
       InputError: there is none, it is of another format or damaged, or it tells of another model.
@@ -74,38 +77,41 @@ def read_growth(folder: Path, layers: int) -> Growth:
     for key, kind in KINDS.items():
         if not isinstance(value.get(key), kind):
             raise damaged(file, f"{key} is {type(value.get(key)).__name__}, expected {kind.__name__}")
-    plan = read_plan(file, value["plan"])
+    try:
+        plan = Plan.from_json(value["plan"])
+    except ValueError as error:
+        raise damaged(file, str(error)) from None
     if value["new_layers"] != list(plan.new_layers):
         raise damaged(file, f"new_layers are not those of its plan, {list(plan.new_layers)}")
-    if plan.layers != layers:
-        raise InputError(
-            f"{file}: its plan has {plan.layers} layers, but the model has {layers}; "
-            "the file belongs to another model: take the one that was written with these weights, or remove it"
-        )
+    for name, there, here in (("", plan.layers, layers), (" in its encoder", depth_of(plan.encoder), encoder_layers)):
+        if there != here:
+            raise InputError(
+                f"{file}: its plan has {there or 0} layers{name}, but the model has {here or 0}; "
+                "the file belongs to another model: take the one that was written with these weights, or remove it"
+            )
     parameters = value["measurements"].get("parameters")
     if not isinstance(parameters, dict) or not all(is_integer(parameters.get(when)) for when in ("before", "after")):
         raise damaged(file, "measurements has no numbers of parameters before and after")
+    for name in CHANGES:
+        if not isinstance(value["measurements"].get(name, []), list):
+            raise damaged(file, f"{name} in its measurements is no list")
     facts = (value[key] for key in ("settings", "source", "measurements", "versions"))
     return Growth(value["method"], plan, *facts, machine=value.get("machine", {}))
 
 
-def read_plan(file: Path, plan: Mapping[str, Any]) -> Plan:
-    """The plan, whose originals must stand in order and whose new layers must name an original.
+def not_as_grown(measurements: Mapping[str, Any]) -> dict[str, Any]:
+    """The measurements of a model that was changed since it was grown: what was measured then is named so."""
+    at_growth = {key: value for key, value in measurements.items() if key not in ("parameters", *CHANGES)}
+    later = {key: measurements[key] for key in CHANGES if key in measurements}
+    return {
+        "parameters": measurements.get("parameters", {}),
+        "at_growth": at_growth.get("at_growth", at_growth),
+        **later,
+    }
 
-    Raises:
-      InputError: it is damaged.
-    """
-    source, slots = plan.get("source_layers"), plan.get("slots")
-    if not is_integer(source) or not isinstance(slots, list):
-        raise damaged(file, "its plan has no source_layers or no slots")
-    for position, slot in enumerate(slots):
-        layer, new = (slot.get("layer"), slot.get("new", False)) if isinstance(slot, dict) else (None, None)
-        if not is_integer(layer) or not 0 <= layer < source or not isinstance(new, bool):
-            raise damaged(file, f"slot {position} of its plan is no layer of 0-{source - 1}, old or new")
-    try:
-        return Plan.from_json(plan)
-    except ValueError as error:
-        raise damaged(file, str(error)) from None
+
+def depth_of(plan: Plan | None) -> int | None:
+    return None if plan is None else plan.layers
 
 
 def damaged(file: Path, what: str) -> InputError:

@@ -38,6 +38,22 @@ class Dot:
 
 
 @dataclass(frozen=True)
+class Mark:
+    """A point of a panel; its text is shown where it is pointed at, and beside it where its line goes through it.
+
+    Attributes:
+      x, y: where it is.
+      text: what it is.
+      ringed: whether it stands out.
+    """
+
+    x: Number
+    y: Number
+    text: str
+    ringed: bool = False
+
+
+@dataclass(frozen=True)
 class Series:
     """A line of a panel.
 
@@ -46,6 +62,7 @@ class Series:
       position: says how it looks.
       x, y: its points.
       band: for each point how far the band around the line reaches to both sides; empty for none.
+      marks: points that belong to it, on the line or beside it.
     """
 
     name: str
@@ -53,6 +70,7 @@ class Series:
     x: Sequence[Number]
     y: Sequence[Number]
     band: Sequence[Number] = ()
+    marks: Sequence[Mark] = ()
 
 
 @dataclass(frozen=True)
@@ -110,7 +128,14 @@ def dot_chart(dots: Sequence[Dot]) -> str:
 
 
 def line_panel(
-    key: str, title: str, what: str, series: Iterable[Series], x: Axis, y: Axis, target: Number | None = None
+    key: str,
+    title: str,
+    what: str,
+    series: Iterable[Series],
+    x: Axis,
+    y: Axis,
+    target: Number | None = None,
+    marked: Iterable[Number] = (),
 ) -> str:
     """Lines over a common axis, the first ones on top.
 
@@ -121,6 +146,7 @@ def line_panel(
       series: the lines; what lies outside the axes is cut off.
       x, y: the axes.
       target: a level that is marked by a dotted line.
+      marked: places along x that are marked by a band from the lower to the upper edge.
     """
 
     def across(value: Number) -> str:
@@ -141,13 +167,15 @@ def line_panel(
     marks.append(f'<text class="tick" x="{(LEFT + RIGHT) / 2}" y="{HEIGHT - 3}" text-anchor="middle">{unit}</text>')
     inside = f'<rect x="{LEFT}" y="{TOP}" width="{RIGHT - LEFT}" height="{BOTTOM - TOP}"/>'
     marks.append(f'<clipPath id="in-{key}">{inside}</clipPath><g clip-path="url(#in-{key})">')
+    for place in marked:
+        marks.append(f'<line class="mark" x1="{across(place)}" x2="{across(place)}" y1="{TOP}" y2="{BOTTOM}"/>')
     if target is not None:
         marks.append(f'<line class="target" x1="{LEFT}" x2="{RIGHT}" y1="{up(target)}" y2="{up(target)}"/>')
     for line in reversed([*series]):
         points = " ".join(f"{across(a)},{up(b)}" for a, b in zip(line.x, line.y, strict=True))
         marks.append(
             f'<g class="{colour_of(line.position)}"><title>{escape(line.name)}</title>{band(line, across, up)}'
-            f'<polyline class="curve{dashes_of(line.position)}" points="{points}"/></g>'
+            f'<polyline class="curve{dashes_of(line.position)}" points="{points}"/>{dots(line, across, up)}</g>'
         )
     return (
         f'<figure><figcaption>{escape(title)}</figcaption><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
@@ -162,6 +190,19 @@ def band(line: Series, across: Callable[[Number], str], up: Callable[[Number], s
     points = [*zip(line.x, line.y, line.band, strict=True)]
     edges = [(a, b + reach) for a, b, reach in points] + [(a, b - reach) for a, b, reach in reversed(points)]
     return f'<polygon class="band" points="{" ".join(f"{across(a)},{up(b)}" for a, b in edges)}"/>'
+
+
+def dots(line: Series, across: Callable[[Number], str], up: Callable[[Number], str]) -> str:
+    """A line's marks, with the texts of those that it goes through."""
+    on_line, parts = {*zip(line.x, line.y, strict=True)}, []
+    for mark in line.marks:
+        at, text = (across(mark.x), up(mark.y)), escape(mark.text)
+        ring = f'<circle class="ring" cx="{at[0]}" cy="{at[1]}" r="6"/>' if mark.ringed else ""
+        title = f"<title>{escape(line.name)}: {text}</title>"
+        parts.append(f'{ring}<circle class="dot" cx="{at[0]}" cy="{at[1]}" r="3">{title}</circle>')
+        if (mark.x, mark.y) in on_line:
+            parts.append(f'<text class="tick" x="{at[0]}" y="{at[1]}" dx="6" dy="-4">{text}</text>')
+    return "".join(parts)
 
 
 def legend(entries: Iterable[tuple[int, str]], target: str | None = None) -> str:

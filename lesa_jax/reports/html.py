@@ -58,6 +58,8 @@ svg { display: block; width: 100%; overflow: visible; }
 figure { margin: 0.75rem 0; } figcaption { font-weight: 600; font-size: 0.95rem; margin-bottom: 0.25rem; }
 .grid { stroke: var(--line); stroke-width: 1; }
 .target { stroke: var(--ink); stroke-width: 1.2; stroke-dasharray: 2 3; }
+.ring { fill: none; stroke: var(--ink); stroke-width: 1.5; }
+.mark { stroke: var(--soft); stroke-width: 7; opacity: 0.16; }
 .dot { fill: var(--c); } .seeds { stroke: var(--c); stroke-width: 5; stroke-linecap: round; opacity: 0.35; }
 .curve { fill: none; stroke: var(--c); stroke-width: 2; stroke-linejoin: round; } .strong { stroke-width: 3; }
 .band { fill: var(--c); opacity: 0.16; }

@@ -13,7 +13,8 @@ from lesa_jax.reports.figures import open_axes, picture
 
 CURVE_SIZE = (1200, 700)  # pixels
 CURVE_POINTS = 4000  # more than there are pixel columns; Agg gives up on noisy lines of a million points
-COLOURS = {"loss": "#a9c9e6", "smooth": "#1a5a9c", "eval": "#d9571c", "rate": "#555555"}
+HELD_OUT = {"eval_loss": ("evaluation", "eval"), "retain_loss": ("what was known", "retained")}
+COLOURS = {"loss": "#a9c9e6", "smooth": "#1a5a9c", "eval": "#d9571c", "retained": "#5b8c3a", "rate": "#555555"}
 
 
 def draw_curve(rows: Sequence[Mapping[str, Any]], png: Path) -> None:
@@ -27,7 +28,7 @@ def draw_curve(rows: Sequence[Mapping[str, Any]], png: Path) -> None:
 
     axis = "tokens" if any(row.get("tokens") is not None for row in rows) else "step"
     train_x, train_y = series(rows, axis, "loss")
-    eval_x, eval_y = series(rows, axis, "eval_loss")
+    held_out = [(label, COLOURS[colour], *series(rows, axis, key)) for key, (label, colour) in HELD_OUT.items()]
     rate_x, rate_y = series(rows, axis, "learning_rate")
     smooth_y = smooth(train_y)
 
@@ -40,11 +41,13 @@ def draw_curve(rows: Sequence[Mapping[str, Any]], png: Path) -> None:
             x, y, mean = train_x[shown], train_y[shown], smooth_y[shown]
             top.plot(x, y, color=COLOURS["loss"], linewidth=0.9, label="training, each step")
             top.plot(x, mean, color=COLOURS["smooth"], linewidth=2.2, marker=alone, label="training, mean")
-        if len(eval_x):
-            marks: dict[str, Any] = {"marker": "o", "markersize": 8, "markeredgecolor": "white", "linestyle": ":"}
-            top.plot(eval_x, eval_y, color=COLOURS["eval"], linewidth=1.4, label="evaluation", zorder=3, **marks)
-        if len(train_x) or len(eval_x):
-            top.set_ylim(*loss_limits(train_y, eval_y))
+        marks: dict[str, Any] = {"marker": "o", "markersize": 8, "markeredgecolor": "white", "linestyle": ":"}
+        for label, colour, x, y in held_out:
+            if len(x):
+                top.plot(x, y, color=colour, linewidth=1.4, label=label, zorder=3, **marks)
+        evaluations = [y for *_, y in held_out]
+        if len(train_x) or any(map(len, evaluations)):
+            top.set_ylim(*loss_limits(train_y, *evaluations))
             top.legend(loc="upper right", frameon=False, fontsize=14)
         shown = thin(len(rate_x))
         bottom.plot(
@@ -54,7 +57,7 @@ def draw_curve(rows: Sequence[Mapping[str, Any]], png: Path) -> None:
             bottom.set_ylim(0.0, 1.15 * rate_y.max())
             bottom.set_yticks([0.0, rate_y.max()])
         bottom.yaxis.set_major_formatter(FuncFormatter(lambda value, position: f"{value:.2g}"))
-        last = max([1.0, *(x[-1] for x in (train_x, eval_x, rate_x) if len(x))])
+        last = max([1.0, *(x[-1] for x in (train_x, *(x for _, _, x, _ in held_out), rate_x) if len(x))])
         bottom.set_xlim(-0.01 * last, 1.01 * last)  # points at the ends are not cut in half
         bottom.xaxis.set_major_locator(MaxNLocator(8, integer=True))
         bottom.xaxis.set_major_formatter(FuncFormatter(lambda value, position: short(value)))
@@ -91,15 +94,17 @@ def thin(n: int) -> slice:
     return slice(None, None, max(1, math.ceil(n / CURVE_POINTS)))
 
 
-def loss_limits(train: Float[np.ndarray, " _"], evaluation: Float[np.ndarray, " _"]) -> tuple[float, float]:
+def loss_limits(train: Float[np.ndarray, " _"], *evaluations: Float[np.ndarray, " _"]) -> tuple[float, float]:
     """Ends of the loss axis, for what is there of training and evaluation losses.
 
     One step in a hundred may lie above the upper end, so that the first ones do not flatten all others. The first
     evaluation, of a model that is not trained yet, is shown unless that would more than double the axis.
     """
-    ends = [*np.quantile(train, [0.002, 0.99]), *evaluation[1:]] if len(train) else [*evaluation]
+    ends = [*np.quantile(train, [0.002, 0.99])] if len(train) else []
+    ends += [value for losses in evaluations for value in losses[1 if len(train) else 0 :]]
     low, high = float(min(ends)), float(max(ends))
-    if len(evaluation) and low <= evaluation[0] + (high - low) and evaluation[0] <= high + (high - low):
-        low, high = min(low, float(evaluation[0])), max(high, float(evaluation[0]))
+    for first in (float(losses[0]) for losses in evaluations if len(losses)):
+        if low <= first + (high - low) and first <= high + (high - low):
+            low, high = min(low, first), max(high, first)
     margin = 0.06 * (high - low) or 0.1 * abs(high) or 1.0
     return low - margin, high + margin

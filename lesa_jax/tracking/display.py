@@ -42,7 +42,7 @@ class Display:
         self.started = clock()
         self.printed: float | None = None
         self.measured: tuple[int, float] | None = None
-        self.eval_loss: float | int | None = None
+        self.losses: dict[str, float | int | None] = {}  # held-out, as they were measured last
         bar = [BarColumn(bar_width=None)] if self.console.width >= BAR_WIDTH else []
         self.progress = LiveProgress(
             *bar,
@@ -57,9 +57,8 @@ class Display:
 
     def update(self, step: int, values: Mapping[str, float | int | None]) -> None:
         """Shows a step that is done, with the values that `RunLog.write` takes; the last evaluation stays."""
-        if values.get("eval_loss") is not None:
-            self.eval_loss = values["eval_loss"]
-        text = status(step, self.steps, {**values, "eval_loss": self.eval_loss})
+        self.losses |= {key: values[key] for key in ("eval_loss", "retain_loss") if values.get(key) is not None}
+        text = status(step, self.steps, {**values, **self.losses})
         if not self.progress.disable:
             room = max(1, self.console.width - TIMES_WIDTH)  # where it is narrow, rich would rather shorten the times
             self.progress.update(self.task, completed=step, description=text[:room])
@@ -95,6 +94,7 @@ def status(step: int, steps: int, values: Mapping[str, float | int | None]) -> s
     formats: dict[str, Callable[[float], str]] = {
         "loss": lambda value: f"loss {value:.3f}",
         "eval_loss": lambda value: f"eval {value:.3f}",
+        "retain_loss": lambda value: f"retained {value:.3f}",
         "tokens_per_second": lambda value: f"{short_rate(value)} tok/s",
         "mfu": lambda value: f"MFU {value:.1%}",
     }

@@ -5,27 +5,31 @@ made from the same numbers and can be thrown away.
 """
 
 import json
+import math
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from lesa_jax.base.errors import InputError
-from lesa_jax.base.files import replace_file
+from lesa_jax.base.files import read_json, replace_file, write_text
 from lesa_jax.base.units import finite
 from lesa_jax.tracking.curve import draw_curve
 from lesa_jax.tracking.events import Events
 
 METRICS = "metrics.jsonl"
+WINDOWS = "windows.json"
 TENSORBOARD = "tensorboard"
 CURVE = "loss.png"
 
 # The values of a line after its step: nats per token, the gradient's norm before clipping, tokens per second of wall
 # time, and the share of the devices' peak that the model's operations use.
-KEYS = ("tokens", "loss", "eval_loss", "grad_norm", "learning_rate", "tokens_per_second", "mfu")
+KEYS = ("tokens", "loss", "eval_loss", "retain_loss", "grad_norm", "learning_rate", "tokens_per_second", "mfu")
+# And of models with experts only, means over their layers (`models.experts.RouterLosses`).
+ROUTER_KEYS = ("balance_loss", "z_loss")
 
 LAST_STEP = 2**63 - 1
 
@@ -59,23 +63,38 @@ class RunLog:
 
         Args:
           step: larger than that of the line before.
-          values: by a name of `KEYS`. What is missing or not finite is null in the file and left out of TensorBoard.
+          values: by a name of `KEYS`. What is missing or not finite is null in the file and left out of TensorBoard;
+            what is missing of `ROUTER_KEYS` is in neither.
 
         Raises:
-          ValueError: a step out of order, or a name that is not of `KEYS`.
+          ValueError: a step out of order, or a name that is of neither.
           InputError: the disk is full.
         """
         if step <= self.last_step:
             raise ValueError(f"step {step} after step {self.last_step}")
-        if unknown := values.keys() - set(KEYS):
+        if unknown := values.keys() - {*KEYS, *ROUTER_KEYS}:
             raise ValueError(f"not metrics: {sorted(unknown)}")
-        row = {key: finite(values.get(key)) for key in KEYS}
+        row = {key: finite(values.get(key)) for key in (*KEYS, *(k for k in ROUTER_KEYS if k in values))}
         line = memoryview(json.dumps({"step": step, **row}, allow_nan=False).encode() + b"\n")
         with self.writing():
             while line:  # an unbuffered write may be short
                 line = line[self.file.write(line) :]
             self.last_step = step
             self.events.write(step, {key: value for key, value in row.items() if value is not None})
+
+    def write_windows(self, step: int, texts: Mapping[str, Sequence[tuple[int, float]]]) -> None:
+        """Keeps the losses of single windows of held-out texts; those of an earlier step go.
+
+        Args:
+          step: at which they were measured.
+          texts: by the losses' names in `KEYS`; of each window how many tokens were predicted, and their mean loss.
+
+        Raises:
+          InputError: the disk is full.
+        """
+        windows = {name: [[tokens, finite(loss)] for tokens, loss in text] for name, text in texts.items()}
+        with self.writing():
+            write_text(self.folder / WINDOWS, json.dumps({"step": step, **windows}, allow_nan=False) + "\n")
 
     def close(self) -> None:
         """Waits until everything is on the disk and draws the curve; a second call does nothing."""
@@ -131,6 +150,19 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
                 f"{path}, line {number}: not a JSON object of a later step and its numbers; remove the line"
             )
     return rows
+
+
+def read_windows(path: Path, name: str) -> list[tuple[int, float]]:
+    """The windows of one text from a windows.json: tokens, and mean loss, NaN where that is not finite.
+
+    Raises:
+      InputError: it cannot be read, or has none of that name.
+    """
+    try:
+        windows = read_json(path, "its run writes it")[name]
+        return [(int(tokens), math.nan if loss is None else float(loss)) for tokens, loss in windows]
+    except (KeyError, TypeError, ValueError):
+        raise InputError(f"{path}: no {name} of windows; remove the run's folder to train it again") from None
 
 
 def parse_line(line: bytes) -> dict[str, Any] | None:

@@ -7,7 +7,10 @@ def trained_card(job: TrainJob) -> str:
     """README.md of the exported model."""
     settings, batch, optimizer = job.settings, job.settings.batch, job.settings.optimizer
     names = sorted({leaf.names[0].split(".")[-2] for leaf in job.leaves if leaf.trained})
-    grown = "" if job.growth is None else f" Grown by `{job.growth.method}`; new layers: {job.growth.plan.new_layers}."
+    grown = ""
+    if job.growth is not None:
+        new = ", ".join(f"{name}{plan.new_layers}" for name, plan in job.growth.plan.named if plan.new_layers)
+        grown = f" Grown by `{job.growth.method}`; new layers: {new}."
     return (
         "---\nlibrary_name: transformers\ntags: [depth-up-scaling, lesa_jax]\n---\n\n"
         f"# Trained with lesa_jax\n\nStage: {settings.stage}, `--train {settings.train}`, {job.optimizer.steps} steps "

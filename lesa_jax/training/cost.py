@@ -7,7 +7,7 @@ weights have no third term; what lies below the first trained tensor has neither
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 import jax
@@ -17,6 +17,8 @@ from jax.typing import DTypeLike
 
 from lesa_jax.families.model import ModelConfig
 from lesa_jax.models.parts import input_tensors, output_tensor
+from lesa_jax.models.shapes import Tensor, outside_layers
+from lesa_jax.training.optimizer import NEWTON_SCHULZ, Rule, by_muon
 from lesa_jax.training.parameters import Leaf
 from lesa_jax.training.peaks import peak_of
 
@@ -25,7 +27,8 @@ TYPICAL_USE = 0.4  # of the peak, by a training step: for a first estimate
 
 @dataclass(frozen=True)
 class Cost:
-    """Operations of one token: forward, and gradients. Additions and multiplications count one each.
+    """Operations of one token: forward, gradients, and its share of an update. Additions and multiplications count one
+    each.
 
     `backward_depth` is the number of layers that have a backward pass: all above the first trained tensor.
     """
@@ -33,44 +36,139 @@ class Cost:
     forward: float
     backward: float
     backward_depth: int
+    update: float = 0.0
 
     @property
     def total(self) -> float:
-        return self.forward + self.backward
+        return self.forward + self.backward + self.update
 
 
-def token_cost(config: ModelConfig, leaves: Sequence[Leaf], sequence_length: int) -> Cost:
+def token_cost(
+    config: ModelConfig, leaves: Sequence[Leaf], sequence_length: int, target_length: int | None = None
+) -> Cost:
     """Operations of one token in training, as a mean over a sequence that is one document.
 
-    Recomputation (`--remat`) is not counted: it is no use of the model, so that MFU compares.
+    Of an encoder-decoder it is one token of a source of `sequence_length`, and its share of a target of
+    `target_length`. Recomputation (`--remat`) is not counted: it is no use of the model, so that MFU compares.
     """
-    weights: dict[int, float] = {}
-    trained: dict[int, float] = {}
-    touched = []  # layers with any trained tensor, norms included
-    for leaf in leaves:
-        size = math.prod(leaf.tensor.shape) if leaf.tensor.role == "matrix" else 0
-        for layer in leaf.layers:
-            weights[layer] = weights.get(layer, 0) + size
-            trained[layer] = trained.get(layer, 0) + size * leaf.trained
-            touched += [layer] * leaf.trained
     outside = {leaf.names[0] for leaf in leaves if leaf.trained and not leaf.stacked}
-    # A tied embedding lies above all layers, too.
-    first = min(touched, default=config.num_layers) if outside.isdisjoint(input_tensors(config)) else 0
-    head = config.vocab_size * config.hidden_size
-    train_head = output_tensor(config) in outside
-    # Outside the layers only the final norm lies between them and the head.
-    below_head = first < config.num_layers or any(name.startswith(config.names.final_norm) for name in outside)
+    if config.encoder is not None:
+        return pair_cost(config, config.encoder, leaves, outside, sequence_length, target_length or sequence_length)
+    first = first_trained(config, leaves, outside)
+    seen = [mean_reach(sequence_length, window) for window in config.windows]
+    layers, head = layer_cost(config, leaves, first, seen), head_cost(config, outside, first)
+    return Cost(layers.forward + head.forward, layers.backward + head.backward, config.num_layers - first)
 
-    forward = 2.0 * head
-    backward = 2.0 * head * below_head + 2.0 * head * train_head
-    for layer in range(config.num_layers):
-        reach = min(sequence_length, config.windows[layer] or sequence_length)
-        seen = reach - reach * (reach - 1) / (2 * sequence_length)  # the mean over a sequence that fills up
-        attention = 4 * seen * config.num_heads * config.head_dim
-        forward += 2 * weights[layer] + attention
-        if layer >= first:
-            backward += 2 * weights[layer] + 2 * attention + 2 * trained[layer]
+
+def pair_cost(
+    config: ModelConfig,
+    encoder: ModelConfig,
+    leaves: Sequence[Leaf],
+    outside: Set[str],
+    source_length: int,
+    target_length: int,
+) -> Cost:
+    """`token_cost` of an encoder-decoder; `outside` are the trained tensors outside its layers."""
+    below, above = ([leaf for leaf in leaves if leaf.in_encoder == side] for side in (True, False))
+    first = first_trained(encoder, below, outside)
+    reading = layer_cost(encoder, below, first, [float(source_length)] * encoder.num_layers)
+    encoder_learns = first < encoder.num_layers or not outside.isdisjoint(outside_layers(encoder))
+    first = 0 if encoder_learns else first_trained(config, above, outside)
+    # Keys and values of attention to the source are made of its tokens, not of the target's.
+    cross = {f"{name}.weight" for name in (config.names.cross_key, config.names.cross_value)}
+    to_source = [leaf for leaf in above if inside(leaf, config) in cross]
+    made = layer_cost(config, to_source, first, None, input_gradient=encoder_learns)
+    rest = [leaf for leaf in above if inside(leaf, config) not in cross]
+    writing = layer_cost(config, rest, first, [mean_reach(target_length, None) + source_length] * config.num_layers)
+    head = head_cost(config, outside, first)
+    backward = writing.backward + head.backward
+    if not encoder_learns:  # nor does anything ask for the gradient of keys and values that frozen projections make
+        frozen = sum(layer >= first for leaf in to_source if not leaf.trained for layer in leaf.layers)
+        backward -= 2 * frozen * source_length * config.num_heads * config.head_dim
+    share = target_length / source_length
+    return Cost(
+        reading.forward + made.forward + share * (writing.forward + head.forward),
+        reading.backward + made.backward + share * backward,
+        reading.backward_depth + config.num_layers - first,
+    )
+
+
+def head_cost(config: ModelConfig, outside: Set[str], first: int) -> Cost:
+    """Operations of the head, for a token, where layers from `first` on have a backward pass."""
+    head = 2.0 * config.vocab_size * config.hidden_size
+    # Outside the layers only the final norm lies between them and the head.
+    below = first < config.num_layers or any(name.startswith(f"{config.names.final_norm}.") for name in outside)
+    return Cost(head, head * below + head * (output_tensor(config) in outside), 0)
+
+
+def first_trained(config: ModelConfig, leaves: Sequence[Leaf], outside: Set[str]) -> int:
+    """The first layer that has a backward pass; norms count, and a tied embedding lies above all layers, too."""
+    touched = [layer for leaf in leaves if leaf.trained for layer in leaf.layers]
+    return min(touched, default=config.num_layers) if outside.isdisjoint(input_tensors(config)) else 0
+
+
+def mean_reach(tokens: int, window: int | None) -> float:
+    """How many tokens one sees on average, over a sequence that fills up."""
+    reach = min(tokens, window or tokens)
+    return reach - reach * (reach - 1) / (2 * tokens)
+
+
+def inside(leaf: Leaf, config: ModelConfig) -> str:
+    """What the leaf's tensors are called inside their layers."""
+    return leaf.names[0].removeprefix(f"{config.names.layers}.{leaf.layers[0]}.") if leaf.stacked else ""
+
+
+def layer_cost(
+    config: ModelConfig,
+    leaves: Sequence[Leaf],
+    first: int,
+    seen: Sequence[float] | None,
+    input_gradient: bool = True,
+) -> Cost:
+    """Operations of a token in the layers of one stack, by its leaves.
+
+    Args:
+      config: of the stack.
+      leaves: whose products are counted.
+      first: the first layer with a backward pass.
+      seen: how many tokens one attends to in each layer; None: attention is not counted.
+      input_gradient: whether the products' inputs have a gradient.
+    """
+    forward = backward = 0.0
+    for leaf in leaves:
+        size = used(leaf.tensor, config) if leaf.tensor.role == "matrix" else 0
+        for layer in leaf.layers:
+            forward += 2 * size
+            if layer >= first:
+                backward += 2 * size * input_gradient + 2 * size * leaf.trained
+    widths = 2 * config.head_dim if config.latent is None else config.head_dim + config.latent.value
+    for layer, reach in enumerate(seen or ()):
+        attention = 2 * reach * config.num_heads * widths
+        forward += attention
+        backward += 2 * attention * (layer >= first)
     return Cost(forward, backward, config.num_layers - first)
+
+
+def update_operations(leaves: Sequence[Leaf], rule: Rule) -> float:
+    """Operations of one update: the products by which Muon orthogonalises each matrix; AdamW has none.
+
+    With a <= b the two sides of a matrix X, an iteration has X X' and its square, and the product of both with X.
+    """
+    total = 0.0
+    for leaf in leaves:
+        if leaf.trained and by_muon(leaf.path, len(leaf.shape), rule.name):
+            *stacked, rows, columns = leaf.shape
+            a, b = sorted((rows, columns))
+            total += math.prod(stacked) * NEWTON_SCHULZ * (4 * a * a * b + 2 * a**3)
+    return total
+
+
+def used(tensor: Tensor, config: ModelConfig) -> float:
+    """The numbers of a layer's matrices that a token is multiplied with: of experts, those of the chosen ones."""
+    size = float(math.prod(tensor.array_shape))
+    if config.experts is None or "experts" not in tensor.array_axes:
+        return size
+    return size * config.experts.per_token / config.experts.number
 
 
 def device_peak() -> float | None:
@@ -102,16 +200,21 @@ class StateBytes:
     trained: int
     moments: int
     gradient: int
+    average: int = 0
 
     @property
     def total(self) -> int:
-        return self.frozen + self.trained + self.moments + self.gradient
+        return self.frozen + self.trained + self.moments + self.gradient + self.average
 
 
 def state_bytes(
-    leaves: Sequence[Leaf], shardings: dict[tuple[str, ...], NamedSharding], frozen_dtype: DTypeLike
+    leaves: Sequence[Leaf],
+    shardings: dict[tuple[str, ...], NamedSharding],
+    frozen_dtype: DTypeLike,
+    averaged: bool = False,
 ) -> StateBytes:
-    """Parameters, Adam's moments and the gradient of one device; activations come on top."""
+    """Parameters, Adam's moments, the gradient, and a moving average if `averaged`, of one device; activations come on
+    top."""
     trained = frozen = 0
     for leaf in leaves:
         share = math.prod(shardings[leaf.path].shard_shape(leaf.shape))
@@ -119,4 +222,4 @@ def state_bytes(
             trained += 4 * share
         else:
             frozen += jnp.dtype(frozen_dtype).itemsize * share
-    return StateBytes(frozen, trained, 2 * trained, trained)
+    return StateBytes(frozen, trained, 2 * trained, trained, trained if averaged else 0)

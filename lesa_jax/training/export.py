@@ -18,7 +18,8 @@ from lesa_jax.checkpoint.names import Tree
 from lesa_jax.checkpoint.reader import Checkpoint, check_unchanged, read_bytes
 from lesa_jax.checkpoint.writer import TensorWriter, lay_out, write_index
 from lesa_jax.families.model import ModelConfig
-from lesa_jax.models.parts import embedding_tensor, head_tensor
+from lesa_jax.models.parts import embedding_copies, embedding_tensor
+from lesa_jax.training.lora import added_up
 from lesa_jax.training.parameters import Leaf
 
 
@@ -45,6 +46,9 @@ def export(
       carried_from: folder with tokenizer and other small files.
     """
     tensors = trained_tensors(trained, [leaf for leaf in leaves if leaf.trained])
+    if config.lora_rank:
+        assert source is not None
+        tensors = added_up(tensors, source, config)
     if jax.process_index() != 0:
         for _ in tensors:  # every process takes part in gathering
             pass
@@ -53,9 +57,9 @@ def export(
     with publish(output) as folder:
         writer = TensorWriter(folder, layout)
         for name, tensor in tensors:
-            # Some checkpoints store a tied head a second time; it must not stay behind.
-            tied = config.tied and name == embedding_tensor(config)
-            for stored in (name, head_tensor(config)) if tied else (name,):
+            # Some checkpoints store the embedding, or a tied head, a second time; it must not stay behind.
+            copies = embedding_copies(config) if name == embedding_tensor(config) else ()
+            for stored in (name, *copies):
                 if stored in specs:
                     writer.write(stored, cast(stored, tensor, specs[stored].dtype))
         for name in list(specs):
@@ -94,5 +98,4 @@ def trained_tensors(trained: Tree, leaves: Sequence[Leaf]) -> Iterator[tuple[str
         array = arrays[leaf.path]
         if not array.is_fully_addressable:
             array = multihost_utils.process_allgather(array, tiled=True)
-        rows = np.asarray(array)
-        yield from zip(leaf.names, rows if leaf.stacked else [rows], strict=True)
+        yield from leaf.rows(np.asarray(array))

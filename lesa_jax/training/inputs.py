@@ -12,7 +12,7 @@ from lesa_jax.base.digests import digest, digest_files
 from lesa_jax.checkpoint.companions import tokenizer_files
 from lesa_jax.checkpoint.integrity import check_finite
 from lesa_jax.checkpoint.reader import Checkpoint
-from lesa_jax.data.packing import PackedRows
+from lesa_jax.data.mixture import Mixture
 from lesa_jax.training.job import TrainJob
 
 # What each is called when it is another than the one that a run was begun with.
@@ -23,7 +23,7 @@ NAMES = {
     "growth": "growth.json of the model",
     "tokenizer": "tokenizer",
     "data": "content of --data",
-    "eval_text": "--eval-text or --ppl-protocol",
+    "texts": "--eval-text, --retain-text or --ppl-protocol",
 }
 
 Weights = dict[str, str]  # SHA-256 of each weight file, by its name
@@ -58,9 +58,8 @@ def weights_digested(checkpoint: Checkpoint | None) -> Iterator[Callable[[], Wei
             left.set()
 
 
-def digest_inputs(job: TrainJob, rows: PackedRows, weights: Callable[[], Weights]) -> dict[str, Any]:
+def digest_inputs(job: TrainJob, rows: Mixture, weights: Callable[[], Weights]) -> dict[str, Any]:
     """By the names of `NAMES`, as JSON; None for what the run has not. Waits for those of the `weights`."""
-    measured = job.eval_text is not None
     return {
         "lesa_jax": version("lesa_jax"),
         "weights": weights() or None,
@@ -68,5 +67,5 @@ def digest_inputs(job: TrainJob, rows: PackedRows, weights: Callable[[], Weights
         "growth": None if job.growth is None else digest(job.growth.to_json()),
         "tokenizer": digest(digest_files(tokenizer_files(job.folder))),
         "data": rows.digest,
-        "eval_text": digest([job.settings.held_out.ppl_protocol, job.eval_text]) if measured else None,
+        "texts": digest([job.settings.held_out.ppl_protocol, dict(job.texts)]) if job.texts else None,
     }

@@ -1,6 +1,6 @@
 """Everything about a training run that can be known, and refused, before a weight is loaded."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,13 @@ from jax.sharding import Mesh, NamedSharding
 from lesa_jax.base.digests import digest
 from lesa_jax.base.errors import InputError
 from lesa_jax.base.files import read_json, read_text
+from lesa_jax.base.settings import option
 from lesa_jax.base.units import parse_count
 from lesa_jax.checkpoint.format import TensorSpec
 from lesa_jax.checkpoint.hub import resolve_model
 from lesa_jax.checkpoint.reader import Checkpoint, open_checkpoint
 from lesa_jax.checkpoint.tokenizer import check_vocabulary, load_tokenizer
+from lesa_jax.data.corruption import find_corruption
 from lesa_jax.data.sources import find_files
 from lesa_jax.evaluation.protocol import row_length
 from lesa_jax.families.model import ModelConfig
@@ -24,13 +26,22 @@ from lesa_jax.models.config import read_config, read_model
 from lesa_jax.models.parts import output_tensor
 from lesa_jax.models.shapes import check_tensors, model_tensors
 from lesa_jax.parallel.mesh import make_mesh, parse_mesh
+from lesa_jax.planning.plan import Plan
 from lesa_jax.planning.record import FILE as GROWTH_FILE
 from lesa_jax.planning.record import Growth, read_growth
+from lesa_jax.training.lora import with_adapters
 from lesa_jax.training.mask import Mask
-from lesa_jax.training.optimizer import Optimizer
-from lesa_jax.training.parameters import Leaf, choose, make_leaves
+from lesa_jax.training.optimizer import NewRows, Optimizer
+from lesa_jax.training.parameters import Leaf, choose, encoder_segments, make_leaves
 from lesa_jax.training.segments import Segment
-from lesa_jax.training.settings import LARGEST, TrainSettings, check_settings
+from lesa_jax.training.settings import (
+    HELD_OUT_TEXTS,
+    LARGEST,
+    HeldOutSettings,
+    OptimizerSettings,
+    TrainSettings,
+    check_settings,
+)
 from lesa_jax.training.sharding import check_mesh, leaf_shardings
 from lesa_jax.training.step import Program
 
@@ -51,12 +62,13 @@ class TrainJob:
       specs: shape and stored dtype of every tensor of the exported model.
       segments, leaves: see `segments` and `parameters`.
       tokenizer: of the model.
-      sequence_length: tokens.
-      optimizer: AdamW, and for how many steps.
+      sequence_length: tokens; of an encoder-decoder, those that it reads.
+      target_length: of an encoder-decoder, tokens that it is to write.
+      optimizer: the update rule, and for how many steps.
       program: what is compiled.
       mesh, shardings: where everything lies.
       identity: of the names, shapes and dtypes of all tensors, and of which are trained.
-      eval_text: to measure.
+      texts: to measure, by what metrics call their losses.
     """
 
     settings: TrainSettings
@@ -70,12 +82,13 @@ class TrainJob:
     leaves: tuple[Leaf, ...]
     tokenizer: Any
     sequence_length: int
+    target_length: int
     optimizer: Optimizer
     program: Program
     mesh: Mesh
     shardings: dict[tuple[str, ...], NamedSharding]
     identity: str
-    eval_text: str | None
+    texts: Mapping[str, str]
 
     @property
     def frozen_dtype(self) -> jnp.dtype:
@@ -96,11 +109,13 @@ def make_train_job(settings: TrainSettings) -> TrainJob:
     """
     check_settings(settings)
     assert settings.data is not None
-    if not settings.data.startswith("hf://"):
-        find_files(settings.data)
+    find_files(settings.data)
     checkpoint, folder, hf_config = open_model(settings)
     config = read_config(hf_config) if checkpoint is None else read_model(checkpoint, hf_config)
-    growth = read_growth(folder, config.num_layers) if (folder / GROWTH_FILE).exists() else None
+    check_stage(settings, config)
+    check_init(settings, config)
+    depths = config.num_layers, config.encoder and config.encoder.num_layers
+    growth = read_growth(folder, *depths) if (folder / GROWTH_FILE).exists() else None
     if checkpoint is None:
         stored = STORED.get(str(hf_config.get("dtype", hf_config.get("torch_dtype"))), "F32")
         specs = {name: TensorSpec(tensor.shape, stored) for name, tensor in model_tensors(config).items()}
@@ -108,17 +123,21 @@ def make_train_job(settings: TrainSettings) -> TrainJob:
     else:
         check_tensors(checkpoint, config)
         specs = {name: entry.spec for name, entry in checkpoint.entries.items()}
+        config = with_adapters(config, settings.train)
         trained = choose(settings.train, config, growth.plan if growth else None)
     tokenizer: Any = load_tokenizer(folder)
     check_vocabulary(max(tokenizer.get_vocab().values(), default=0), config.vocab_size)
-    batch, devices, eval_text = settings.batch, settings.devices, settings.held_out.eval_text
+    batch, devices = settings.batch, settings.devices
     length = row_length("corpus", config, batch.sequence_length)
+    target_length = length
+    if config.encoder is not None and settings.stage == "pretrain":
+        target_length = find_corruption(tokenizer, settings.seed).lengths(length)[1]
     segments, leaves = make_leaves(config, trained)
     sizes = parse_mesh(devices.mesh, jax.device_count())
     check_mesh(sizes, config, batch.batch_size // batch.accumulate)
     mesh = make_mesh(sizes)
     dtype = devices.dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
-    optimizer = make_optimizer(settings, length)
+    optimizer = make_optimizer(settings, length, find_new_rows(leaves, settings.optimizer, growth))
     mask = make_mask(settings, growth, optimizer.steps)
     return TrainJob(
         settings=settings,
@@ -133,19 +152,56 @@ def make_train_job(settings: TrainSettings) -> TrainJob:
         tokenizer=tokenizer,
         sequence_length=length,
         optimizer=optimizer,
-        program=Program(config, segments, dtype, devices.remat, output_tensor(config) in trained, mask),
+        target_length=target_length,
+        program=Program(
+            config,
+            segments,
+            dtype,
+            devices.remat,
+            output_tensor(config) in trained,
+            mask,
+            encoder_segments(config, trained),
+            **router_losses(settings, config),
+        ),
         mesh=mesh,
         shardings=leaf_shardings(leaves, mesh),
         identity=digest({name: [spec.dtype, *spec.shape, name in trained] for name, spec in specs.items()}),
-        eval_text=None if eval_text is None else read_text("--eval-text", eval_text),
+        texts=read_texts(settings.held_out),
     )
+
+
+def read_texts(held_out: HeldOutSettings) -> dict[str, str]:
+    """The texts whose losses are measured, by the names of `tracking.log.KEYS`."""
+    files = {name: getattr(held_out, setting) for name, setting in HELD_OUT_TEXTS.items()}
+    return {name: read_text(option(HELD_OUT_TEXTS[name]), file) for name, file in files.items() if file is not None}
+
+
+def check_stage(settings: TrainSettings, config: ModelConfig) -> None:
+    """Refuses data that the model cannot read."""
+    if config.encoder is None and settings.stage == "pairs":
+        raise InputError(f"--stage pairs: a {config.model_type} has no encoder; give conversations, with --stage sft")
+    if config.encoder is not None and settings.stage == "sft":
+        raise InputError(
+            f"--stage sft: a {config.model_type} is an encoder-decoder; give records with input and target, with "
+            "--stage pairs"
+        )
+
+
+def check_init(settings: TrainSettings, config: ModelConfig) -> None:
+    """Refuses to scale norms that are not there."""
+    before = config.encoder is None and not config.post_norm and config.names.attention_norm is not None
+    if settings.init == "norm-scaling" and not (before and config.norm.weight):
+        raise InputError(
+            f"--init norm-scaling: is for decoders with norms before attention, which a {config.model_type} is not; "
+            "use --init random"
+        )
 
 
 def open_model(settings: TrainSettings) -> tuple[Checkpoint | None, Path, Mapping[str, Any]]:
     """The checkpoint, its folder and its config.json; with fresh weights only the latter two."""
-    if settings.init == "random":
+    if settings.init != "checkpoint":
         assert settings.config is not None
-        return None, settings.config.parent, read_json(settings.config, "--init random needs one")
+        return None, settings.config.parent, read_json(settings.config, f"--init {settings.init} needs one")
     assert settings.model is not None
     folder = resolve_model(settings.model, settings.revision)
     checkpoint = open_checkpoint(folder)
@@ -166,15 +222,51 @@ def count_steps(settings: TrainSettings, sequence_length: int) -> int:
     return steps
 
 
-def make_optimizer(settings: TrainSettings, sequence_length: int) -> Optimizer:
-    """AdamW and the run's length, which the warm-up must fit into and the devices be able to count."""
+def find_new_rows(leaves: Sequence[Leaf], settings: OptimizerSettings, growth: Growth | None) -> NewRows:
+    """Which rows of the trained leaves are new layers, if these have a rate of their own.
+
+    Raises:
+      InputError: they have one, but nothing says what is new.
+    """
+    if settings.new_rate == 1:
+        return ()
+    if growth is None:
+        raise InputError(
+            f"--new-rate {settings.new_rate}: is for new layers, but the model has no growth.json; leave it out"
+        )
+    return tuple(
+        (leaf.path, rows) for leaf in leaves if leaf.trained and leaf.stacked and (rows := new_rows(leaf, growth.plan))
+    )
+
+
+def new_rows(leaf: Leaf, plan: Plan) -> tuple[int, ...]:
+    """Which rows of a leaf's array belong to new layers."""
+    of_stack = plan.encoder if leaf.in_encoder else plan
+    new = () if of_stack is None else of_stack.new_layers
+    return tuple(row for row, layer in enumerate(leaf.layers) if layer in new)
+
+
+def make_optimizer(settings: TrainSettings, sequence_length: int, new: NewRows = ()) -> Optimizer:
+    """The update rule and the run's length, which the warm-up must fit into and the devices be able to count."""
     of_a_step = settings.batch.batch_size * sequence_length
     if of_a_step > LARGEST:
         raise InputError(f"--batch-size {settings.batch.batch_size}: {of_a_step} tokens a step; at most {LARGEST}")
-    optimizer = Optimizer(settings.optimizer, count_steps(settings, sequence_length))
+    optimizer = Optimizer(settings.optimizer, count_steps(settings, sequence_length), new)
     if optimizer.warmup > optimizer.steps:
         raise InputError(f"--warmup {optimizer.warmup}: must end within the run's {optimizer.steps} steps")
     return optimizer
+
+
+def router_losses(settings: TrainSettings, config: ModelConfig) -> dict[str, float]:
+    """The weights of the routers' losses: that of balance as given or by config.json."""
+    if config.experts is None:
+        if settings.balance_loss is not None or settings.z_loss:
+            raise InputError(
+                f"--balance-loss, --z-loss: are for experts; this {config.model_type} model has none: leave them out"
+            )
+        return {}
+    balance = config.experts.balance if settings.balance_loss is None else settings.balance_loss
+    return {"balance": balance, "z": settings.z_loss}
 
 
 def make_mask(settings: TrainSettings, growth: Growth | None, steps: int) -> Mask | None:
@@ -185,4 +277,5 @@ def make_mask(settings: TrainSettings, growth: Growth | None, steps: int) -> Mas
         raise InputError("--mask-steps: masks new layers, but the model has no growth.json; leave it out")
     if settings.mask_steps > steps:
         raise InputError(f"--mask-steps {settings.mask_steps}: must end within the run's {steps} steps")
-    return Mask(growth.plan.new_layers, settings.mask_steps)
+    encoder = growth.plan.encoder
+    return Mask(growth.plan.new_layers, settings.mask_steps, () if encoder is None else encoder.new_layers)

@@ -6,11 +6,13 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from lesa_jax.data.loader import Loader
+from lesa_jax.models.encoder_decoder import Text
 from lesa_jax.parallel.mesh import BATCH
 from lesa_jax.parallel.stop import stop_signal
 from lesa_jax.training.checkpoints import Checkpoints
 from lesa_jax.training.held_out import Evaluation
 from lesa_jax.training.job import TrainJob
+from lesa_jax.training.optimizer import rates
 from lesa_jax.training.recorder import recorder
 from lesa_jax.training.start import Run
 from lesa_jax.training.step import Batch, compile_step
@@ -24,14 +26,15 @@ def loop(job: TrainJob, run: Run, loader: Loader, checkpoints: Checkpoints, eval
     """
     total, eval_every = job.optimizer.steps, job.settings.held_out.eval_every
     save_every = job.settings.keeping.save_every
-    step_program = compile_step(job.program, job.optimizer, run.placed, job.mesh)
+    step_program = compile_step(job.program, job.optimizer.rule, run.placed, job.mesh)
     done = saved = int(run.state.step)
+    rate = rates(job.optimizer, done)
     with stop_signal() as stop:
         with recorder(job, run, evaluation, stop) as record:
             record.begin()
             while done < total and run.unmeasured is None and not stop():
                 batch = device_batch(job, next(loader))
-                run.state, metrics = step_program(run.state, run.frozen, batch)
+                run.state, metrics = step_program(run.state, run.frozen, batch, next(rate))
                 done += 1
                 record.step(done, metrics)
                 to_measure = evaluation is not None and (done % eval_every == 0 or done == total)
@@ -54,11 +57,15 @@ def device_batch(job: TrainJob, rows: dict[str, np.ndarray]) -> Batch:
     """A loader's batch [sequences, tokens] as a global one [accumulate, sequences, tokens] on the mesh."""
     sharding = NamedSharding(job.mesh, P(None, BATCH))
     parts = job.settings.batch.accumulate
-    shape = (parts, job.settings.batch.batch_size // parts, job.sequence_length)
+    sequences = job.settings.batch.batch_size // parts
 
     def place(x: np.ndarray) -> jax.Array:
         local = np.ascontiguousarray(x).reshape(parts, -1, x.shape[-1])
-        return jax.make_array_from_process_local_data(sharding, local, shape)
+        return jax.make_array_from_process_local_data(sharding, local, (parts, sequences, x.shape[-1]))
+
+    source = None
+    if "source_tokens" in rows:
+        source = Text(*(place(rows[f"source_{field}"]) for field in ("tokens", "segment_ids", "positions")))
 
     return Batch(
         place(rows["tokens"]),
@@ -66,6 +73,7 @@ def device_batch(job: TrainJob, rows: dict[str, np.ndarray]) -> Batch:
         place(rows["segment_ids"]),
         place(rows["positions"]),
         place(rows["weights"]),
+        source,
     )
 
 
@@ -75,8 +83,8 @@ def save(job: TrainJob, run: Run, loader: Loader, checkpoints: Checkpoints, step
         "identity": job.identity,
         "record": run.record,
         "loader": loader.get_state(),
-        "first_eval": run.first_eval,
-        "last_eval": run.last_eval,
+        "first_losses": run.first_losses,
+        "last_losses": run.last_losses,
         "unmeasured": run.unmeasured,
     }
     checkpoints.save(run.state, step, facts)

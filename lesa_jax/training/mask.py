@@ -17,6 +17,10 @@ class Mask:
 
     layers: tuple[int, ...]
     steps: int
+    encoder_layers: tuple[int, ...] = ()  # of an encoder-decoder: those of its encoder; the others are its decoder's
+
+    def of_encoder(self) -> "Mask":
+        return Mask(self.encoder_layers, self.steps)
 
     def shares(self, step: int | Int[Array, ""], total: int) -> Float[Array, " layers"]:
         """For all `total` layers, after so many steps."""

@@ -3,26 +3,26 @@
 from dataclasses import replace
 from typing import Any
 
-from lesa_jax.planning.record import Growth
+from lesa_jax.planning.record import Growth, not_as_grown
 from lesa_jax.training.job import TrainJob
-
-Losses = tuple[float | None, float | None]  # held-out, before and after
+from lesa_jax.training.result import Losses
 
 
 def trained_growth(growth: Growth, job: TrainJob, losses: Losses) -> dict[str, Any]:
     """growth.json of the exported model: what was measured when it was grown is named so, for it is no longer true."""
-    measured = dict(growth.measurements)
-    sizes, trained = measured.pop("parameters", {}), measured.pop("trained", [])
+    measured = not_as_grown(growth.measurements)
     now = {
         "stage": job.settings.stage,
         "train": job.settings.train,
         "steps": job.optimizer.steps,
         "tokens": job.optimizer.steps * job.step_tokens,
-        "loss": {"before": losses[0], "after": losses[1]},
+        "loss": before_and_after(losses, "eval_loss"),
+        **({"retained": before_and_after(losses, "retain_loss")} if "retain_loss" in losses else {}),
     }
-    measurements = {
-        "parameters": sizes,
-        "at_growth": measured.get("at_growth", measured),
-        "trained": [*trained, now],
-    }
-    return replace(growth, measurements=measurements).to_json()
+    measured["trained"] = [*measured.get("trained", []), now]
+    return replace(growth, measurements=measured).to_json()
+
+
+def before_and_after(losses: Losses, name: str) -> dict[str, float | None]:
+    before, after = losses.get(name, (None, None))
+    return {"before": before, "after": after}

@@ -30,7 +30,7 @@ def recorder(job: TrainJob, run: Run, evaluation: Evaluation | None, stop: Calla
 
 
 class Recorder:
-    """Fetches the metrics of steps, checks them, measures the held-out loss, and writes both down.
+    """Fetches the metrics of steps, checks them, measures the held-out losses, and writes both down.
 
     A measurement is left when it is time to stop; its step is then the run's `unmeasured`, and is written down when
     the run goes on.
@@ -89,7 +89,7 @@ class Recorder:
         """Writes down a step, and measures the held-out loss before if that is wanted."""
         if measure:
             try:
-                row = row | {"eval_loss": self.measure()}
+                row = row | self.measure()
             except StoppedError:
                 self.run.unmeasured = number, row
                 return
@@ -99,15 +99,19 @@ class Recorder:
             if number > 0:
                 self.display.update(number, row)
 
-    def measure(self) -> float | None:
-        """The held-out loss as the model is now."""
+    def measure(self) -> dict[str, float]:
+        """The held-out losses as the model is now."""
         if self.evaluation is None:
-            return None
-        loss = self.evaluation(self.run.state.params, self.run.frozen, int(self.run.state.step), self.stop)
-        self.run.first_eval = loss if self.run.first_eval is None else self.run.first_eval
-        self.run.last_eval = loss
+            return {}
+        step = int(self.run.state.step)
+        measured = self.evaluation(self.run.state.learned, self.run.frozen, step, self.stop)
+        if self.log is not None:
+            self.log.write_windows(step, {name: one.windows for name, one in measured.items()})
+        losses = {name: one.nll for name, one in measured.items()}
+        self.run.first_losses = self.run.first_losses or losses
+        self.run.last_losses = losses
         self.clock.pause()
-        return loss
+        return losses
 
 
 class Clock:
@@ -115,7 +119,7 @@ class Clock:
 
     def __init__(self, job: TrainJob):
         self.step_tokens = job.step_tokens
-        self.cost = token_cost(job.config, job.leaves, job.sequence_length).total
+        self.cost = token_cost(job.config, job.leaves, job.sequence_length, job.target_length).total
         peak = device_peak()
         self.peak = None if peak is None else peak * jax.device_count()
         self.last: float | None = None

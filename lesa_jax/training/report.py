@@ -20,7 +20,9 @@ def print_train_report(report: TrainResult) -> None:
     table.add_row(
         "memory a device",
         f"{format_bytes(memory.total)}: frozen {format_bytes(memory.frozen)}, trained {format_bytes(memory.trained)}, "
-        f"moments {format_bytes(memory.moments)}, gradient {format_bytes(memory.gradient)}; and activations",
+        f"moments {format_bytes(memory.moments)}, gradient {format_bytes(memory.gradient)}"
+        + (f", moving average {format_bytes(memory.average)}" if memory.average else "")
+        + "; and activations",
     )
     table.add_row("devices", report.devices)
     table.add_row(
@@ -32,11 +34,11 @@ def print_train_report(report: TrainResult) -> None:
         table.add_row("time", f"about {report.step_seconds:.3g} s a step, {hours:.2g} hours in all")
         console.print(table)
         return
-    first, last = report.losses
-    if first is not None and last is not None:
-        table.add_row(
-            "held-out loss", f"{first:.4f} -> {last:.4f} (perplexity {perplexity(first):.2f} -> {perplexity(last):.2f})"
-        )
+    for name, words in (("eval_loss", "held-out loss"), ("retain_loss", "loss on what was known")):
+        if name in report.losses:
+            first, last = report.losses[name]
+            perplexities = f"perplexity {perplexity(first):.2f} -> {perplexity(last):.2f}"
+            table.add_row(words, f"{first:.4f} -> {last:.4f} ({perplexities})")
     table.add_row("time", f"{report.seconds:.1f} s")
     console.print(table)
     if report.stopped:

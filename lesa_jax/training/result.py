@@ -1,12 +1,16 @@
 """What a training run is, and what came of it, as data."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import jax
 
-from lesa_jax.training.cost import Cost, StateBytes, state_bytes, token_cost
+from lesa_jax.training.cost import Cost, StateBytes, state_bytes, token_cost, update_operations
 from lesa_jax.training.job import TrainJob
+from lesa_jax.training.segments import Segment
+
+Losses = Mapping[str, tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,7 @@ class TrainResult:
       done: steps done; None for a dry run.
       stopped: by a signal, before the end; the same call goes on.
       interrupted: a signal came, be it when the run was at its end already; whoever runs several should end, too.
-      losses: held-out loss before and after, where measured.
+      losses: held-out losses before and after, by the metrics' names, where measured.
       seconds: that the run took, this time.
     """
 
@@ -42,8 +46,20 @@ class TrainResult:
     done: int | None = None
     stopped: bool = False
     interrupted: bool = False
-    losses: tuple[float | None, float | None] = (None, None)
+    losses: Losses = field(default_factory=dict)
     seconds: float = 0.0
+
+
+def paired(first: Mapping[str, float], last: Mapping[str, float]) -> Losses:
+    """Losses before and after, by name."""
+    return {name: (first[name], last[name]) for name in first}
+
+
+def in_words(segments: Sequence[Segment]) -> str:
+    """`8 + 8 x 2`: how often each pattern is repeated, and of how many layers it is."""
+    return " + ".join(
+        f"{segment.repeats} x {segment.width}" if segment.width > 1 else f"{segment.repeats}" for segment in segments
+    )
 
 
 def describe(job: TrainJob) -> TrainResult:
@@ -52,17 +68,17 @@ def describe(job: TrainJob) -> TrainResult:
         trained: sum(math.prod(leaf.shape) for leaf in job.leaves if leaf.trained == trained)
         for trained in (True, False)
     }
+    cost = token_cost(job.config, job.leaves, job.sequence_length, job.target_length)
     return TrainResult(
         output=str(job.settings.output),
         trained=counts[True],
         frozen=counts[False],
-        segments=" + ".join(
-            f"{segment.repeats} x {segment.width}" if segment.width > 1 else f"{segment.repeats}"
-            for segment in job.segments
-        ),
-        memory=state_bytes(job.leaves, job.shardings, job.frozen_dtype),
+        segments=in_words(job.segments)
+        if job.config.encoder is None
+        else f"encoder {in_words(job.program.encoder)}; decoder {in_words(job.segments)}",
+        memory=state_bytes(job.leaves, job.shardings, job.frozen_dtype, bool(job.optimizer.rule.ema)),
         devices=f"{jax.device_count()} x {jax.devices()[0].device_kind}",
-        cost=token_cost(job.config, job.leaves, job.sequence_length),
+        cost=replace(cost, update=update_operations(job.leaves, job.optimizer.rule) / job.step_tokens),
         steps=job.optimizer.steps,
         tokens=job.optimizer.steps * job.step_tokens,
     )

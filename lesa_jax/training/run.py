@@ -16,8 +16,8 @@ from lesa_jax.base.errors import InputError
 from lesa_jax.checkpoint.names import Tree
 from lesa_jax.data import open_data
 from lesa_jax.data.loader import Loader, make_loader
-from lesa_jax.data.packing import PackedRows
-from lesa_jax.data.sources import find_files
+from lesa_jax.data.mixture import Mixture
+from lesa_jax.data.sources import find_files, split_shares
 from lesa_jax.parallel.mesh import BATCH
 from lesa_jax.parallel.processes import join_processes
 from lesa_jax.planning.record import FILE as GROWTH_FILE
@@ -31,8 +31,8 @@ from lesa_jax.training.inputs import digest_inputs, weights_digested
 from lesa_jax.training.job import TrainJob, make_train_job
 from lesa_jax.training.loop import loop
 from lesa_jax.training.memory import enough_memory
-from lesa_jax.training.record import Losses, trained_growth
-from lesa_jax.training.result import TrainResult, describe
+from lesa_jax.training.record import trained_growth
+from lesa_jax.training.result import Losses, TrainResult, describe, paired
 from lesa_jax.training.settings import TrainSettings
 from lesa_jax.training.start import start
 
@@ -86,12 +86,12 @@ def run_job(job: TrainJob, report: TrainResult) -> TrainResult:
         if run.loader_state is not None:
             loader.set_state(run.loader_state)
         interrupted = loop(job, run, loader, checkpoints, evaluation)
-    done, losses = int(run.state.step), (run.first_eval, run.last_eval)
+    done, losses = int(run.state.step), paired(run.first_losses, run.last_losses)
     stopped = done < report.steps or run.unmeasured is not None
     if keeping.export == "hf" and not stopped:
         stopped = interrupted
         if not interrupted:
-            write_final(job, run.state.params, losses)
+            write_final(job, run.state.learned, losses)
     seconds = time.monotonic() - run.started
     return replace(report, done=done, stopped=stopped, interrupted=interrupted, losses=losses, seconds=seconds)
 
@@ -109,7 +109,7 @@ def finished_result(job: TrainJob, checkpoints: Checkpoints, report: TrainResult
     facts = checkpoints.facts()
     if facts["unmeasured"] is not None:
         return None
-    return replace(report, done=report.steps, losses=(facts["first_eval"], facts["last_eval"]))
+    return replace(report, done=report.steps, losses=paired(facts["first_losses"], facts["last_losses"]))
 
 
 def try_batch(loader: Loader) -> None:
@@ -119,11 +119,11 @@ def try_batch(loader: Loader) -> None:
     loader.set_state(place)
 
 
-def read_data(job: TrainJob) -> PackedRows:
+def read_data(job: TrainJob) -> Mixture:
     """The packed rows of `--data`, tokenised now or found in the cache."""
     settings = job.settings
     assert settings.data is not None
-    local = [] if settings.data.startswith("hf://") else find_files(settings.data)
+    local = find_files(settings.data)
     with progress_bars() as progress:
         total = sum(file.stat().st_size for file in local) or None
         digests = progress.add_task("reading data", total=total, note="")
@@ -138,14 +138,18 @@ def read_data(job: TrainJob) -> PackedRows:
             settings.keeping.token_cache or settings.output / "tokens",
             advance=lambda nbytes: progress.advance(task, nbytes),
             hashed=lambda nbytes: progress.advance(digests, nbytes),
+            start_token=None if job.config.encoder is None else job.config.start_token,
+            seed=settings.seed,
         )
-    for count, what in ((rows.store.truncated, "were cut at --sequence-length"), (rows.store.dropped, "teach nothing")):
-        if count and jax.process_index() == 0:
-            print(f"{settings.data}: {count} records {what}", file=sys.stderr)
+    for (data, _), part in zip(split_shares(settings.data), rows.parts, strict=True):
+        store = part.store
+        for count, what in ((store.truncated, "were cut at --sequence-length"), (store.dropped, "teach nothing")):
+            if count and jax.process_index() == 0:
+                print(f"{data}: {count} records {what}", file=sys.stderr)
     return rows
 
 
-def local_loader(job: TrainJob, rows: PackedRows) -> Loader:
+def local_loader(job: TrainJob, rows: Mixture) -> Loader:
     """Batches of the sequences that this process's devices work on."""
     batch = job.settings.batch
     sequences, length = batch.batch_size // batch.accumulate, job.sequence_length

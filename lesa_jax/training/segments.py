@@ -24,11 +24,13 @@ from jaxtyping import Array, Float
 from lesa_jax.checkpoint.names import Tree
 from lesa_jax.families.model import ModelConfig
 from lesa_jax.models.blocked_attention import SAVED
-from lesa_jax.models.decoder import Context, block
-from lesa_jax.models.views import Arrays, view, views
+from lesa_jax.models.decoder import Context, routed_block
+from lesa_jax.models.experts import RouterLosses, router_losses
+from lesa_jax.models.views import Arrays, View, view, views
 from lesa_jax.training.settings import Remat
 
 SEGMENTS = "segments"  # where the layers lie in a tree in training
+ENCODER = "encoder"  # where in there those of an encoder-decoder's encoder lie
 LONGEST_PATTERN = 8
 
 
@@ -84,12 +86,13 @@ def run_segments(
     params: Tree,
     x_BxTxE: Float[Array, "batch tokens hidden"],
     segments: tuple[Segment, ...],
-    context: Context,
+    context: Any,
     config: ModelConfig,
     remat: Remat = "none",
     shares: Float[Array, " layers"] | None = None,
-) -> Float[Array, "batch tokens hidden"]:
-    """All layers, one scan for each segment.
+    layer_of: Callable[..., Any] | None = None,
+) -> tuple[Float[Array, "batch tokens hidden"], RouterLosses]:
+    """All layers, one scan for each segment; and what their routers are to be held to, summed over the layers.
 
     Args:
       params: merged trees; layers under `params["segments"][str(number)][str(place)]`.
@@ -100,22 +103,37 @@ def run_segments(
       remat: what the backward pass computes again: nothing, a block but for its matrix products and its attention, or
         the whole block.
       shares: how much of what each layer does to the stream counts (`mask.Mask`): x + share (layer(x) - x).
+      layer_of: what one layer computes, by default `block_and_losses`; or another function of the same arguments.
     """
-    run = rematerialised(block, remat)
+    run = rematerialised(layer_of or block_and_losses, remat)
+    losses = RouterLosses(jnp.zeros(()), jnp.zeros(())) if any(config.sparse) else RouterLosses()
     for number, segment in enumerate(segments):
         shared, arrays = zip(*(views(config, segment.layers(p)) for p in range(segment.width)), strict=True)
         counted = [None if shares is None else shares[np.array(segment.layers(p))] for p in range(segment.width)]
 
-        def step(carry: Array, scanned: tuple[Tree, tuple[Arrays, ...], list[Array | None]], shared=shared) -> Any:
+        def step(carry: Any, scanned: tuple[Tree, tuple[Arrays, ...], list[Array | None]], shared=shared) -> Any:
             layers, arrays, counted = scanned
+            x, losses = carry
             for place, (common, own, share) in enumerate(zip(shared, arrays, counted, strict=True)):
-                after = rounded(run(layers[str(place)], carry, context, common, own, config))
-                carry = after if share is None else mixed(carry, after, share)
-            return carry, None
+                after, added = run(layers[str(place)], x, context, common, own, config)
+                x = rounded(after) if share is None else mixed(x, rounded(after), share)
+                losses = losses if added is None else jax.tree.map(jnp.add, losses, added)
+            return (x, losses), None
 
         stacks = params[SEGMENTS][str(number)]
-        x_BxTxE = jax.lax.scan(step, x_BxTxE, (stacks, arrays, counted))[0]
-    return x_BxTxE
+        (x_BxTxE, losses), _ = jax.lax.scan(step, (x_BxTxE, losses), (stacks, arrays, counted))
+    return x_BxTxE, losses
+
+
+def block_and_losses(
+    layer: Tree, x_BxTxE: Float[Array, "batch tokens hidden"], context: Context, seen: View, config: ModelConfig
+) -> tuple[Float[Array, "batch tokens hidden"], RouterLosses | None]:
+    """A layer, and its router's losses if it has one."""
+    x_BxTxE, routing = routed_block(layer, x_BxTxE, context, seen, config)
+    if routing is None or config.experts is None:
+        return x_BxTxE, None
+    documents = jnp.ones(x_BxTxE.shape[:2]) if context.documents is None else context.documents != 0
+    return x_BxTxE, router_losses(routing, config.experts, documents.astype(jnp.float32))
 
 
 def rounded(x_BxTxE: Float[Array, "batch tokens hidden"]) -> Float[Array, "batch tokens hidden"]:
@@ -133,7 +151,7 @@ def mixed(
 
 
 def rematerialised(function: Callable[..., Any], remat: Remat) -> Callable[..., Any]:
-    """`block` of a layer's common and own views, under a rule for what its backward pass keeps; see `run_segments`."""
+    """A block of a layer's common and own views, under a rule for what its backward pass keeps; see `run_segments`."""
     match remat:
         case "none":
             return lambda layer, x, context, common, own, config: function(layer, x, context, view(common, own), config)

@@ -9,6 +9,7 @@ from lesa_jax.base.settings import check_seed, flatten, free, option
 from lesa_jax.evaluation.protocol import PplProtocol
 
 Schedule = Literal["cosine", "linear", "wsd"]
+OptimizerName = Literal["adamw", "muon", "muon-outputs"]
 Remat = Literal["none", "block", "full"]
 
 
@@ -25,11 +26,19 @@ class BatchSettings:
 
 
 @dataclass(frozen=True)
-class AdamW:
-    """AdamW and its learning rate."""
+class OptimizerSettings:
+    """The update rule and its learning rate."""
 
+    optimizer: OptimizerName = "adamw"
+    """muon: for the layers' matrices; AdamW for the rest. muon-outputs: Muon for those alone that write into the
+    residual stream, which is where silenced layers begin to learn."""
     learning_rate: float = 2e-4
-    """At its peak."""
+    """At its peak; AdamW's and Muon's are alike in size."""
+    output_rate: float = 1.0
+    """Times the learning rate, for what writes into the residual stream (o_proj, down_proj)."""
+    new_rate: float = 1.0
+    """Times the learning rate, for new layers where old ones are trained beside them (--train all, or an expression):
+    silenced copies want some sixteen times the rate of what is trained already."""
     schedule: Schedule = "cosine"
     """After the warm-up. cosine or linear to zero; wsd: constant, then linear to zero over the last fifth."""
     warmup: int | None = None
@@ -40,6 +49,9 @@ class AdamW:
     """Of matrices; norms and biases have none."""
     clip: float = 1.0
     """Largest norm of the trained tensors' gradient."""
+    ema: float = 0.0
+    """Decay a step of a moving average of the trained weights, which is then what is evaluated and exported: 0.999
+    looks back over about 1,000 steps. 0: none is kept."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +69,18 @@ class DeviceSettings:
     JAX_NUM_PROCESSES and JAX_PROCESS_ID say which."""
 
 
+# What metrics call the losses on held-out texts, and the settings that name these.
+HELD_OUT_TEXTS = {"eval_loss": "eval_text", "retain_loss": "retain_text"}
+
+
 @dataclass(frozen=True)
 class HeldOutSettings:
-    """The loss on a text that is not trained on."""
+    """Losses on texts that are not trained on."""
 
     eval_text: Path | None = free(None)
     """Text whose loss is measured before, meanwhile and after."""
+    retain_text: Path | None = free(None)
+    """Text of what the model could do before, measured beside --eval-text: what is forgotten while that is learned."""
     eval_every: int = free(500)
     """Steps between evaluations."""
     ppl_protocol: PplProtocol = free("corpus")
@@ -87,7 +105,7 @@ class KeepSettings:
 class TrainSettings:
     """Train a grown model: by default only its new layers, which growth.json names; all else stays as it is.
 
-    Works on llama, qwen2 and mistral checkpoints. Running the same command again goes on where it stopped.
+    Works on the families of the README's table that train. Running the same command again goes on where it stopped.
 
     Examples:
       python -m lesa_jax.train --model expanded --data corpus.jsonl --tokens 200M --output run
@@ -105,20 +123,27 @@ class TrainSettings:
     """How long: tokens, as in 500000, 200M, 1.5B."""
     steps: int | None = None
     """How long, in steps, instead of --tokens."""
-    stage: Literal["pretrain", "sft"] = "pretrain"
-    """pretrain: all of the text. sft: conversations (messages, or instruction/input/output); answers count."""
+    stage: Literal["pretrain", "sft", "pairs"] = "pretrain"
+    """pretrain: all of the text; an encoder-decoder learns it by T5's span corruption. sft: conversations (messages, or
+    instruction/input/output); answers count. pairs: for encoder-decoders, records with input and target."""
     train: str = "new"
-    """new: the new layers. new+norms: and every norm. all: everything. Or a regular expression on tensor names."""
+    """new: the new layers. new+norms: and every norm. all: everything. lora:RANK: low-rank adapters of all linear
+    layers, which the export has added up. Or a regular expression on tensor names."""
     mask_steps: int = 0
     """Masked structural growth: what new layers do counts more and more over so many steps, from nothing to all."""
+    balance_loss: float | None = None
+    """Experts: weight of the loss by which routers use all alike; by default config.json's router_aux_loss_coef."""
+    z_loss: float = 0.0
+    """Experts: weight of the loss that keeps routers' logits small; 0.001 is usual."""
     seed: int = 0
     """Order of the data; fresh weights with --init random."""
     revision: str | None = free(None)
     """Branch, tag or commit, for a hub id."""
-    init: Literal["checkpoint", "random"] = "checkpoint"
-    """random: from scratch, by --config instead of --model, with --train all."""
+    init: Literal["checkpoint", "random", "norm-scaling"] = "checkpoint"
+    """random: from scratch, by --config instead of --model, with --train all. norm-scaling: the same, with what layer l
+    reads scaled by 1/sqrt(l) in its norms (LayerNorm Scaling)."""
     config: Path | None = free(None)
-    """--init random: config.json, with the tokenizer's files beside it."""
+    """For both: config.json, with the tokenizer's files beside it."""
     resume: bool = free(False)
     """Insist on going on with an earlier run; without this option an existing run is gone on with, too."""
     dry_run: bool = free(False)
@@ -127,7 +152,7 @@ class TrainSettings:
     """Show where an error came from, not only what it is."""
 
     batch: BatchSettings = BatchSettings()
-    optimizer: AdamW = AdamW()
+    optimizer: OptimizerSettings = OptimizerSettings()
     devices: DeviceSettings = DeviceSettings()
     held_out: HeldOutSettings = HeldOutSettings()
     keeping: KeepSettings = KeepSettings()
@@ -142,11 +167,11 @@ SMALLEST, GREATEST, NEARLY_ONE = 2.0**-126, 2.0**127, 1 - 2.0**-24
 
 def check_settings(settings: TrainSettings) -> None:
     """Refuses options that contradict each other or cannot mean anything."""
-    if settings.init == "random":
+    if settings.init != "checkpoint":
         if settings.config is None or settings.model is not None:
-            raise InputError("--init random: takes --config config.json instead of --model")
+            raise InputError(f"--init {settings.init}: takes --config config.json instead of --model")
         if settings.train not in ("new", "all"):
-            raise InputError(f"--init random: everything is trained; leave out --train {settings.train}")
+            raise InputError(f"--init {settings.init}: everything is trained; leave out --train {settings.train}")
     elif settings.model is None:
         raise InputError("--model: name the checkpoint to train, as made by python -m lesa_jax.expand")
     if settings.data is None:
@@ -156,6 +181,7 @@ def check_settings(settings: TrainSettings) -> None:
     if not settings.train.strip():
         raise InputError("--train '': names nothing; use new, new+norms, all, or a regular expression on tensor names")
     check_counts(settings)
+    check_router_losses(settings)
     check_rates(settings.optimizer)
     check_seed(settings.seed)
 
@@ -177,13 +203,22 @@ def check_counts(settings: TrainSettings) -> None:
         raise InputError(f"--accumulate {batch.accumulate}: does not divide --batch-size {batch.batch_size}")
 
 
-def check_rates(settings: AdamW) -> None:
+def check_router_losses(settings: TrainSettings) -> None:
+    """Refuses weights that are none."""
+    for name, value in (("balance_loss", settings.balance_loss), ("z_loss", settings.z_loss)):
+        if value is not None and not 0 <= value <= GREATEST:
+            raise InputError(f"{option(name)} {value}: must be finite and not negative")
+
+
+def check_rates(settings: OptimizerSettings) -> None:
     """Refuses what float32 does not have: numbers that are not finite, that are 0 in it, or for betas 1."""
-    for name in ("learning_rate", "clip"):
+    for name in ("learning_rate", "output_rate", "new_rate", "clip"):
         value = getattr(settings, name)
         if not SMALLEST <= value <= GREATEST:
             raise InputError(f"{option(name)} {value}: must be positive and finite, in float32")
     if not 0 <= settings.weight_decay <= GREATEST:
         raise InputError(f"--weight-decay {settings.weight_decay}: must be finite and not negative")
+    if not 0 <= settings.ema <= NEARLY_ONE:
+        raise InputError(f"--ema {settings.ema}: must lie in [0, 1), in float32")
     if not all(0 <= beta <= NEARLY_ONE for beta in settings.betas):
         raise InputError("--betas {} {}: both must lie in [0, 1), in float32".format(*settings.betas))

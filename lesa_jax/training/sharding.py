@@ -20,13 +20,22 @@ def check_mesh(sizes: Mapping[str, int], config: ModelConfig, sequences: int) ->
       config: of the model.
       sequences: of one forward pass: the batch, or its share of an accumulation.
     """
-    divided = {
-        "num_attention_heads": (config.num_heads, "heads"),
-        "num_key_value_heads": (config.num_kv_heads, "kv_heads"),
-        "intermediate_size": (config.intermediate_size, "ffn"),
-        "hidden_size": (config.hidden_size, "embed"),
-    }
-    for name, (value, dimension) in divided.items():
+    divided = [
+        part
+        for stack in config.stacks
+        for part in (
+            ("num_attention_heads", stack.num_heads, "heads"),
+            ("num_key_value_heads", stack.num_kv_heads, "kv_heads"),
+            ("intermediate_size", stack.intermediate_size, "ffn"),
+            ("hidden_size", stack.hidden_size, "embed"),
+        )
+    ]
+    if config.experts is not None:
+        divided.append(("experts' width", config.experts.width, "ffn"))
+        divided.append(("number of experts", config.experts.number, "experts"))
+    elif sizes["expert"] > 1:
+        raise InputError(f"--mesh: expert={sizes['expert']}, but the model has no experts; use fsdp={sizes['expert']}")
+    for name, value, dimension in divided:
         axis = AXIS_RULES[dimension]
         if value % sizes[axis]:
             raise InputError(
@@ -35,18 +44,19 @@ def check_mesh(sizes: Mapping[str, int], config: ModelConfig, sequences: int) ->
     share = math.prod(sizes[axis] for axis in BATCH)
     if sequences % share:
         raise InputError(
-            f"--batch-size / --accumulate is {sequences} sequences, which data x fsdp = {share} does not divide; "
-            f"use a multiple of {share}"
+            f"--batch-size / --accumulate is {sequences} sequences, which data x fsdp x expert = {share} does not "
+            f"divide; use a multiple of {share}"
         )
 
 
 def leaf_spec(leaf: Leaf, sizes: Mapping[str, int]) -> P:
     """The axes of the mesh that share one leaf; one that does not divide its dimension (an odd vocabulary) does not."""
-    axes = [None if axis is None else AXIS_RULES[axis] for axis in leaf.tensor.axes]
+    tensor = leaf.tensor
+    axes = [None if axis is None else AXIS_RULES[axis] for axis in tensor.array_axes]
     if not any(axes):
         return P()
     shared = [
-        axis if axis and size % sizes[axis] == 0 else None for axis, size in zip(axes, leaf.tensor.shape, strict=True)
+        axis if axis and size % sizes[axis] == 0 else None for axis, size in zip(axes, tensor.array_shape, strict=True)
     ]
     return P(None, *shared) if leaf.stacked else P(*shared)
 

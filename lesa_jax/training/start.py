@@ -9,7 +9,15 @@ from lesa_jax.base.errors import InputError
 from lesa_jax.checkpoint.names import Tree
 from lesa_jax.training.checkpoints import Checkpoints
 from lesa_jax.training.job import TrainJob
-from lesa_jax.training.parameters import Leaf, abstract_leaves, load_leaves, load_model_leaves, random_weights
+from lesa_jax.training.lora import beside
+from lesa_jax.training.parameters import (
+    Leaf,
+    abstract_leaves,
+    from_checkpoint,
+    load_leaves,
+    norm_scaled,
+    random_weights,
+)
 from lesa_jax.training.state import TrainState, abstract_state, first_state, state_shardings
 
 
@@ -22,7 +30,7 @@ class Run:
       frozen: the tree that no step changes.
       placed: where every leaf of the state lies.
       loader_state: where the data goes on; None from its beginning.
-      first_eval, last_eval: held-out losses in nats, where measured.
+      first_losses, last_losses: held-out losses in nats, where measured, by the metrics' names.
       unmeasured: a step whose held-out loss was to be measured when the run was stopped, and its other metrics.
       record: digest of run.json, which the run's checkpoints belong to; see `folder.begin_run`.
       started: when, by the monotonic clock, in seconds.
@@ -32,8 +40,8 @@ class Run:
     frozen: Tree
     placed: TrainState
     loader_state: dict[str, Any] | None = None
-    first_eval: float | None = None
-    last_eval: float | None = None
+    first_losses: dict[str, float] = field(default_factory=dict)
+    last_losses: dict[str, float] = field(default_factory=dict)
     unmeasured: tuple[int, dict[str, float | int | None]] | None = None
     record: str | None = None
     started: float = field(default_factory=time.monotonic)
@@ -42,11 +50,11 @@ class Run:
 def start(job: TrainJob, checkpoints: Checkpoints) -> Run:
     """Weights on their devices: from the run's last checkpoint, or from the model."""
     shapes = abstract_leaves([leaf for leaf in job.leaves if leaf.trained], job.shardings)
-    placed = state_shardings(shapes, job.shardings, job.mesh, job.optimizer)
+    placed = state_shardings(shapes, job.shardings, job.mesh, job.optimizer.rule)
     if checkpoints.latest is not None:
-        return resume(job, checkpoints, abstract_state(shapes, job.optimizer, placed), placed)
+        return resume(job, checkpoints, abstract_state(shapes, job.optimizer.rule, placed), placed)
     trained, frozen = load_weights(job, job.leaves)
-    return Run(first_state(trained, job.optimizer, placed), frozen, placed)
+    return Run(first_state(trained, job.optimizer.rule, placed), frozen, placed)
 
 
 def resume(job: TrainJob, checkpoints: Checkpoints, abstract: TrainState, placed: TrainState) -> Run:
@@ -58,13 +66,14 @@ def resume(job: TrainJob, checkpoints: Checkpoints, abstract: TrainState, placed
     _, frozen = load_weights(job, [leaf for leaf in job.leaves if not leaf.trained])
     unmeasured = facts["unmeasured"] and tuple(facts["unmeasured"])
     return Run(
-        state, frozen, placed, facts["loader"], facts["first_eval"], facts["last_eval"], unmeasured, facts["record"]
+        state, frozen, placed, facts["loader"], facts["first_losses"], facts["last_losses"], unmeasured, facts["record"]
     )
 
 
 def load_weights(job: TrainJob, leaves: Sequence[Leaf]) -> tuple[Tree, Tree]:
     """Trained and frozen tree of `leaves`: from the model's files, or fresh ones."""
-    if job.checkpoint is not None:
-        return load_model_leaves(job.checkpoint, leaves, job.shardings, job.frozen_dtype)
-    deviation = float(job.hf_config.get("initializer_range", 0.02))
-    return load_leaves(leaves, random_weights(job.settings.seed, deviation), job.shardings, job.frozen_dtype)
+    fresh = random_weights(job.settings.seed, float(job.hf_config.get("initializer_range", 0.02)))
+    if job.settings.init == "norm-scaling":
+        fresh = norm_scaled(fresh, job.config)
+    fill = fresh if job.checkpoint is None else beside(from_checkpoint(job.checkpoint), fresh)
+    return load_leaves(leaves, fill, job.shardings, job.frozen_dtype)

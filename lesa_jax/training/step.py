@@ -1,4 +1,4 @@
-"""One training step: the gradient of the trained tree, clipped, through AdamW; nothing for the frozen tree.
+"""One training step: the gradient of the trained tree, clipped, through the optimiser; nothing for the frozen tree.
 
 The gradient is taken with respect to the trained tree only. So frozen layers have no weight gradient, what lies below
 the first trained layer has no backward pass, and optimiser state exists for trained leaves alone.
@@ -7,11 +7,12 @@ the first trained layer has no backward pass, and optimiser state exists for tra
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -19,18 +20,26 @@ from jaxtyping import Array, Bool, Float, Int
 
 from lesa_jax.checkpoint.names import Tree
 from lesa_jax.families.model import ModelConfig
+from lesa_jax.models import encoder_decoder
 from lesa_jax.models.decoder import Context, embed, final_norm, head, make_context
+from lesa_jax.models.encoder_decoder import Sight, Text
+from lesa_jax.models.experts import RouterLosses
 from lesa_jax.models.losses import summed_nll
+from lesa_jax.models.views import View
 from lesa_jax.training.mask import Mask
-from lesa_jax.training.optimizer import Optimizer, learning_rate, make_transformation
-from lesa_jax.training.segments import Segment, merge, run_segments
+from lesa_jax.training.optimizer import Rule, make_transformation, moved_average, scale
+from lesa_jax.training.segments import ENCODER, SEGMENTS, Segment, merge, run_segments
 from lesa_jax.training.settings import Remat
 from lesa_jax.training.state import TrainState
 
 
 @dataclass(frozen=True)
 class Program:
-    """What is compiled: a static argument of `jax.jit`."""
+    """What is compiled: a static argument of `jax.jit`.
+
+    `balance` and `z` are the weights of the routers' losses (`models.experts.RouterLosses`), means over the layers that
+    have experts.
+    """
 
     config: ModelConfig
     segments: tuple[Segment, ...]
@@ -38,10 +47,17 @@ class Program:
     remat: Remat
     train_head: bool
     mask: Mask | None = None
+    encoder: tuple[Segment, ...] = ()
+    balance: float = 0.0
+    z: float = 0.0
 
-    def shares(self, step: int | Int[Array, ""]) -> Float[Array, " layers"] | None:
+    def shares(self, step: int | Int[Array, ""], encoder: bool = False) -> Float[Array, " layers"] | None:
         """See `Mask`; None without one."""
-        return None if self.mask is None else self.mask.shares(step, self.config.num_layers)
+        if self.mask is None:
+            return None
+        if encoder and self.config.encoder is not None:
+            return self.mask.of_encoder().shares(step, self.config.encoder.num_layers)
+        return self.mask.shares(step, self.config.num_layers)
 
 
 @flax.struct.dataclass
@@ -49,7 +65,7 @@ class Batch:
     """Packed sequences.
 
     `documents` numbers the documents of a row (0: padding), `positions` restart in each. `weights` are 1 where a target
-    counts: it lies in its input's document and is meant to be learned.
+    counts: it lies in its input's document and is meant to be learned. An encoder-decoder reads `source` beside them.
     """
 
     tokens: Int[Array, "*accumulate batch tokens"]
@@ -57,6 +73,15 @@ class Batch:
     documents: Int[Array, "*accumulate batch tokens"]
     positions: Int[Array, "*accumulate batch tokens"]
     weights: Float[Array, "*accumulate batch tokens"]
+    source: Text | None = None
+
+
+class Losses(NamedTuple):
+    """Means over a step's tokens: nats a token, and of the routers' losses over layers; None without experts."""
+
+    nll: Float[Array, ""]
+    balance: Float[Array, ""] | None = None
+    z: Float[Array, ""] | None = None
 
 
 def hidden_states(
@@ -68,75 +93,130 @@ def hidden_states(
     step: int | Int[Array, ""],
 ) -> Float[Array, "batch tokens hidden"]:
     """Hidden states after the final norm, from merged trees; `step` tells how far a mask has risen."""
+    return routed_states(params, tokens, positions, context, program, step)[0]
+
+
+def routed_states(
+    params: Tree,
+    tokens: Int[Array, "batch tokens"],
+    positions: Int[Array, "rows tokens"],
+    context: Context,
+    program: Program,
+    step: int | Int[Array, ""],
+) -> tuple[Float[Array, "batch tokens hidden"], RouterLosses]:
+    """`hidden_states`, and the routers' losses summed over the layers."""
     x_BxTxE = embed(params, tokens, positions, program.config, jnp.dtype(program.dtype))
-    x_BxTxE = run_segments(
+    x_BxTxE, losses = run_segments(
         params, x_BxTxE, program.segments, context, program.config, program.remat, program.shares(step)
     )
-    return final_norm(params, x_BxTxE, program.config)
+    return final_norm(params, x_BxTxE, program.config), losses
+
+
+def pair_block(
+    layer: Tree, x_BxTxE: Float[Array, "batch tokens hidden"], sight: Sight, seen: View, config: ModelConfig
+) -> tuple[Float[Array, "batch tokens hidden"], None]:
+    """A layer of an encoder-decoder, which has no router."""
+    return encoder_decoder.block(layer, x_BxTxE, sight, seen, config), None
+
+
+def pair_states(
+    params: Tree, source: Text, target: Text, program: Program, step: int | Int[Array, ""]
+) -> Float[Array, "batch tokens hidden"]:
+    """The same of an encoder-decoder; `target` is what its decoder reads."""
+
+    def run(stack: ModelConfig, x_BxTxE: Array, sight: Sight) -> Array:
+        shares = program.shares(step, encoder=stack.encoder is None)
+        if stack.encoder is None:
+            layers, segments = params[SEGMENTS][ENCODER], program.encoder
+        else:
+            layers, segments = params[SEGMENTS], program.segments
+        return run_segments({SEGMENTS: layers}, x_BxTxE, segments, sight, stack, program.remat, shares, pair_block)[0]
+
+    return encoder_decoder.hidden_states(params, source, target, program.config, run, jnp.dtype(program.dtype))
 
 
 def loss_sum(
     trained: Tree, frozen: Tree, batch: Batch, step: int | Int[Array, ""], program: Program
-) -> Float[Array, ""]:
-    """Summed loss of a batch [batch, tokens], in nats."""
+) -> tuple[Float[Array, ""], Losses]:
+    """What is to be made small of a batch [batch, tokens], summed over its tokens, and what it is made of."""
     config = program.config
     params = merge(trained, jax.lax.stop_gradient(frozen))
-    context = make_context(batch.positions, config, batch.documents)
-    x_BxTxE = hidden_states(params, batch.tokens, batch.positions, context, program, step)
-    return summed_nll(x_BxTxE, head(params, config), batch.targets, batch.weights, program.train_head)
+    if batch.source is None:
+        context = make_context(batch.positions, config, batch.documents)
+        x_BxTxE, routers = routed_states(params, batch.tokens, batch.positions, context, program, step)
+    else:
+        target = Text(batch.tokens, batch.documents, batch.positions)
+        x_BxTxE, routers = pair_states(params, batch.source, target, program, step), RouterLosses()
+    nll: Array = summed_nll(x_BxTxE, head(params, config), batch.targets, batch.weights, program.train_head)
+    if not any(config.sparse):
+        return nll, Losses(nll)
+    of_a_token = jnp.sum(batch.weights) / sum(config.sparse)  # so that a batch's parts count by their tokens
+    balance, z = routers.balance * of_a_token, routers.z * of_a_token
+    return nll + program.balance * balance + program.z * z, Losses(nll, balance, z)
 
 
 def mean_gradient(
     trained: Tree, frozen: Tree, batch: Batch, program: Program, step: int | Int[Array, ""] = 0
-) -> tuple[Array, Array, Tree]:
-    """Mean loss of the counted tokens, their number, and the mean's gradient.
+) -> tuple[Losses, Array, Tree]:
+    """Mean losses of the counted tokens, their number, and the gradient of the mean of what is to be made small.
 
     A batch [accumulate, batch, tokens] is taken part by part: activations exist for one part at a time.
     """
-    gradient_of = jax.value_and_grad(functools.partial(loss_sum, program=program))
+    both_of = jax.grad(functools.partial(loss_sum, program=program), has_aux=True)
 
-    def add(total: tuple[Array, Tree], part: Batch) -> tuple[tuple[Array, Tree], None]:
-        return jax.tree.map(jnp.add, total, gradient_of(trained, frozen, part, step)), None
+    def add(total: tuple[Tree, Losses], part: Batch) -> tuple[tuple[Tree, Losses], None]:
+        return jax.tree.map(jnp.add, total, both_of(trained, frozen, part, step)), None
 
     if batch.tokens.shape[0] == 1:
-        loss, gradient = gradient_of(trained, frozen, jax.tree.map(lambda x: x[0], batch), step)
+        sums = both_of(trained, frozen, jax.tree.map(lambda x: x[0], batch), step)
     else:
-        zero = jnp.zeros(()), jax.tree.map(jnp.zeros_like, trained)
-        (loss, gradient), _ = jax.lax.scan(add, zero, batch)
+        routers = (jnp.zeros(()), jnp.zeros(())) if any(program.config.sparse) else ()
+        zero = jax.tree.map(jnp.zeros_like, trained), Losses(jnp.zeros(()), *routers)
+        sums, _ = jax.lax.scan(add, zero, batch)
     count = jnp.maximum(jnp.sum(batch.weights), 1)
-    return loss / count, count, jax.tree.map(lambda g: g / count, gradient)
+    gradient, losses = jax.tree.map(lambda x: x / count, sums)
+    return losses, count, gradient
 
 
 def train_step(
     state: TrainState,
     frozen: Tree,
     batch: Batch,
+    rate: Float[Array, ""],
     program: Program,
-    optimizer: Optimizer,
+    rule: Rule,
 ) -> tuple[TrainState, dict[str, Array]]:
-    """The next state, and this step's loss, grad_norm, learning_rate, tokens (counted) and sound.
+    """The next state at a learning rate, and this step's loss, grad_norm, learning_rate, tokens (counted) and sound.
+
+    Of models with experts also balance_loss and z_loss.
 
     From the first loss or gradient on that is not finite, parameters and optimiser stay as they are. `sound` also says
     whether what the update made is finite; the update is not undone, for nothing keeps the state before it.
     """
     # From a share of 0 nothing could be learned, so the first step already has the first share above it.
-    loss, tokens, gradient = mean_gradient(state.params, frozen, batch, program, state.step + 1)
+    losses, tokens, gradient = mean_gradient(state.params, frozen, batch, program, state.step + 1)
     norm = optax.tree.norm(gradient)
-    sound = state.sound & jnp.isfinite(loss) & jnp.isfinite(norm)
-    updates, moments = make_transformation(optimizer).update(gradient, state.optimizer, state.params)
-    params = optax.apply_updates(state.params, updates)
+    sound = state.sound & jnp.isfinite(losses.nll) & jnp.isfinite(norm)
+    updates, moments = make_transformation(rule).update(gradient, state.optimizer, state.params)
+    params = optax.apply_updates(state.params, scale(updates, rate, rule))
     params, moments = jax.tree.map(
         lambda new, old: jnp.where(sound, new, old), (params, moments), (state.params, state.optimizer)
     )
     sound = sound & all_finite((params, moments))
+    average = None
+    if state.average is not None:
+        moved = moved_average(state.average, params, state.step + 1, rule.ema)
+        average = jax.tree.map(lambda new, old: jnp.where(sound, new, old), moved, state.average)
     metrics = {
-        "loss": loss,
+        "loss": losses.nll,
         "grad_norm": norm,
-        "learning_rate": learning_rate(optimizer)(state.step),
+        "learning_rate": rate,
         "tokens": tokens,
         "sound": sound,
     }
-    return TrainState(state.step + 1, params, moments, sound), metrics
+    if losses.balance is not None and losses.z is not None:
+        metrics |= {"balance_loss": losses.balance, "z_loss": losses.z}
+    return TrainState(state.step + 1, params, moments, sound, average), metrics
 
 
 def all_finite(tree: Any) -> Bool[Array, ""]:
@@ -145,16 +225,16 @@ def all_finite(tree: Any) -> Bool[Array, ""]:
 
 
 def compile_step(
-    program: Program, optimizer: Optimizer, placed: TrainState, mesh: Mesh
-) -> Callable[[TrainState, Tree, Batch], tuple[TrainState, dict[str, Array]]]:
+    program: Program, rule: Rule, placed: TrainState, mesh: Mesh
+) -> Callable[[TrainState, Tree, Batch, np.float32], tuple[TrainState, dict[str, Array]]]:
     """`train_step` as one program that reuses the state's memory, its results pinned to the mesh.
 
     Runs of one shape in one process share the compiled program.
     """
     step = jax.jit(
         train_step,  # itself, no function made here: JAX finds programs by the function
-        static_argnames=("program", "optimizer"),
+        static_argnames=("program", "rule"),
         donate_argnums=0,
         out_shardings=(placed, NamedSharding(mesh, P())),
     )
-    return functools.partial(step, program=program, optimizer=optimizer)
+    return functools.partial(step, program=program, rule=rule)

@@ -11,7 +11,7 @@ import pytest
 
 from lesa_jax.base.errors import InputError
 from lesa_jax.base.files import partial
-from lesa_jax.base.folders import MANIFEST, abandoned, claim, foreign, free_space, nearest_folder, publish
+from lesa_jax.base.folders import MANIFEST, abandoned, check_output, claim, foreign, free_space, nearest_folder, publish
 
 
 def names(folder: Path) -> list[str]:
@@ -225,3 +225,32 @@ def test_free_space_is_that_of_the_disk(tmp_path, monkeypatch):
     monkeypatch.setattr("lesa_jax.base.folders.shutil.disk_usage", disk_usage)
     assert free_space(tmp_path / "not" / "yet") == 42
     assert asked == [tmp_path.resolve()]
+
+
+def test_output_in_the_way(tmp_path):
+    source, output = tmp_path / "model", tmp_path / "out"
+    source.mkdir()
+    check_output(output, source, False, 10)
+    output.mkdir()
+    check_output(output, source, False, 10)
+    (output / "thesis.tex").write_text("years of work")
+    with pytest.raises(InputError, match="not empty"):
+        check_output(output, source, False, 10)
+    with pytest.raises(InputError, match="holds thesis.tex, which lesa_jax did not write"):
+        check_output(output, source, True, 10)
+    with pytest.raises(InputError, match="is a file"):
+        check_output(output / "thesis.tex", source, True, 10)
+    with pytest.raises(InputError, match="more than 255 bytes"):
+        check_output(tmp_path / ("ü" * 128), source, True, 10)
+    (output / "thesis.tex").unlink()
+    for overlapping in (source, source / "inside", tmp_path):
+        with pytest.raises(InputError, match="overlap"):
+            check_output(overlapping, source, True, 10)
+    with pytest.raises(InputError, match="free some space"):
+        check_output(output, source, True, 1 << 60)
+
+
+def test_output_where_nobody_may_write(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write anywhere, so ask in its place
+    with pytest.raises(InputError, match="no permission to write"):
+        check_output(tmp_path / "out", tmp_path / "model", False, 10)

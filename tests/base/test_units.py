@@ -3,7 +3,7 @@
 import pytest
 
 from lesa_jax.base.errors import InputError
-from lesa_jax.base.units import parse_count, short, short_rate
+from lesa_jax.base.units import parse_count, parse_numbers, short, short_rate
 
 
 def test_numbers_are_short():
@@ -41,3 +41,10 @@ def test_counts_are_read_as_people_write_them(text, count):
 def test_counts_that_no_run_has_are_refused(text):
     with pytest.raises(InputError, match="--tokens .*expected a whole number from 1 to 1e15"):
         parse_count("--tokens", text)
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"), [("3", [3]), ("3,5,7", [3, 5, 7]), ("15-18", [15, 16, 17, 18]), ("1-2, 4", [1, 2, 4])]
+)
+def test_layers_are_numbers_and_ranges(text, numbers):
+    assert parse_numbers("--layers", text) == numbers

@@ -99,6 +99,16 @@ def test_stack_rows_are_layers_and_experts():
     np.testing.assert_array_equal(array[3, 11], read(checkpoint, name))
 
 
+def test_a_stack_of_single_numbers_has_them(tmp_path):
+    """As GPT-2's masked_bias, one number a layer."""
+    numbers = {f"h.{layer}.attn.masked_bias": torch.tensor(-1.0 - layer) for layer in range(3)}
+    save_file(numbers, tmp_path / WEIGHTS)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2", "n_layer": 3}))
+    checkpoint = open_checkpoint(tmp_path)
+    (stack,) = checkpoint.stacks
+    assert read_stack(checkpoint, stack).tolist() == [-1.0, -2.0, -3.0]
+
+
 def test_opening_reads_no_weights(tmp_path):
     """A file of 4 GB whose data was never written opens at once and takes no memory."""
     (tmp_path / "config.json").write_text('{"num_hidden_layers": 1}')

@@ -12,7 +12,6 @@ from lesa_jax.base.errors import InputError
 from lesa_jax.checkpoint.format import TensorSpec
 from lesa_jax.checkpoint.reader import open_checkpoint, read
 from lesa_jax.checkpoint.writer import TensorWriter, lay_out, rewrite, write_index
-from lesa_jax.growth.job import check_output
 
 KINDS = {f"t.{i}": TensorSpec((i + 1, 5), "F32") for i in range(7)} | {
     "scalar": TensorSpec((), "F32"),
@@ -105,32 +104,3 @@ def test_more_shards_than_a_process_may_have_open(tmp_path):
         assert read(open_checkpoint(tmp_path), "t.299").tolist() == [299, 299]
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-
-
-def test_output_in_the_way(tmp_path):
-    source, output = tmp_path / "model", tmp_path / "out"
-    source.mkdir()
-    check_output(output, source, False, 10)
-    output.mkdir()
-    check_output(output, source, False, 10)
-    (output / "thesis.tex").write_text("years of work")
-    with pytest.raises(InputError, match="not empty"):
-        check_output(output, source, False, 10)
-    with pytest.raises(InputError, match="holds thesis.tex, which lesa_jax did not write"):
-        check_output(output, source, True, 10)
-    with pytest.raises(InputError, match="is a file"):
-        check_output(output / "thesis.tex", source, True, 10)
-    with pytest.raises(InputError, match="more than 255 bytes"):
-        check_output(tmp_path / ("ü" * 128), source, True, 10)
-    (output / "thesis.tex").unlink()
-    for overlapping in (source, source / "inside", tmp_path):
-        with pytest.raises(InputError, match="overlap"):
-            check_output(overlapping, source, True, 10)
-    with pytest.raises(InputError, match="free some space"):
-        check_output(output, source, True, 1 << 60)
-
-
-def test_output_where_nobody_may_write(tmp_path, monkeypatch):
-    monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write anywhere, so ask in its place
-    with pytest.raises(InputError, match="no permission to write"):
-        check_output(tmp_path / "out", tmp_path / "model", False, 10)

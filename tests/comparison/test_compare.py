@@ -40,6 +40,8 @@ from tests.support.comparing import by_name, settings, training
 from tests.support.settings import change
 from tests.support.training import rows
 
+TRAINED = {"train_data": "{place}/eval.txt", "train_tokens": "1K"}
+
 
 @pytest.fixture(scope="module")
 def untrained(place: Path) -> Comparison:
@@ -153,6 +155,22 @@ def test_curves_know_tokens_operations_and_seconds(trained):
     assert found["base"].backward_depth == 4
     assert found["llama_pro"].backward_depth == found["llama_pro"].layers - found["llama_pro"].new_layers[0]
     assert np.log(found["duplicate"].initial[0]) == pytest.approx(found["duplicate"].curves[0][0].loss, rel=1e-5)
+
+
+def test_differences_are_tested_over_the_windows_of_the_text(place, trained):
+    for outcome in trained.outcomes:
+        for windows, curve in zip(outcome.windows, outcome.curves, strict=True):
+            total = sum(window.tokens for window in windows)
+            assert sum(tokens * loss for tokens, loss in windows) / total == pytest.approx(curve[-1].loss, rel=1e-6)
+    table = json.loads((place / "trained" / "table.json").read_text())
+    [against_base] = [one for one in table[1]["differences"] if one["against"] == "trained base"]
+    pro, base = (by_name(trained)[name] for name in ("llama_pro", "base"))
+    ends = [a[-1].loss - b[-1].loss for a, b in zip(pro.curves, base.curves, strict=True)]
+    assert against_base["loss"] == pytest.approx(np.mean(ends))
+    assert against_base["low"] < against_base["loss"] < against_base["high"]
+    assert against_base["seeds"]["of"] == 2
+    assert against_base["windows"]["of"] == len(base.windows[0])
+    assert "| llama_pro | trained base: base |" in (place / "trained" / "table.md").read_text()
 
 
 def test_the_report_of_training_is_there(place, trained):
@@ -305,6 +323,26 @@ def test_a_method_of_ones_own(place, registry):
         ({"train_tokens": "1M"}, "belong together"),
         ({"train_data": "x.txt"}, "belong together"),
         ({"train_data": "x.txt", "train_tokens": "many"}, "--train-tokens many"),
+        ({"retain_text": Path("x.txt")}, "--retain-text: what is forgotten in training; it needs --train-data"),
+        (
+            {"train_data": "{place}/eval.txt", "train_tokens": "1K", "retain_text": Path("{tmp}/one.txt")},
+            "--retain-text one.txt: holds fewer than two tokens",
+        ),
+        ({"placements": "influence", "model": None, "text": None}, "--placements influence: is measured on a text"),
+        ({"replay": "0.1"}, "--replay-data and --replay belong together"),
+        ({"replay_data": "x.txt"}, "--replay-data and --replay belong together"),
+        ({"replay": "0.1", "replay_data": "x.txt"}, "--replay: a way to train; it needs --train-data"),
+        ({**TRAINED, "replay": "0", "replay_data": "x.txt"}, "--replay 0: replays nothing"),
+        ({**TRAINED, "replay": "0.1", "replay_data": "no.txt"}, "--replay-data no.txt: no such file"),
+        (
+            {**TRAINED, "replay": "0,0.1", "replay_data": "{tmp}/other.jsonl"},
+            'other.jsonl:1: no "text" in the record',
+        ),
+        (
+            {**TRAINED, "replay": "0,0.1", "replay_data": "{place}/eval.txt,{place}/data.jsonl"},
+            "a list of files cannot be mixed with another",
+        ),
+        ({"lora": True}, "--lora: a way to train; it needs --train-data and --train-tokens"),
         ({"learning_rate": "swepe"}, "--learning-rate swepe: expected a positive number"),
         ({"learning_rate": "1e-3,0"}, "--learning-rate 1e-3,0: expected"),
         ({"learning_rate": -1.0}, "--learning-rate -1.0: expected"),

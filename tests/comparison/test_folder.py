@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lesa_jax.base.errors import InputError
-from lesa_jax.base.files import read_json
+from lesa_jax.base.files import read_json, write_json
 from lesa_jax.comparison.folder import check_output, start
 from lesa_jax.comparison.settings import ComparedTraining, CompareSettings
 from tests.support.settings import change
@@ -18,7 +18,8 @@ DIGESTS = {
     "versions": {"lesa_jax": "1", "jax": "2", "device": "cpu"},
 }  # fmt: skip
 KEPT = {
-    "layers": None, "train_tokens": "2K", "train": "new", "eval_every": "100k", "learning_rate": 0.0002,
+    "format": 2,
+    "layers": None, "stack": None, "train_tokens": "2K", "train": "new", "eval_every": "100k", "learning_rate": 0.0002,
     "batch_size": 16, "sequence_length": 32, "ppl_protocol": "corpus", "made_of": DIGESTS,
 }  # fmt: skip
 
@@ -50,6 +51,8 @@ def test_other_settings_are_refused(begun):
     ("changed", "message"),
     [
         ({"text": "a2"}, "of another held-out text than there is now"),
+        ({"retained": "r"}, "of another retained text than there is now"),
+        ({"replayed": ["o"]}, "of another replayed data than there is now"),
         ({"data": ["d2", "d1"]}, "of another training data than there is now"),
         ({"data": ["d1"]}, "of another training data than there is now"),
         ({"model": {**DIGESTS["model"], "config.json": "c2"}}, r"of another model \(config.json\)"),
@@ -66,10 +69,19 @@ def test_other_contents_are_refused(begun, changed, message):
 
 
 def test_a_comparison_that_does_not_say_what_it_was_made_of_is_refused(begun):
-    """As those of earlier versions."""
-    (begun.output / "compare.json").write_text('{"model": "m", "layers": null}')
+    (begun.output / "compare.json").write_text('{"format": 2, "model": "m", "layers": null}')
     with pytest.raises(InputError, match="does not say what it was made of"):
         start(begun, b"text", DIGESTS)
+
+
+@pytest.mark.parametrize(("form", "was"), [({}, 1), ({"format": 1}, 1), ({"format": 3}, 3)])
+def test_a_comparison_of_another_format_is_refused_in_one_line(begun, form, was):
+    write_json(begun.output / "compare.json", form | {"layers": None, "made_of": {}})
+    with pytest.raises(
+        InputError, match=rf"by another version .*\(format {was}, now 2\); remove that folder"
+    ) as caught:
+        start(begun, b"text", DIGESTS)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"layers": NaN'])

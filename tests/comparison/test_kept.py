@@ -13,13 +13,16 @@ from lesa_jax.comparison.measure import MeasuredRow, TrainedCurve, keep_curve, k
 from lesa_jax.comparison.rates import keep_short_runs, known_rate, short_runs
 from lesa_jax.comparison.result import Point, ShortRun
 from lesa_jax.comparison.settings import CompareSettings
-from lesa_jax.comparison.variants import BASE, Variant
+from lesa_jax.comparison.variants import Variant, base_by
+from lesa_jax.evaluation.perplexity import Window
 from lesa_jax.planning import methods
 from tests.support.comparisons import strict
 from tests.support.settings import nest
 
 ROW = MeasuredRow(6, (4, 5), 100, 20, 40.0, 3.7)
-CURVE = TrainedCurve(5e6, 2, (Point(0, 0.0, 0.0, 3.7), Point(10, 5e7, 0.5, 3.5)))
+CURVE = TrainedCurve(
+    5e6, 2, (Point(0, 0.0, 0.0, 3.7), Point(10, 5e7, 0.5, 3.5, 2.5)), (Window(7, 3.25), Window(3, 4.0))
+)
 LESA = Variant("lesa", random=True)
 DIGESTS = {"text": "a", "model": {}, "data": ["d"], "versions": {}}
 TRAINED = {"train_data": "d", "train_tokens": "2K"}
@@ -49,7 +52,7 @@ def test_a_row_and_a_curve_come_back(begun):
 def test_numbers_that_are_none_are_null_and_come_back_as_nan(begun):
     points = (Point(0, 0.0, 0.0, 3.7), Point(10, 5e7, math.nan, math.inf))
     keep_row(begun, LESA, 0, replace(ROW, perplexity=math.inf, nll=math.nan))
-    keep_curve(begun, LESA, 0, TrainedCurve(None, None, points))
+    keep_curve(begun, LESA, 0, TrainedCurve(None, None, points, (Window(7, math.inf),)))
     for file in (begun.output / "rows").glob("lesa-0*.json"):
         strict(file.read_text())
     row, curve = kept_row(begun, LESA, 0), kept_curve(begun, LESA, 0)
@@ -60,6 +63,7 @@ def test_numbers_that_are_none_are_null_and_come_back_as_nan(begun):
     assert math.isnan(curve.points[1].seconds)
     assert curve.points[1].flops == 5e7
     assert math.isnan(curve.points[1].loss)
+    assert math.isnan(curve.windows[0].nll)
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", "null", "{}", "NaN", "number", "points", "origin"])
@@ -100,7 +104,7 @@ def test_what_was_kept_of_a_method_goes_with_its_code(begun, registry):
 
     mine = Variant("mine")
     register(lambda weights, gaps, key: weights[: len(gaps)])
-    for row in (BASE, LESA, mine):
+    for row in (base_by("adamw"), LESA, mine):
         keep_row(begun, row, 0, ROW)
     assert kept_row(begun, mine, 0) == ROW
     register(lambda weights, gaps, key: 2 * weights[: len(gaps)])
@@ -108,7 +112,7 @@ def test_what_was_kept_of_a_method_goes_with_its_code(begun, registry):
     keep_row(begun, mine, 0, ROW)
     register(methods.METHODS["mine"].initialiser, scale=0.5)
     assert kept_row(begun, mine, 0) is None
-    assert kept_row(begun, BASE, 0) == kept_row(begun, LESA, 0) == ROW
+    assert kept_row(begun, base_by("adamw"), 0) == kept_row(begun, LESA, 0) == ROW
 
 
 def test_short_runs_and_curves_of_their_rate(tmp_path):
@@ -147,7 +151,7 @@ def test_a_folder_that_is_no_run_is_left_alone(begun):
 
 def test_origins_differ_by_whatever_is_given(begun):
     origins = [
-        origin(begun, BASE), origin(begun, LESA), origin(begun, LESA, 0), origin(begun, LESA, 1),
+        origin(begun, base_by("adamw")), origin(begun, LESA), origin(begun, LESA, 0), origin(begun, LESA, 1),
         origin(begun, replace(LESA, placement="top"), 0), origin(begun, replace(LESA, trains="all"), 0),
         origin(begun, replace(LESA, mask=0.5), 0), origin(begun, LESA, 0, 1e-3),
     ]  # fmt: skip

@@ -1,5 +1,6 @@
 """Where files lie is not told in tables; that they are called so is."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,13 @@ def test_a_bare_name_is_no_path_where_it_is_a_word():
     assert public(settings, "the comparison/rows/x of this comparison: a model") == (
         "the OUTPUT/rows/x of this comparison: a model"
     )
+
+
+def test_replayed_data_is_told_by_its_name():
+    replayed = replace(SETTINGS.training, replay_data="../secret/o.txt", replay="0.1")
+    settings = replace(SETTINGS, training=replayed)
+    assert public(settings, "../secret/o.txt:3: bad") == "o.txt:3: bad"
+    assert command_line("compare", shown_settings(settings)).endswith("--replay-data o.txt --replay 0.1")
 
 
 def test_a_command_names_what_lies_elsewhere_and_keeps_what_lies_below():

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from lesa_jax.comparison.result import ShortRun
+from lesa_jax.comparison.table import markdown
 from tests.support.comparisons import BASE, BASE_LOSS, curve, grown, rows, statistics, trained_base
 
 
@@ -83,3 +84,13 @@ def test_names():
     )
     assert found.labels == ("base", "duplicate = tli", "identity as solar", "identity")
     assert [(row.name, row.also) for row in found.rows[1:2]] == [("duplicate = tli", ("tli",))]
+
+
+def test_rows_that_replay_say_so():
+    replayed = replace(BASE, replay=0.125)
+    found = statistics(replayed, *(grown(replay=share, optimizer="muon") for share in (0.0, 0.1)),
+                       base=replace(BASE, replay=0.0))  # fmt: skip
+    assert found.labels == ("base", "base, 12.5 % replay", "lesa by muon", "lesa by muon, 10 % replay")
+    assert [row.replay for row in found.rows] == [0.0, 0.125, 0.0, 0.1]
+    assert "| 12.5 % |" in markdown(found)
+    assert "replay" not in markdown(statistics(grown()))

@@ -19,10 +19,14 @@ from lesa_jax.comparison.result import Outcome, ShortRun
 from lesa_jax.comparison.run import compare
 from lesa_jax.comparison.settings import CompareSettings
 from lesa_jax.comparison.sweep import short_settings
-from lesa_jax.comparison.variants import BASE, Variant
+from lesa_jax.comparison.variants import Variant, base_by
+from lesa_jax.evaluation.run import evaluate
+from lesa_jax.evaluation.settings import EvaluateSettings
 from lesa_jax.training import loop
 from tests.support.settings import nest
 from tests.support.training import rows
+
+BASE = base_by("adamw")
 
 
 def settings(place: Path, output: str, **options) -> CompareSettings:
@@ -49,7 +53,9 @@ def base_alone(place: Path, output: str, **options) -> tuple[CompareJob, dict[Va
 
 @pytest.fixture(scope="module")
 def swept(place: Path) -> CompareSettings:
-    job = settings(place, "swept", methods="llama_pro,msg,solar", train="published", controls=False)
+    (place / "known.txt").write_text("What the model knew before it learned of other things. " * 40)
+    known = {"retain_text": place / "known.txt"}
+    job = settings(place, "swept", methods="llama_pro,msg,solar", train="published", controls=False, **known)
     compare(job)
     return job
 
@@ -68,6 +74,27 @@ def test_every_row_is_trained_at_the_best_of_its_rates(swept):
     report = (swept.output / "report.html").read_text()
     assert "Learning rates" in report
     assert "a small leak" in (swept.output / "table.md").read_text()
+
+
+@pytest.mark.slow
+def test_what_is_forgotten_is_measured_in_every_run(swept):
+    start = None
+    for name, row in table(swept).items():
+        steps = [step for step in rows(swept.output / "runs" / f"{name}-0") if step["retain_loss"] is not None]
+        start = steps[0]["retain_loss"] if start is None else start  # base's
+        assert row["retained"] == pytest.approx(math.exp(steps[-1]["retain_loss"]))
+        assert row["retained_over_base"] == pytest.approx(math.exp(steps[-1]["retain_loss"] - start))
+        tried = json.loads((swept.output / "rows" / f"{name}.rates.json").read_text())["runs"]
+        ends = [rows(swept.output / "runs" / f"{name}-rate-{run['learning_rate']:g}")[-1] for run in tried]
+        assert [run["retained"] for run in tried] == [step["retain_loss"] for step in ends]
+    alone = EvaluateSettings(str(place_of(swept) / "base"), text=swept.output / "retain.txt", sequence_length=32)
+    assert start == pytest.approx(evaluate(alone)["nll"], rel=1e-5)
+    assert (swept.output / "forgetting.png").stat().st_size > 0
+    assert "on the frontier" in (swept.output / "table.md").read_text()
+
+
+def place_of(swept: CompareSettings) -> Path:
+    return swept.output.parent
 
 
 @pytest.mark.slow
@@ -97,6 +124,25 @@ def test_a_finished_sweep_is_not_made_again(swept, monkeypatch):
     monkeypatch.setattr(sweep, "curve", None)
     compare(swept)
     assert table(swept) == before
+
+
+@pytest.mark.slow
+def test_rows_of_two_optimizers_are_trained_by_each(place):
+    job = settings(place, "optimizers", optimizer="adamw,muon", lora=True, learning_rate="1e-2", controls=False)
+    compare(job)
+    found = table(job)
+    assert [*found] == [f"{name} by {rule}" for name in ("base", "lora", "llama_pro") for rule in ("adamw", "muon")]
+    ends = [row["perplexity"] for row in found.values()]
+    assert len({*ends[:2], *ends[3:]}) == 5  # adapters are AdamW's in any case
+    lora = found["lora by adamw"]
+    assert lora["trained"] == "adapters of rank 16"
+    assert (lora["layers"], lora["new_layers"], lora["tokens_to_base"]) == (4, [], 0)
+    assert lora["initial_perplexity"] == found["base by adamw"]["initial_perplexity"]
+    assert found["llama_pro by adamw"]["over_best"] is not None
+    run = json.loads((job.output / "runs" / "llama_pro-by-muon-0" / "run.json").read_text())
+    assert run["settings"]["optimizer"] == "muon"
+    compare(replace(job, training=replace(job.training, optimizer="adamw")))  # the same folder with fewer rows
+    assert table(job)["base"]["perplexity"] == ends[0]
 
 
 @pytest.mark.slow

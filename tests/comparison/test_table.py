@@ -14,8 +14,10 @@ def test_records_are_rows():
     found = summarise(trained())
     for record, row in zip(records(found), found.rows, strict=True):
         assert "step_cost_over_base" not in record
+        assert record.pop("differences") is not None
         assert Row(**record, step_cost_over_base=None) == row
-    assert [*records(found)[1]] == [field.name for field in fields(Row) if field.name != "step_cost_over_base"]
+    names = [field.name for field in fields(Row) if field.name != "step_cost_over_base"]
+    assert [*records(found)[1]] == [*names, "differences"]
 
 
 def test_the_cost_of_steps_is_there_where_base_was_trained():
@@ -51,8 +53,9 @@ def test_records_are_json():
 
 
 def cells(found: Statistics, name: str) -> dict[str, str]:
-    """Of the row of that name in table.md, by heading."""
-    lines = [line.strip("| ").split(" | ") for line in markdown(found).split("\n") if line.startswith("|")]
+    """Of the row of that name in the first table of table.md, by heading."""
+    first = next(part for part in markdown(found).split("\n\n") if part.startswith("|"))
+    lines = [line.strip("| ").split(" | ") for line in first.strip().split("\n")]
     [row] = [line for line in lines[2:] if line[0] == name]
     return dict(zip(lines[0], row, strict=True))
 

@@ -9,14 +9,19 @@ import pytest
 
 from lesa_jax.base.errors import InputError
 from lesa_jax.data.loader import make_loader
+from lesa_jax.data.mixture import turn
 
 
 class Rows:
     """Rows that are their own index, and remember who asked for them."""
 
-    def __init__(self, count: int, digest: str = "content"):
+    def __init__(
+        self, count: int, digest: str = "content", first: int | None = None, shares: tuple[float, ...] = (1.0,)
+    ):
         self.count = count
         self.digest = digest
+        self.bounds = (0, count) if first is None else (0, first, count)
+        self.shares = shares
         self.asked: set[int] = set()
 
     def __len__(self) -> int:
@@ -113,3 +118,30 @@ def test_numbers_out_of_range_are_errors(arguments):
         make_loader(Rows(10), *arguments)
     with pytest.raises(ValueError, match="0 rows"):
         make_loader(Rows(0), 4, 0)
+
+
+@pytest.mark.parametrize("shares", [(0.9, 0.1), (3.0, 1.0), (1.0, 1.0, 1.0), (0.1, 0.2, 0.3, 0.4), (1e-3, 1.0)])
+def test_turns_keep_every_share_and_count_each_part_from_its_start(shares):
+    counts = [0] * len(shares)
+    for place in range(3000):
+        part, number = turn(place, shares)
+        assert number == counts[part]
+        counts[part] += 1
+        for count, share in zip(counts, shares, strict=True):
+            assert abs(count - (place + 1) * share / sum(shares)) < 2
+
+
+def test_a_mixture_takes_its_parts_by_their_shares_and_begins_a_small_one_again():
+    rows = Rows(100, first=97, shares=(0.75, 0.25))
+    with closing(make_loader(rows, 4, 3)) as loader:
+        drawn = [next(loader)["tokens"][:, 0].tolist() for _ in range(12)]
+        state = loader.get_state()
+        after = [next(loader)["tokens"][:, 0].tolist() for _ in range(5)]
+    small = [[row for row in batch if row >= 97] for batch in drawn]
+    assert all(len(batch) == 1 for batch in small)
+    assert [sorted(itertools.chain(*small[start : start + 3])) for start in range(0, 12, 3)] == [[97, 98, 99]] * 4
+    large = [row for batch in drawn for row in batch if row < 97]
+    assert len(set(large)) == len(large) == 36
+    with closing(make_loader(rows, 4, 3)) as loader:
+        loader.set_state(state)
+        assert [next(loader)["tokens"][:, 0].tolist() for _ in range(5)] == after

@@ -90,6 +90,12 @@ def test_batch_size_does_not_matter_and_progress_counts_rows(protocol: Any):
     one = perplexity_of(model_nll(params, config), rows, protocol, 1)
     many = perplexity_of(model_nll(params, config), rows, protocol, 16, advance=done.append)
     assert one.perplexity == pytest.approx(many.perplexity, rel=1e-5)
+    assert [window.tokens for window in one.windows] == [window.tokens for window in many.windows]
+    assert sorted(window.tokens for window in one.windows) == sorted(len(row) - 1 for row in rows)
+    assert [window.nll for window in one.windows] == pytest.approx([window.nll for window in many.windows], rel=1e-4)
+    assert sum(tokens * loss for tokens, loss in one.windows) / one.tokens == pytest.approx(one.nll)
+    alone = perplexity_of(model_nll(params, config), [max(rows, key=len)], protocol, 1)
+    assert one.windows[0] == (alone.tokens, pytest.approx(alone.nll, rel=1e-4))
     assert perplexity_of(model_nll(params, config), rows[:2], protocol, 10**12).tokens == sum(map(len, rows[:2])) - 2
     assert one.tokens == many.tokens == sum(len(row) - 1 for row in rows)
     assert sum(done) == len(rows)

@@ -205,15 +205,6 @@ def test_a_line_of_points_has_rank_correlation_one():
     assert found["null_mean"] < 0.4 < found["null_95"]
 
 
-def test_shortest_path_against_all_orders():
-    import itertools
-
-    distance = continuity.distances(np.random.default_rng(1).standard_normal((6, 3)))
-    lengths = {p: sum(distance[a, b] for a, b in itertools.pairwise(p)) for p in itertools.permutations(range(6))}
-    found = continuity.shortest_path(distance)
-    assert sum(distance[a, b] for a, b in itertools.pairwise(found)) == pytest.approx(min(lengths.values()))
-
-
 def test_affinities_have_the_perplexity_asked_for():
     squares = continuity.distances(np.random.default_rng(0).standard_normal((12, 5))) ** 2
     joint = continuity.affinities(squares, 4.0)

@@ -1,13 +1,15 @@
 """Calibration: factors that lower the loss, written into the weights, and never worse than the original."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from lesa_jax.base.errors import InputError
 from lesa_jax.checkpoint.reader import open_checkpoint, read
 from lesa_jax.demo import MODEL_DIRECTORY
-from lesa_jax.growth.calibrate import calibration_rows, search
+from lesa_jax.evaluation.sample import sample_rows
+from lesa_jax.growth.calibrate import search
 from lesa_jax.growth.run import expand
 from lesa_jax.growth.settings import ExpandSettings
 from lesa_jax.models.decoder import forward, head
@@ -28,7 +30,7 @@ def text(tmp_path_factory):
 def loss(folder):
     """Of the checkpoint as it was written, on the rows that calibration saw."""
     params, config = load_model(folder)
-    rows = calibration_rows(folder, TEXT, config)
+    rows = jnp.asarray(sample_rows(folder, TEXT, config))
     with jax.default_matmul_precision("highest"):
         hidden = forward(params, rows, config)
         return float(token_nll(hidden[:, :-1], head(params, config), rows[:, 1:]).mean())

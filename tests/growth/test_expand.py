@@ -20,7 +20,7 @@ from lesa_jax.base.errors import InputError
 from lesa_jax.checkpoint.reader import open_checkpoint, read, read_bytes
 from lesa_jax.expand import main
 from lesa_jax.growth.run import expand
-from lesa_jax.growth.settings import ExpandSettings, parse_gaps
+from lesa_jax.growth.settings import ExpandSettings
 from lesa_jax.planning.methods import PredictorSettings
 from lesa_jax.planning.placement import make_plan
 from lesa_jax.planning.record import read_growth
@@ -78,7 +78,7 @@ def test_llama_pro_leaves_the_logits_unchanged(tmp_path, family, placement):
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "mixtral"])
-@pytest.mark.parametrize("method", ["lesa", "solar", "duplicate"])
+@pytest.mark.parametrize("method", ["lesa_published", "solar", "duplicate"])
 def test_the_other_methods_do_change_them(tmp_path, family, method):
     """The comparison above proves nothing if no new layer ever moves the logits."""
     grow(tiny(family), tmp_path / "out", method)
@@ -286,13 +286,6 @@ def test_dry_run_touches_nothing(tmp_path):
     assert report.parameters == grown.parameters
 
 
-@pytest.mark.parametrize(
-    ("text", "gaps"), [("3", [3]), ("3,5,7", [3, 5, 7]), ("15-18", [15, 16, 17, 18]), ("1-2, 4", [1, 2, 4])]
-)
-def test_gaps_are_numbers_and_ranges(text, gaps):
-    assert parse_gaps(text) == gaps
-
-
 BAD_OPTIONS = {
     "depth below": ({"layers": 5}, "has 6 layers already"),
     "too many": ({"layers": 20000}, "too many"),
@@ -307,8 +300,8 @@ BAD_OPTIONS = {
         {"method": "solar", "predictor": PredictorSettings(epochs=3)},
         "--epochs belongs to --method lesa",
     ),
-    "epochs": ({"predictor": PredictorSettings(epochs=0)}, "--epochs 0: must be positive"),
-    "norm weight": ({"predictor": PredictorSettings(norm_weight=1.0)}, "must lie in"),
+    "epochs": ({"method": "lesa", "predictor": PredictorSettings(epochs=0)}, "--epochs 0: must be positive"),
+    "norm weight": ({"method": "lesa", "predictor": PredictorSettings(norm_weight=1.0)}, "must lie in"),
     "missing text": ({"eval_text": Path("no/such.txt")}, "cannot be read as UTF-8"),
     "missing folder": ({"model": "no/such/folder"}, "no such folder"),
     "uncached hub id": ({"model": "no-such-org/no-such-model"}, "not in its cache"),
@@ -329,9 +322,16 @@ def test_bad_options_end_in_one_line_and_write_nothing(tmp_path, case):
 @pytest.mark.parametrize(
     ("family", "options", "message"),
     [
-        ("t5", {}, "encoder-decoder"),
+        ("llama", {"stack": "decoder"}, "--stack decoder: the model has no encoder"),
+        ("t5", {"calibrate": Path(__file__)}, "--calibrate: is for decoders alone"),
+        ("t5", {"gaps": "3"}, "--gaps: no gap 3; a model of 4 layers has 0-2"),
+        ("t5", {"stack": "decoder", "layers": 5}, "--layers 5: the model has 5 layers already"),
+        ("bart", {"method": "llama_pro"}, "no silenced layer is the identity"),
         ("qwen3_moe", {"gaps": "0"}, "gap 0: LESA predicts from both neighbours"),
-        ("qwen3_moe", {"eval_text": Path(__file__)}, "'qwen3_moe' has no forward pass here"),
+        ("openai_gpt", {"eval_text": Path(__file__)}, "'openai-gpt' has no forward pass here"),
+        ("openai_gpt", {"method": "lesa_matched"}, "--method lesa_matched: is for mixtures of experts that run here"),
+        ("llama", {"method": "average_matched"}, "--method average_matched: is for mixtures of experts"),
+        ("llama", {"fit_routers": Path(__file__)}, "--fit-routers: is for mixtures of experts"),
         *((f, {"method": "llama_pro"}, "no silenced layer is the identity") for f in DECODERS if f not in SILENCEABLE),
     ],
 )
@@ -378,7 +378,8 @@ def test_interrupting_leaves_nothing(tmp_path, sent):
         "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
         "runpy.run_module('lesa_jax.expand', run_name='__main__', alter_sys=True)"
     )
-    command = [sys.executable, "-c", start, "--model", source, "--output", output, "--epochs", "200000"]
+    options = ["--model", source, "--output", output, "--method", "lesa", "--epochs", "200000"]
+    command = [sys.executable, "-c", start, *options]
     with subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 60
         while not list(tmp_path.glob(".out.partial/model.safetensors")):

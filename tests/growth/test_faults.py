@@ -100,7 +100,7 @@ def test_a_source_that_is_cut_short_while_it_is_read_is_one_line(tmp_path, monke
         grow(source, tmp_path / "out", "duplicate")
 
 
-@pytest.mark.parametrize("method", ["duplicate", "average", "lesa"])
+@pytest.mark.parametrize("method", ["duplicate", "average", pytest.param("lesa", marks=pytest.mark.slow)])
 def test_a_scale_that_overflows_the_stored_dtype_publishes_nothing(tmp_path, method):
     source = save(tmp_path / "source", "llama", torch.float16)
     with pytest.raises(InputError, match=r"not finite in F16.*; (choose another --output-scale|lower|look)"):

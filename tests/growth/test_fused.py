@@ -93,10 +93,8 @@ def upright(family: str, tensor: np.ndarray) -> np.ndarray:
     return tensor.T if family == "gpt2" else tensor
 
 
-METHODS = ("sums", "average", "random", "opt_deus", "lesa")
-PAIRS = [
-    pytest.param(f, m, marks=[pytest.mark.slow] if m == "lesa" and f != "phi3" else []) for f in FUSED for m in METHODS
-]
+METHODS = ("sums", "average", "random", "opt_deus", "lesa_published")
+PAIRS = [pytest.param(f, m, marks=[pytest.mark.slow] if m == "lesa_published" else []) for f in FUSED for m in METHODS]
 
 
 @pytest.mark.parametrize(("family", "method"), PAIRS)

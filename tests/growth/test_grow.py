@@ -76,7 +76,7 @@ def test_average_is_the_mean_of_the_neighbours(tmp_path):
         np.testing.assert_allclose(read(after, f"model.layers.3.{rest}"), expected, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("method", ["lesa", "duplicate"])
+@pytest.mark.parametrize("method", ["lesa_published", "duplicate"])
 def test_output_scale_multiplies_what_new_layers_write(tmp_path, method):
     grow(tiny("gpt2"), tmp_path / "one", method, gaps="2")
     grow(tiny("gpt2"), tmp_path / "half", method, gaps="2", output_scale=0.5)
@@ -89,11 +89,11 @@ def test_output_scale_multiplies_what_new_layers_write(tmp_path, method):
 
 @pytest.mark.slow
 def test_ways_grown_together_are_the_same_to_the_byte_as_alone(tmp_path):
-    names = ("lesa", "shuffled", "lesa_raw", "average", "llama_pro", "opt_deus", "solar")
+    names = ("lesa", "lesa_published", "shuffled", "lesa_raw", "average", "llama_pro", "opt_deus", "solar")
     model = str(tiny("llama"))
 
     def way(name, folder):
-        options = QUICK if name in ("lesa", "shuffled", "lesa_raw") else {}
+        options = QUICK if isinstance(methods.METHODS[name].start, methods.Lesa) else {}
         return ExpandSettings(model, tmp_path / folder / name, method=name, **options)
 
     lost = ExpandSettings(model, tmp_path / "together" / "lost", method="lost")

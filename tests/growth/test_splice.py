@@ -44,7 +44,7 @@ def test_split_inverts_splice(plan):
 @pytest.mark.slow
 def test_spliced_trees_equal_the_written_checkpoint(tmp_path):
     quick = PredictorSettings(epochs=1, hidden_size=16)
-    report = expand(ExpandSettings(str(tiny("llama")), tmp_path / "out", predictor=quick))
+    report = expand(ExpandSettings(str(tiny("llama")), tmp_path / "out", method="lesa", predictor=quick))
     before = layers_of(*load_model(tiny("llama")))
     after = layers_of(*load_model(tmp_path / "out"))
     _, new = split(after, report.plan)

@@ -47,6 +47,31 @@ def test_raw_space_predicts_rows_of_the_weights():
     assert prediction.singular_values.size == 0
 
 
+@pytest.mark.parametrize("space", ["svd", "raw"])
+def test_agreement_is_the_factor_that_brings_predictions_of_old_layers_nearest_to_them(space):
+    """Found by numpy's least squares on whole matrices, that have noise and something to learn."""
+    rising = weights() + 0.4 * np.linspace(1, 2, 5)[:, None, None] * weights(layers=1)
+    basis = decompose(rising, space)
+    settings = PredictorSettings(hidden_size=24, epochs=40, batch_size=16, norm_weight=0.1)  # as loud as they should be
+    fit = learn(basis, KEY, Lesa(space), settings)
+    made = []
+    for layer in range(1, 4):
+        rows = predict(fit.params, jnp.concatenate([basis.v[layer - 1], basis.v[layer + 1]], axis=1))
+        made.append(np.asarray(rows if space == "raw" else (basis.u * basis.s[None, :]) @ rows))
+    factor = np.linalg.lstsq(np.stack(made).reshape(-1, 1), rising[1:4].reshape(-1), rcond=None)[0]
+    agreement = float(predict_matrices(basis, fit, GAPS).agreement)
+    assert agreement == pytest.approx(factor.item(), rel=1e-4)
+    assert 0.01 < agreement < 1
+
+
+def test_agreement_of_a_predictor_that_says_the_opposite_is_nothing():
+    basis = decompose(np.repeat(weights(layers=1), 5, axis=0), "raw")
+    fit = learn(basis, KEY, Lesa("raw"), PredictorSettings(hidden_size=24, epochs=40, batch_size=16))
+    wrong = fit.replace(params=fit.params | {name: -fit.params[name] for name in ("third_kernel", "third_bias")})
+    assert predict_matrices(basis, fit, GAPS).agreement > 0.5
+    assert predict_matrices(basis, wrong, GAPS).agreement == 0
+
+
 def test_rank_of_a_new_matrix_is_that_of_the_network():
     prediction = predicted(weights(60, 60), (2,), settings=PredictorSettings(hidden_size=8, epochs=1))
     assert np.linalg.matrix_rank(prediction.weights[0], tol=1e-5) <= 9

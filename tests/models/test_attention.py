@@ -17,6 +17,7 @@ from lesa_jax.models.attention import (
     square_attention,
 )
 from lesa_jax.models.views import UNLIMITED
+from lesa_jax.parallel.mesh import BATCH
 from tests.support.operations import largest_bytes
 
 TOKENS = 12
@@ -142,10 +143,10 @@ def test_long_float32_attention_on_a_gpu_never_holds_all_scores(monkeypatch):
 
 
 def test_kernels_are_sharded_as_batch_and_heads_are():
-    axes = {"data": 2, "fsdp": 2, "tensor": 2}
-    assert shard_spec(axes, 8, 2) == P(("data", "fsdp"), None, "tensor", None)
+    axes = {"data": 2, "fsdp": 2, "expert": 1, "tensor": 2}
+    assert shard_spec(axes, 8, 2) == P(BATCH, None, "tensor", None)
     assert shard_spec(axes, 6, 2) == P(None, None, "tensor", None)
-    assert shard_spec(axes, 8, 1) == P(("data", "fsdp"), None, None, None)
+    assert shard_spec(axes, 8, 1) == P(BATCH, None, None, None)
 
 
 @pytest.mark.parametrize(

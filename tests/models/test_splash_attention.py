@@ -23,13 +23,13 @@ from lesa_jax.models.blocked_attention import SAVED
 from lesa_jax.models.config import read_config
 from lesa_jax.models.shapes import model_tensors
 from lesa_jax.models.splash_attention import block_size, splash_attention, splash_fits
-from lesa_jax.parallel.mesh import make_mesh
+from lesa_jax.parallel.mesh import BATCH, make_mesh
 from lesa_jax.training.parameters import make_leaves
 from lesa_jax.training.sharding import leaf_shardings
 from lesa_jax.training.step import Batch, Program, mean_gradient
 
 TOKENS = 256
-SIZES = {"data": 2, "fsdp": 2, "tensor": 2}
+SIZES = {"data": 2, "fsdp": 2, "expert": 1, "tensor": 2}
 
 
 def operands(heads: int, kv_heads: int, head_dim: int, batch: int = 2) -> tuple[jax.Array, ...]:
@@ -181,7 +181,7 @@ def test_eight_devices_compute_what_one_does():
 def sharded_error(mesh: Mesh, batch: int) -> float:
     """Of attention under the mesh against the whole square on one device."""
     q, k, v, documents = operands(4, 2, 64, batch)
-    rows = P(("data", "fsdp")) if batch % 4 == 0 else P()
+    rows = P(BATCH) if batch % 4 == 0 else P()
     here = NamedSharding(mesh, rows)
 
     def sharded(q, k, v, documents):
@@ -231,12 +231,12 @@ def training_error(mesh: Mesh, remat: str) -> float:
         np.broadcast_to(np.arange(TOKENS, dtype=np.int32), shape),
         (documents > 0).astype(np.float32),
     )
-    batch = Batch(*(jax.device_put(x, NamedSharding(mesh, P(None, ("data", "fsdp")))) for x in fields))
+    batch = Batch(*(jax.device_put(x, NamedSharding(mesh, P(None, BATCH))) for x in fields))
     program = Program(config, segments, "float32", remat, True)
 
     def gradient() -> list[jax.Array]:
-        loss, _, gradient = jax.jit(lambda *trees: mean_gradient(*trees, program=program))(trained, {}, batch)
-        return jax.device_get([loss, *jax.tree.leaves(gradient)])
+        losses, _, gradient = jax.jit(lambda *trees: mean_gradient(*trees, program=program))(trained, {}, batch)
+        return jax.device_get([losses.nll, *jax.tree.leaves(gradient)])
 
     expected = gradient()
     chosen = attention.choose_implementation

@@ -9,9 +9,10 @@ from lesa_jax.parallel.mesh import parse_mesh
 @pytest.mark.parametrize(
     ("text", "devices", "sizes"),
     [
-        ("data=1,fsdp=-1,tensor=1", 8, {"data": 1, "fsdp": 8, "tensor": 1}),
-        ("tensor=2,data=-1", 8, {"data": 4, "fsdp": 1, "tensor": 2}),
-        ("fsdp=4", 4, {"data": 1, "fsdp": 4, "tensor": 1}),
+        ("data=1,fsdp=-1,tensor=1", 8, {"data": 1, "fsdp": 8, "expert": 1, "tensor": 1}),
+        ("tensor=2,data=-1", 8, {"data": 4, "fsdp": 1, "expert": 1, "tensor": 2}),
+        ("fsdp=4", 4, {"data": 1, "fsdp": 4, "expert": 1, "tensor": 1}),
+        ("data=1,fsdp=2,expert=4", 8, {"data": 1, "fsdp": 2, "expert": 4, "tensor": 1}),
     ],
 )
 def test_mesh_is_read(text, devices, sizes):

@@ -50,6 +50,7 @@ DAMAGES = {
     "parameters": lambda v: v["measurements"].update(parameters={"before": "many"}),
     "versions": lambda v: v.update(versions=1),
     "format": lambda v: v.update(format=None),
+    "trained": lambda v: v["measurements"].update(trained=5),
 }
 
 

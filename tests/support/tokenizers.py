@@ -66,11 +66,11 @@ def _trained() -> str:
     return tokenizer.to_str()
 
 
-def tiny_tokenizer():
-    """A tokenizer of single letters for models with a vocabulary of 64."""
+def tiny_tokenizer(sentinels: int = 0):
+    """A tokenizer of single letters for models with a vocabulary of 64, with T5's sentinels at its top."""
     letters = ["<eos>", "<unk>", *"abcdefghijklmnopqrstuvwxyz0123456789 .,"]
-    tokenizer = tokenizers.Tokenizer(
-        tokenizers.models.WordLevel({letter: number for number, letter in enumerate(letters)}, unk_token="<unk>")
-    )
+    vocabulary = {letter: number for number, letter in enumerate(letters)}
+    vocabulary |= {f"<extra_id_{number}>": 63 - number for number in range(sentinels)}
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Split(tokenizers.Regex("."), "isolated")
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>", unk_token="<unk>")

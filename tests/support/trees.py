@@ -1,6 +1,5 @@
-"""What the tests of training steps share: plans, packed batches, a tiny model as two trees, and its tensors by name."""
+"""What the tests of training steps share: plans, a tiny model as two trees, and its tensors by name."""
 
-import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
 
@@ -13,33 +12,18 @@ from lesa_jax.planning.placement import insert, make_plan
 from lesa_jax.planning.plan import Plan
 from lesa_jax.training.optimizer import Optimizer
 from lesa_jax.training.parameters import choose, load_model_leaves, make_leaves
-from lesa_jax.training.settings import AdamW
+from lesa_jax.training.settings import OptimizerSettings
 from lesa_jax.training.sharding import leaf_shardings
-from lesa_jax.training.step import Batch, Program
+from lesa_jax.training.step import Program
 from tests.support.tiny import tiny
 
-OPTIMIZER = Optimizer(AdamW(learning_rate=1e-2, warmup=1, clip=0.5), steps=8)
-MESH = {"data": 1, "fsdp": 1, "tensor": 1}
+OPTIMIZER = Optimizer(OptimizerSettings(learning_rate=1e-2, warmup=1, clip=0.5), steps=8)
+MESH = {"data": 1, "fsdp": 1, "expert": 1, "tensor": 1}
 PLANS = {
     "top": make_plan(4, "lesa", layers=6),  # tiny models have 6 layers
     "irregular": insert(3, [0, 1]),
     "stacked": make_plan(4, "solar", layers=6),
 }
-
-
-def packed(vocab: int, batch: int = 2, tokens: int = 24, parts: int = 1) -> Batch:
-    """Rows of two documents each and some padding."""
-    rng = np.random.default_rng(0)
-    shape = (parts, batch, tokens)
-    ids = rng.integers(0, vocab, (*shape[:2], tokens + 1)).astype(np.int32)
-    documents = np.ones(shape, np.int32)
-    documents[..., 10:] = 2
-    documents[..., 21:] = 0
-    positions = np.where(np.arange(tokens) < 10, np.arange(tokens), np.arange(tokens) - 10)
-    weights = np.ones(shape, np.float32)
-    weights[..., [9, 20, 21, 22, 23]] = 0
-    fields = ids[..., :-1], ids[..., 1:], documents, np.broadcast_to(positions.astype(np.int32), shape), weights
-    return Batch(*map(jnp.asarray, fields))
 
 
 def pieces(family: str, train: str, plan: Plan | None, remat: str = "none", dtype: str = "float32"):
@@ -58,8 +42,7 @@ def by_name(tree, leaves) -> dict[str, np.ndarray]:
     tensors = {}
     for leaf in leaves:
         if leaf.path in arrays:
-            rows = np.asarray(arrays[leaf.path])
-            tensors |= dict(zip(leaf.names, rows if leaf.stacked else [rows], strict=True))
+            tensors |= leaf.rows(np.asarray(arrays[leaf.path]))
     return tensors
 
 

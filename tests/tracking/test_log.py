@@ -10,7 +10,7 @@ import pytest
 
 from lesa_jax.base.errors import InputError
 from lesa_jax.tracking.curve import CURVE_SIZE
-from lesa_jax.tracking.log import CURVE, KEYS, METRICS, TENSORBOARD, RunLog, read_metrics
+from lesa_jax.tracking.log import CURVE, KEYS, METRICS, TENSORBOARD, WINDOWS, RunLog, read_metrics, read_windows
 from tests.support.pictures import png_size
 
 VALUES = {"loss": 3.25, "learning_rate": 2e-4, "grad_norm": 1.5, "tokens_per_second": 12345.6, "mfu": None}
@@ -47,6 +47,26 @@ def scalars(folder):
     return shown
 
 
+def test_windows_come_back_and_those_of_an_earlier_step_go(tmp_path):
+    with RunLog(tmp_path, 0) as log:
+        log.write_windows(0, {"eval_loss": [(9, 3.5)]})
+        log.write_windows(4, {"eval_loss": [(31, 3.25), (7, math.inf)], "retain_loss": [(5, 2.5)]})
+    file = tmp_path / WINDOWS
+    assert json.loads(file.read_text(), parse_constant=pytest.fail) == {
+        "step": 4, "eval_loss": [[31, 3.25], [7, None]], "retain_loss": [[5, 2.5]],
+    }  # fmt: skip
+    assert read_windows(file, "retain_loss") == [(5, 2.5)]
+    (_, known), (tokens, unknown) = read_windows(file, "eval_loss")
+    assert (known, tokens, math.isnan(unknown)) == (3.25, 7, True)
+
+
+@pytest.mark.parametrize("damage", ["{}", '{"eval_loss": 3}', '{"eval_loss": [3]}', '{"eval_loss": [["a", 1]]}'])
+def test_damaged_windows_are_named(tmp_path, damage):
+    (tmp_path / WINDOWS).write_text(damage)
+    with pytest.raises(InputError, match=r"windows.json: no eval_loss of windows; remove the run's folder"):
+        read_windows(tmp_path / WINDOWS, "eval_loss")
+
+
 def test_a_line_holds_every_key_in_order_and_null_for_what_json_has_not(tmp_path):
     with RunLog(tmp_path, 0) as log:
         log.write(0, {"eval_loss": 3.5, "tokens": 0})
@@ -55,7 +75,9 @@ def test_a_line_holds_every_key_in_order_and_null_for_what_json_has_not(tmp_path
     lines = (tmp_path / METRICS).read_text().splitlines()
     rows = [json.loads(line, parse_constant=pytest.fail) for line in lines]
     assert all(list(row) == ["step", *KEYS] for row in rows)
-    assert KEYS == ("tokens", "loss", "eval_loss", "grad_norm", "learning_rate", "tokens_per_second", "mfu")
+    assert KEYS == (
+        "tokens", "loss", "eval_loss", "retain_loss", "grad_norm", "learning_rate", "tokens_per_second", "mfu",
+    )  # fmt: skip
     assert rows[0] == {"step": 0, **dict.fromkeys(KEYS), "tokens": 0, "eval_loss": 3.5}
     assert rows[1] == {"step": 1, **dict.fromkeys(KEYS), "tokens": 1024}
     assert rows == read_metrics(tmp_path / METRICS)

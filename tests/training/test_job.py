@@ -6,8 +6,11 @@ import shutil
 import pytest
 
 from lesa_jax.base.errors import InputError
+from lesa_jax.training.job import make_train_job
+from lesa_jax.training.parameters import choose
 from lesa_jax.training.run import train
 from tests.support.settings import train_settings
+from tests.support.tiny import tiny
 
 REFUSED = [
     ({"model": None}, "--model: name the checkpoint"),
@@ -24,6 +27,7 @@ REFUSED = [
     ({"resume": True}, "holds no run to go on with"),
     ({"data": "nothing.jsonl"}, "nothing.jsonl"),
     ({"init": "random"}, "takes --config"),
+    ({"init": "norm-scaling"}, "--init norm-scaling: takes --config"),
     ({"train": ""}, "names nothing"),
     ({"train": "a{99999999999}"}, "not a regular expression"),
     ({"steps": None, "tokens": ""}, "expected a whole number"),
@@ -49,9 +53,19 @@ def test_bad_input_is_refused_in_one_line_and_nothing_is_written(place, changes,
     assert not (place / "refused").exists()
 
 
-def test_new_needs_growth_json(place):
+@pytest.mark.parametrize("changes", [{}, {"train": "all", "new_rate": 16.0}])
+def test_new_needs_growth_json(place, changes):
     with pytest.raises(InputError, match="no growth.json"):
-        train(train_settings(place, "refused", model=str(place / "base")))
+        train(train_settings(place, "refused", model=str(place / "base"), **changes))
+
+
+def test_the_rate_of_new_layers_is_that_of_exactly_what_is_new(place):
+    job = make_train_job(train_settings(place, "rates", train="all", new_rate=16.0))
+    leaves = {leaf.path: leaf for leaf in job.leaves}
+    faster = {leaves[path].names[row] for path, rows in job.optimizer.rule.new for row in rows}
+    assert job.growth is not None
+    assert faster == choose("new", job.config, job.growth.plan)
+    assert make_train_job(train_settings(place, "rates", train="all")).optimizer.rule.new == ()
 
 
 def test_a_growth_json_of_another_model_is_refused(place):
@@ -62,3 +76,12 @@ def test_a_growth_json_of_another_model_is_refused(place):
     with pytest.raises(InputError, match="growth.json") as caught:
         train(train_settings(place, "refused", model=str(place / "mixed")))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["olmo", "olmo2", "t5"])
+def test_norms_that_are_not_there_are_not_scaled(place, name):
+    """Norms without weights, behind what a layer adds, and of an encoder-decoder."""
+    changes = {"model": None, "init": "norm-scaling", "config": tiny(name) / "config.json"}
+    with pytest.raises(InputError, match=f"--init norm-scaling: .* which a {name} is not; use --init random"):
+        train(train_settings(place, "refused", **changes))
+    assert not (place / "refused").exists()

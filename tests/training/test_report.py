@@ -11,7 +11,8 @@ from tests.support.settings import train_settings
 
 
 def test_names_are_shown_as_they_are_and_no_loss_is_too_large(place, capsys):
-    report = replace(describe(make_train_job(train_settings(place, "[red]x :smile: [/b"))), losses=(1e4, 2.0), done=6)
+    job = make_train_job(train_settings(place, "[red]x :smile: [/b"))
+    report = replace(describe(job), losses={"eval_loss": (1e4, 2.0)}, done=6)
     print_train_report(report)
     shown = capsys.readouterr().out
     assert shown.endswith("[red]x :smile: [/b\n")

@@ -42,7 +42,7 @@ def finished(place: Path) -> Path:
 def test_run_folder_has_everything(finished):
     assert [row["step"] for row in rows(finished)] == list(range(7))
     assert list(rows(finished)[1]) == [
-        "step", "tokens", "loss", "eval_loss", "grad_norm", "learning_rate", "tokens_per_second", "mfu",
+        "step", "tokens", "loss", "eval_loss", "retain_loss", "grad_norm", "learning_rate", "tokens_per_second", "mfu",
     ]  # fmt: skip
     assert [row["step"] for row in rows(finished) if row["eval_loss"] is not None] == [0, 3, 6]
     assert [row["tokens"] for row in rows(finished)] == [256 * step for step in range(7)]
@@ -72,6 +72,19 @@ def test_final_model_has_the_loss_that_training_reported(place, finished):
     assert measured["nll"] == pytest.approx(rows(finished)[-1]["eval_loss"], rel=1e-5)
 
 
+def test_what_was_known_is_measured_beside_what_is_learned(place, finished):
+    """From a mixture, too: the shares of its rows are in the loader's own tests."""
+    shutil.copy(place / "eval.txt", place / "old.txt")
+    data = f"{place / 'data.jsonl'}:0.75,{place / 'eval.txt'}:0.25"
+    report = train(train_settings(place, "two", data=data, retain_text=place / "old.txt", steps=2, eval_every=1))
+    log = rows(place / "two")
+    assert [row["step"] for row in log if row["retain_loss"] is not None] == [0, 1, 2]
+    assert all(row["retain_loss"] == row["eval_loss"] for row in log)
+    assert report.losses["retain_loss"] == (log[0]["retain_loss"], log[-1]["retain_loss"])
+    known = json.loads((place / "two" / "final" / "growth.json").read_text())["measurements"]["trained"][-1]
+    assert known["retained"] == {"before": log[0]["retain_loss"], "after": log[-1]["retain_loss"]}
+
+
 def tree(folder: Path) -> dict[str, tuple[int, bytes]]:
     """Every file's time of change and content."""
     files = (path for path in folder.rglob("*") if path.is_file())
@@ -88,7 +101,7 @@ def test_a_finished_run_is_left_as_it_is_with_what_the_user_put_there(place, fin
     assert tree(place / "again") == before
     evaluated = [row["eval_loss"] for row in rows(finished) if row["eval_loss"] is not None]
     assert (report.done, report.stopped, report.interrupted) == (6, False, False)
-    assert report.losses == (evaluated[0], evaluated[-1])
+    assert report.losses == {"eval_loss": (evaluated[0], evaluated[-1])}
 
 
 def test_a_final_that_is_gone_is_made_again_and_one_without_checkpoints_is_kept(place, finished):
@@ -363,17 +376,19 @@ def test_dry_run_touches_nothing(place):
 
 
 @pytest.mark.slow
-def test_random_weights_need_no_checkpoint(place):
-    folder = place / "scratch"
+@pytest.mark.parametrize(("init", "highest"), [("random", 1.0), ("norm-scaling", 0.5)])
+def test_random_weights_need_no_checkpoint(place, init, highest):
+    folder = place / init
     folder.mkdir()
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
         shutil.copy(place / "base" / name, folder / name)
-    changes = {"model": None, "init": "random", "config": folder / "config.json", "steps": 2}
-    report = train(train_settings(place, "scratch-run", **changes))
-    assert report.frozen == 0
-    final = open_checkpoint(place / "scratch-run" / "final")
+    changes = {"model": None, "init": init, "config": folder / "config.json", "steps": 2}
+    assert train(train_settings(place, f"{init}-run", **changes)).frozen == 0
+    final = open_checkpoint(place / f"{init}-run" / "final")
     assert final.config["num_hidden_layers"] == 4
-    assert rows(place / "scratch-run")[0]["eval_loss"] == pytest.approx(np.log(4096), rel=0.05)
+    norm = read(final, "model.layers.3.input_layernorm.weight")
+    assert norm.astype(np.float32).mean() == pytest.approx(highest, abs=0.05)  # after two steps
+    assert rows(place / f"{init}-run")[0]["eval_loss"] == pytest.approx(np.log(4096), rel=0.05)
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from lesa_jax.models.shapes import model_tensors
 from lesa_jax.training.parameters import make_leaves
 from lesa_jax.training.sharding import check_mesh, leaf_spec
 from tests.support.tiny import tiny
+from tests.support.trees import MESH
 
 OUTSIDE = {"model.embed_tokens.weight": P("tensor", "fsdp"), "model.norm.weight": P()}
 HEAD = {"lm_head.weight": P("tensor", "fsdp")}
@@ -46,7 +47,7 @@ def config_of(family: str, **changes: object) -> ModelConfig:
     return read_config(open_checkpoint(tiny(family)).config | changes)
 
 
-@pytest.mark.parametrize("sizes", [{"data": 1, "fsdp": 1, "tensor": 1}, {"data": 2, "fsdp": 2, "tensor": 2}])
+@pytest.mark.parametrize("sizes", [MESH, {"data": 2, "fsdp": 2, "expert": 1, "tensor": 2}])
 @pytest.mark.parametrize(
     ("family", "changes", "more"),
     [
@@ -63,7 +64,7 @@ def test_axes_of_every_tensor(family, changes, more, sizes):
 
 def test_an_axis_that_does_not_divide_is_left_out():
     config = replace(config_of("llama"), vocab_size=63)
-    found = specs(config, {"data": 1, "fsdp": 2, "tensor": 2})
+    found = specs(config, {"data": 1, "fsdp": 2, "expert": 1, "tensor": 2})
     odd = {"model.embed_tokens.weight": P(None, "fsdp"), "lm_head.weight": P(None, "fsdp")}
     assert found == OUTSIDE | LAYER | odd
 
@@ -71,6 +72,6 @@ def test_an_axis_that_does_not_divide_is_left_out():
 def test_a_mesh_must_divide_heads_and_batch():
     config = read_config(open_checkpoint(tiny("llama")).config)  # 4 heads, 2 of them for keys
     with pytest.raises(InputError, match="tensor=4 does not divide the model's num_key_value_heads 2"):
-        check_mesh({"data": 1, "fsdp": 1, "tensor": 4}, config, 8)
-    with pytest.raises(InputError, match="6 sequences, which data x fsdp = 4"):
-        check_mesh({"data": 2, "fsdp": 2, "tensor": 2}, config, 6)
+        check_mesh({"data": 1, "fsdp": 1, "expert": 1, "tensor": 4}, config, 8)
+    with pytest.raises(InputError, match="6 sequences, which data x fsdp x expert = 4"):
+        check_mesh({"data": 2, "fsdp": 2, "expert": 1, "tensor": 2}, config, 6)

@@ -40,11 +40,14 @@ class Prediction:
     """New matrices of one weight kind, float32, and how they came about.
 
     `singular_values` descend up to rounding, with 0 for directions cut as null; in raw space there are none, size 0.
+    `agreement` is the factor, from 0 to 1, that brings the same predictor's predictions of layers that exist, each from
+    those on both sides, nearest to these layers: with equal norms, their cosine.
     """
 
     weights: Float[Array, "new out in"]
     fit: Fit
     singular_values: Float[Array, " r"]
+    agreement: Float[Array, ""]
 
 
 class RawRows(NamedTuple):
@@ -137,7 +140,7 @@ def predict_matrices(basis: Basis, fit: Fit, gaps: Sequence[int]) -> Prediction:
         for lower, upper in levels:
             rows = _append_rows(fit.params, rows, np.array(lower, np.int32), np.array(upper, np.int32))
         weights = _compose(u, s, rows[np.array(order)])
-    return Prediction(weights, fit, jnp.zeros(0) if s is None else s)
+    return Prediction(weights, fit, jnp.zeros(0) if s is None else s, _agreement(fit.params, s, basis.v))
 
 
 def halvings(gaps: Sequence[int], layers: int) -> tuple[list[tuple[tuple[int, ...], tuple[int, ...]]], tuple[int, ...]]:
@@ -184,6 +187,7 @@ def compile_prediction(
         u, s = None, None
         v, kept = jax.ShapeDtypeStruct(shape, jnp.float32), jax.ShapeDtypeStruct(shape[1:2], bool)
     params = compile_fit(v, kept, settings)
+    compile_ahead(_agreement, params, s, v)
     if len(set(gaps)) == len(gaps):
         compile_ahead(_matrices, params, u, s, v, jax.ShapeDtypeStruct((len(gaps),), jnp.int32))
 
@@ -203,6 +207,20 @@ def _matrices(params: Params, u, s, v, gaps):
         return dot(h, params["third_kernel"]) + shift * params["third_bias"][None, :]
 
     return lax.map(matrix, gaps)
+
+
+@jax.jit
+def _agreement(params: Params, s, v):
+    """Of diag(s) G([V_{l-1}, V_{l+1}]) with diag(s) V_l, l between two others; U changes no product of these."""
+
+    def products(layer):
+        p, y = predict(params, jnp.concatenate([v[layer - 1], v[layer + 1]], axis=1)), v[layer]
+        if s is not None:
+            p, y = s[:, None] * p, s[:, None] * y
+        return jnp.sum(p * y), jnp.sum(jnp.square(p))
+
+    agreeing, square = (jnp.sum(x) for x in lax.map(products, jnp.arange(1, v.shape[0] - 1)))
+    return jnp.clip(agreeing / jnp.where(square > 0, square, 1), 0, 1)
 
 
 @jax.jit

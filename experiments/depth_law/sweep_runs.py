@@ -1,0 +1,79 @@
+"""The runs of the sweep over depths, and the CSV file of those that are finished."""
+
+import csv
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+SCRATCH, ON, NEW, ALL = "from nothing", "base trained on", "grown, new layers", "grown, all layers"
+GROWN = (ON, NEW, ALL)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run.
+
+    Attributes:
+      way: from nothing, or what is made of a base.
+      base: layers of the base; 0 from nothing.
+      layers: that are run.
+      tokens: that it is trained on; from nothing, or further ones.
+      rate, seed: of the run; a base is the run from nothing with this seed and its best rate.
+    """
+
+    way: str
+    base: int
+    layers: int
+    tokens: int
+    rate: float
+    seed: int
+
+    @property
+    def slug(self) -> str:
+        return f"{self.way.replace(',', '').replace(' ', '-')}-{self.layers}-{self.tokens}-{self.rate:g}-{self.seed}"
+
+
+@dataclass(frozen=True)
+class Row(Run):
+    """A finished run: parameters, operations of its own, and held-out loss at its end in nats."""
+
+    parameters: int
+    flops: float
+    loss: float
+
+
+def best(rows: Iterable[Row]) -> list[Row]:
+    """Of rows that differ in seed and rate, those of the rate whose mean loss is lowest."""
+    by_rate: dict[float, list[Row]] = {}
+    for row in rows:
+        by_rate.setdefault(row.rate, []).append(row)
+    return min(by_rate.values(), key=lambda own: np.mean([row.loss for row in own]))
+
+
+def recorded(file: Path) -> dict[Run, Row]:
+    """The finished runs in the CSV file."""
+    if not file.exists():
+        return {}
+    with file.open(newline="") as text:
+        cells = list(csv.DictReader(text))
+    found = {}
+    for row in cells:
+        counts = (int(row[name]) for name in ("base", "layers", "tokens"))
+        run = Run(row["way"], *counts, rate=float(row["rate"]), seed=int(row["seed"]))
+        found[run] = Row(
+            **asdict(run), parameters=int(row["parameters"]), flops=float(row["flops"]), loss=float(row["loss"])
+        )
+    return found
+
+
+def append(file: Path, row: Row) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    new = not file.exists()
+    with file.open("a", newline="") as text:
+        writer = csv.DictWriter(text, [field.name for field in fields(Row)], lineterminator="\n")
+        if new:
+            writer.writeheader()
+        writer.writerow({**asdict(row), "flops": f"{row.flops:.6g}", "loss": f"{row.loss:.6g}"})
+    print(f"{row.way}, {row.layers} layers, seed {row.seed}, rate {row.rate:g}: {row.loss:.4f}", flush=True)
