@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 
 from lesa_jax.models.blocked_attention import SAVED, Window, _same, attention_by_blocks
 from lesa_jax.models.splash_attention import splash_attention, splash_fits
-from lesa_jax.parallel.mesh import AXIS_RULES, BATCH
+from lesa_jax.parallel.mesh import AXIS_RULES, BATCH, mesh_of, platform_of
 
 LONGEST_SQUARE = 1024  # tokens of which all scores may be held where no kernel fits
 CUDNN_HEAD_DIM = 128  # the widest head that cuDNN can do on every GPU
@@ -36,7 +36,7 @@ def causal_attention(
     """
     if isinstance(window, jax.Array) or cap is not None:  # to the kernels a window is a property of the program
         return attention_by_blocks(q_BxTxHxD, k_BxTxKxD, v_BxTxKxD, window, documents_BxT, cap)
-    backend, (_, tokens, _, head_dim) = jax.default_backend(), q_BxTxHxD.shape
+    backend, (_, tokens, _, head_dim) = platform_of(q_BxTxHxD), q_BxTxHxD.shape
     window = None if window is None or window >= tokens else window
     match choose_implementation(backend, q_BxTxHxD.dtype, tokens, head_dim):
         case "blocks":
@@ -79,8 +79,8 @@ def on_shards(
 
     The mesh is the one that the arguments lie on; a traced array knows it.
     """
-    mesh = jax.typeof(q_BxTxHxD).sharding.mesh
-    if mesh.empty or mesh.size == 1:
+    mesh = mesh_of(q_BxTxHxD)
+    if mesh is None:
         return attend(q_BxTxHxD, k_BxTxKxD, v_BxTxKxD, documents_BxT=documents_BxT)
     spec = shard_spec(mesh.shape, q_BxTxHxD.shape[0], k_BxTxKxD.shape[2])
     return jax.shard_map(

@@ -17,7 +17,7 @@ from lesa_jax.checkpoint.names import Tree
 from lesa_jax.families.model import Experts, ModelConfig
 from lesa_jax.models.layers import ACTIVATIONS, linear
 from lesa_jax.models.parts import part
-from lesa_jax.parallel.mesh import AXIS_RULES, BATCH
+from lesa_jax.parallel.mesh import AXIS_RULES, BATCH, mesh_of
 
 BLOCK_ROWS = 128  # of one expert's tokens, on a CPU
 
@@ -109,8 +109,8 @@ def on_shards(
     The mesh is the one that the arguments lie on; a traced array knows it. A batch that does not divide, as an
     evaluation's last rows, is there on every device.
     """
-    mesh = jax.typeof(x_BxTxE).sharding.mesh
-    if mesh.empty or mesh.size == 1:
+    mesh = mesh_of(x_BxTxE)
+    if mesh is None:
         return ask(x_BxTxE, routing.chosen, routing.weights, matrices, activation)
     expert, ffn = AXIS_RULES["experts"], AXIS_RULES["ffn"]
     shared = x_BxTxE.shape[0] % math.prod(mesh.shape[axis] for axis in BATCH) == 0

@@ -7,8 +7,11 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
+
+from lesa_jax.parallel.mesh import AXIS_RULES, BATCH, mesh_of
 
 # 512 tokens of a 128k vocabulary are 256 MiB of float32 logits.
 CHUNK_TOKENS = 512
@@ -87,8 +90,9 @@ def summed_nll(
     """sum(weights * negative log-likelihood of the targets) in nats, float32, for training.
 
     The gradient is taken in the forward pass, chunk by chunk while the logits are there: two matrix products with the
-    head for a frozen one, three for a trained one, and none is computed again (as in Liger, arXiv 2410.10989). Chunks
-    are cut along the sequence, so that a batch spread over devices stays where it is.
+    head for a frozen one, three for a trained one, and none is computed again (as in Liger, arXiv 2410.10989). On a
+    mesh each device does so for its own sequences, with the whole head but for what `tensor` shares: the head is
+    gathered once, not for every chunk, and its gradient is added up over devices once.
 
     Args:
       hidden_BxTxE: after the final norm; the matrix products run in its dtype and accumulate in float32.
@@ -103,10 +107,38 @@ def summed_nll(
 
 def _summed(hidden, head: Head, targets, weights, chunk_tokens: int, with_hidden: bool, with_head: bool):
     """The sum, its gradient by the hidden states and its gradient by the head, each if asked for."""
+    head = replace(head, weight=head.weight.astype(hidden.dtype))
+    mesh = mesh_of(hidden)
+    if mesh is None:
+        return _summed_here(hidden, head, targets, weights, chunk_tokens, with_hidden, with_head)
+    shares, rows = AXIS_RULES["embed"], P(BATCH)
+
+    def of_device(hidden, head, targets, weights):
+        total, parts, gradient = _summed_here(hidden, head, targets, weights, chunk_tokens, with_hidden, with_head)
+        if gradient is not None:
+            weight = jax.lax.psum_scatter(gradient.weight, shares, scatter_dimension=1, tiled=True)
+            weight = jax.lax.psum(weight, tuple(axis for axis in BATCH if axis != shares))
+            gradient = replace(
+                gradient, weight=weight, bias=jax.tree.map(lambda x: jax.lax.psum(x, BATCH), gradient.bias)
+            )
+        return jax.lax.psum(total, BATCH), parts, gradient
+
+    of_head = replace(head, weight=P(None, shares), bias=None if head.bias is None else P()) if with_head else P()
+    return jax.shard_map(
+        of_device,
+        mesh=mesh,
+        in_specs=(rows, P(), rows, rows),
+        out_specs=(P(), rows, of_head),
+        axis_names=set(BATCH),
+        check_vma=False,  # a scan's first carry is the same on all devices, its last is not
+    )(hidden, head, targets, weights)
+
+
+def _summed_here(hidden, head: Head, targets, weights, chunk_tokens: int, with_hidden: bool, with_head: bool):
+    """`_summed` of one device's sequences, with a head in the dtype of the products."""
     batch, tokens, width = hidden.shape
     size = min(tokens, max(1, chunk_tokens // batch))
     chunks = -(-tokens // size)
-    weight = head.weight.astype(hidden.dtype)
 
     def cut(x):
         x = jnp.pad(x, ((0, 0), (0, chunks * size - tokens), *((0, 0),) * (x.ndim - 2)))
@@ -115,7 +147,7 @@ def _summed(hidden, head: Head, targets, weights, chunk_tokens: int, with_hidden
     def chunk_sum(carry, chunk):
         total, head_gradient = carry
         x, y, w = chunk
-        logits = logits_of(x, replace(head, weight=weight), jnp.float32)
+        logits = logits_of(x, head, jnp.float32)
         log_sum = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
         chosen = jnp.take_along_axis(logits, y[..., None], axis=-1)
         total = total + jnp.sum(w * (log_sum - chosen)[..., 0])
@@ -130,7 +162,7 @@ def _summed(hidden, head: Head, targets, weights, chunk_tokens: int, with_hidden
             product = jnp.einsum("btv,bte->ve", logit_gradient, x, preferred_element_type=jnp.float32)
             bias = None if head.bias is None else head_gradient.bias + jnp.sum(wide, axis=(0, 1))
             head_gradient = replace(head, weight=head_gradient.weight + product, bias=bias)
-        return (total, head_gradient), jnp.einsum("btv,ve->bte", logit_gradient, weight)
+        return (total, head_gradient), jnp.einsum("btv,ve->bte", logit_gradient, head.weight)
 
     start = jnp.zeros(()), jax.tree.map(lambda x: jnp.zeros(x.shape), head) if with_head else None
     (total, head_gradient), parts = jax.lax.scan(chunk_sum, start, (cut(hidden), cut(targets), cut(weights)))

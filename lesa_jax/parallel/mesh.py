@@ -7,11 +7,13 @@ tensor: shares of heads, feed-forward and vocabulary (Megatron, arXiv 1909.08053
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from lesa_jax.base.errors import InputError
 
@@ -51,6 +53,49 @@ def parse_mesh(text: str, devices: int) -> dict[str, int]:
     return sizes
 
 
-def make_mesh(sizes: Mapping[str, int]) -> Mesh:
-    """A mesh of all devices of all processes."""
-    return Mesh(np.asarray(jax.devices()).reshape([sizes[axis] for axis in AXES]), AXES)
+def make_mesh(sizes: Mapping[str, int], devices: Sequence[Any] | None = None) -> Mesh:
+    """A mesh of these devices; by default all of all processes."""
+    chosen = jax.devices() if devices is None else devices
+    return Mesh(np.asarray(chosen).reshape([sizes[axis] for axis in AXES]), AXES)
+
+
+def mesh_of(x: Any) -> AbstractMesh | None:
+    """The mesh of several devices that an array lies on, which a traced array knows, too; None on one device."""
+    mesh = jax.typeof(x).sharding.mesh
+    return None if mesh.empty or mesh.size == 1 else mesh
+
+
+def pinned(x: Any, *axes: str | tuple[str, ...] | None) -> Any:
+    """The array with its dimensions shared by these axes of its mesh, and its gradient likewise.
+
+    Left to itself XLA may carry an array on as it came: hidden states shared along their width by all devices, each
+    with the tokens of all, because the embedding was. Axes that do not divide a dimension do not share it.
+    """
+    mesh = mesh_of(x)
+    if mesh is None:
+        return x
+    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, P(*dividing(axes, x.shape, mesh.shape))))
+
+
+def by_rows(x: Any) -> Any:
+    """`pinned`, an array whose first dimension are sequences, each of them whole on its device."""
+    return pinned(x, BATCH)
+
+
+def dividing(
+    axes: Sequence[str | tuple[str, ...] | None], shape: Sequence[int], sizes: Mapping[str, int]
+) -> list[str | tuple[str, ...] | None]:
+    """The axes that divide the dimensions they share; None in the place of others."""
+    found = []
+    for axis, dimension in zip(axes, shape, strict=False):
+        names = axis if isinstance(axis, tuple) else (axis,)
+        share = math.prod(sizes[name] for name in names if name is not None)
+        found.append(axis if dimension % share == 0 else None)
+    return found
+
+
+def platform_of(x: Any) -> str:
+    """ "cpu", "gpu" or "tpu": where the array is computed. A traced array knows its mesh, and that its devices, which
+    need not be this machine's; one without a mesh is computed where JAX computes by default."""
+    device = jax.typeof(x).sharding.mesh.abstract_device
+    return jax.default_backend() if device is None else device.platform

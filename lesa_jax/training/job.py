@@ -54,14 +54,14 @@ class TrainJob:
 
     Attributes:
       settings: as given.
-      checkpoint: the model; None with fresh weights.
+      checkpoint: the model; None with fresh weights, and where no weights are asked for.
       folder: of the tokenizer and the other small files.
       hf_config: config.json.
       config: what the forward pass makes of it.
       growth: how the model was grown, if it was.
       specs: shape and stored dtype of every tensor of the exported model.
       segments, leaves: see `segments` and `parameters`.
-      tokenizer: of the model.
+      tokenizer: of the model; where no weights are asked for, only an encoder-decoder's.
       sequence_length: tokens; of an encoder-decoder, those that it reads.
       target_length: of an encoder-decoder, tokens that it is to write.
       optimizer: the update rule, and for how many steps.
@@ -101,16 +101,22 @@ class TrainJob:
         return self.settings.batch.batch_size * self.sequence_length
 
 
-def make_train_job(settings: TrainSettings) -> TrainJob:
+def make_train_job(settings: TrainSettings, target: Sequence[Any] | None = None) -> TrainJob:
     """Opens the model and checks every option against it.
+
+    Args:
+      settings: the options.
+      target: devices that the run is to be compiled for and not to be run on, so that neither weights nor data are
+        asked for; by default it is to run on this machine's.
 
     Raises:
       InputError: whatever is wrong, before anything is written.
     """
     check_settings(settings)
-    assert settings.data is not None
-    find_files(settings.data)
-    checkpoint, folder, hf_config = open_model(settings)
+    if target is None:
+        assert settings.data is not None
+        find_files(settings.data)
+    checkpoint, folder, hf_config = open_model(settings, weights=target is None)
     config = read_config(hf_config) if checkpoint is None else read_model(checkpoint, hf_config)
     check_stage(settings, config)
     check_init(settings, config)
@@ -119,24 +125,29 @@ def make_train_job(settings: TrainSettings) -> TrainJob:
     if checkpoint is None:
         stored = STORED.get(str(hf_config.get("dtype", hf_config.get("torch_dtype"))), "F32")
         specs = {name: TensorSpec(tensor.shape, stored) for name, tensor in model_tensors(config).items()}
-        trained = frozenset(specs)
     else:
         check_tensors(checkpoint, config)
         specs = {name: entry.spec for name, entry in checkpoint.entries.items()}
+    if settings.init == "checkpoint":
         config = with_adapters(config, settings.train)
         trained = choose(settings.train, config, growth.plan if growth else None)
-    tokenizer: Any = load_tokenizer(folder)
-    check_vocabulary(max(tokenizer.get_vocab().values(), default=0), config.vocab_size)
+    else:
+        trained = frozenset(specs)
+    tokenizer: Any = None
+    if target is None or config.encoder is not None:
+        tokenizer = load_tokenizer(folder)
+        check_vocabulary(max(tokenizer.get_vocab().values(), default=0), config.vocab_size)
     batch, devices = settings.batch, settings.devices
     length = row_length("corpus", config, batch.sequence_length)
     target_length = length
     if config.encoder is not None and settings.stage == "pretrain":
         target_length = find_corruption(tokenizer, settings.seed).lengths(length)[1]
     segments, leaves = make_leaves(config, trained)
-    sizes = parse_mesh(devices.mesh, jax.device_count())
+    available = jax.devices() if target is None else target
+    sizes = parse_mesh(devices.mesh, len(available))
     check_mesh(sizes, config, batch.batch_size // batch.accumulate)
-    mesh = make_mesh(sizes)
-    dtype = devices.dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
+    mesh = make_mesh(sizes, available)
+    dtype = devices.dtype or ("float32" if available[0].platform == "cpu" else "bfloat16")
     optimizer = make_optimizer(settings, length, find_new_rows(leaves, settings.optimizer, growth))
     mask = make_mask(settings, growth, optimizer.steps)
     return TrainJob(
@@ -197,13 +208,15 @@ def check_init(settings: TrainSettings, config: ModelConfig) -> None:
         )
 
 
-def open_model(settings: TrainSettings) -> tuple[Checkpoint | None, Path, Mapping[str, Any]]:
-    """The checkpoint, its folder and its config.json; with fresh weights only the latter two."""
+def open_model(settings: TrainSettings, weights: bool) -> tuple[Checkpoint | None, Path, Mapping[str, Any]]:
+    """The checkpoint, its folder and its config.json; with fresh weights, or without `weights`, only the latter two."""
     if settings.init != "checkpoint":
         assert settings.config is not None
         return None, settings.config.parent, read_json(settings.config, f"--init {settings.init} needs one")
     assert settings.model is not None
     folder = resolve_model(settings.model, settings.revision)
+    if not weights:
+        return None, folder, read_json(folder / "config.json", "--model needs one")
     checkpoint = open_checkpoint(folder)
     return checkpoint, folder, checkpoint.config
 
@@ -212,7 +225,8 @@ def count_steps(settings: TrainSettings, sequence_length: int) -> int:
     """The number of steps, as given or as so many tokens need."""
     if settings.steps is not None:
         return settings.steps
-    assert settings.tokens is not None
+    if settings.tokens is None:  # to compile a step, which is the same for a run of any length
+        return LARGEST
     tokens, of_a_step = parse_count("--tokens", settings.tokens), settings.batch.batch_size * sequence_length
     steps = tokens // of_a_step
     if steps < 1:

@@ -226,10 +226,12 @@ def norm_scaled(fill: Fill, config: ModelConfig) -> Fill:
     return scaled
 
 
-def abstract_leaves(leaves: Sequence[Leaf], shardings: Mapping[tuple[str, ...], NamedSharding]) -> Tree:
-    """The tree of `leaves` as shapes with shardings, in the trained leaves' dtype, float32."""
+def abstract_leaves(
+    leaves: Sequence[Leaf], shardings: Mapping[tuple[str, ...], NamedSharding], dtype: DTypeLike = jnp.float32
+) -> Tree:
+    """The tree of `leaves` as shapes with shardings, by default in the trained leaves' dtype."""
     return unflatten_dict(
-        {leaf.path: jax.ShapeDtypeStruct(leaf.shape, jnp.float32, sharding=shardings[leaf.path]) for leaf in leaves}
+        {leaf.path: jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=shardings[leaf.path]) for leaf in leaves}
     )
 
 

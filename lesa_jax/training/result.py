@@ -4,8 +4,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-import jax
-
 from lesa_jax.training.cost import Cost, StateBytes, state_bytes, token_cost, update_operations
 from lesa_jax.training.job import TrainJob
 from lesa_jax.training.segments import Segment
@@ -77,7 +75,7 @@ def describe(job: TrainJob) -> TrainResult:
         if job.config.encoder is None
         else f"encoder {in_words(job.program.encoder)}; decoder {in_words(job.segments)}",
         memory=state_bytes(job.leaves, job.shardings, job.frozen_dtype, bool(job.optimizer.rule.ema)),
-        devices=f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        devices=f"{job.mesh.size} x {job.mesh.devices.flat[0].device_kind}",
         cost=replace(cost, update=update_operations(job.leaves, job.optimizer.rule) / job.step_tokens),
         steps=job.optimizer.steps,
         tokens=job.optimizer.steps * job.step_tokens,

@@ -27,6 +27,8 @@ from lesa_jax.models.blocked_attention import SAVED
 from lesa_jax.models.decoder import Context, routed_block
 from lesa_jax.models.experts import RouterLosses, router_losses
 from lesa_jax.models.views import Arrays, View, view, views
+from lesa_jax.parallel.mesh import by_rows, mesh_of
+from lesa_jax.training.gathering import gathered, shared_weights
 from lesa_jax.training.settings import Remat
 
 SEGMENTS = "segments"  # where the layers lie in a tree in training
@@ -105,24 +107,38 @@ def run_segments(
       shares: how much of what each layer does to the stream counts (`mask.Mask`): x + share (layer(x) - x).
       layer_of: what one layer computes, by default `block_and_losses`; or another function of the same arguments.
     """
-    run = rematerialised(layer_of or block_and_losses, remat)
+    mesh, layer_of = mesh_of(x_BxTxE), layer_of or block_and_losses
     losses = RouterLosses(jnp.zeros(()), jnp.zeros(())) if any(config.sparse) else RouterLosses()
     for number, segment in enumerate(segments):
         shared, arrays = zip(*(views(config, segment.layers(p)) for p in range(segment.width)), strict=True)
+        # Without remat a weight that is whole would be kept for the backward pass, of every layer.
+        gathers = mesh is not None and remat != "none"
+        runs = [
+            rematerialised(on_whole_weights(layer_of, config, layer) if gathers else layer_of, remat)
+            for layer in range(segment.start, segment.start + segment.width)
+        ]
         counted = [None if shares is None else shares[np.array(segment.layers(p))] for p in range(segment.width)]
 
-        def step(carry: Any, scanned: tuple[Tree, tuple[Arrays, ...], list[Array | None]], shared=shared) -> Any:
+        def step(
+            carry: Any, scanned: tuple[Tree, tuple[Arrays, ...], list[Array | None]], shared=shared, runs=runs
+        ) -> Any:
             layers, arrays, counted = scanned
             x, losses = carry
-            for place, (common, own, share) in enumerate(zip(shared, arrays, counted, strict=True)):
+            for place, (run, common, own, share) in enumerate(zip(runs, shared, arrays, counted, strict=True)):
                 after, added = run(layers[str(place)], x, context, common, own, config)
-                x = rounded(after) if share is None else mixed(x, rounded(after), share)
+                x = by_rows(rounded(after) if share is None else mixed(x, rounded(after), share))
                 losses = losses if added is None else jax.tree.map(jnp.add, losses, added)
             return (x, losses), None
 
         stacks = params[SEGMENTS][str(number)]
         (x_BxTxE, losses), _ = jax.lax.scan(step, (x_BxTxE, losses), (stacks, arrays, counted))
     return x_BxTxE, losses
+
+
+def on_whole_weights(layer_of: Callable[..., Any], config: ModelConfig, layer: int) -> Callable[..., Any]:
+    """The same function of a layer like this one, for weights that are still spread over devices."""
+    shared = shared_weights(config, layer)
+    return lambda tree, x, *rest: layer_of(gathered(tree, shared, x.dtype), x, *rest)
 
 
 def block_and_losses(

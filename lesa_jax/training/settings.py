@@ -148,6 +148,12 @@ class TrainSettings:
     """Insist on going on with an earlier run; without this option an existing run is gone on with, too."""
     dry_run: bool = free(False)
     """Print parameters, memory, operations and estimated time; touch nothing."""
+    compile_for: str | None = free(None)
+    """Instead: compile a step for hardware that need not be here (v5e:4x4, v6e:4x4, v5p:4x4x4, h100, h100x8), and say
+    whether it fits, what it sends and how fast it can be. Needs neither data nor weights: --model may hold config.json
+    and growth.json alone."""
+    report: Path | None = free(None)
+    """With --compile-for: JSON file with the same figures."""
     debug: bool = free(False)
     """Show where an error came from, not only what it is."""
 
@@ -174,9 +180,12 @@ def check_settings(settings: TrainSettings) -> None:
             raise InputError(f"--init {settings.init}: everything is trained; leave out --train {settings.train}")
     elif settings.model is None:
         raise InputError("--model: name the checkpoint to train, as made by python -m lesa_jax.expand")
-    if settings.data is None:
+    to_run = settings.compile_for is None
+    if settings.report is not None and to_run:
+        raise InputError("--report: is written by --compile-for; a run's figures are in its metrics.jsonl")
+    if settings.data is None and to_run:
         raise InputError("--data: name the text to train on, such as corpus.jsonl or a folder of .txt files")
-    if (settings.tokens is None) == (settings.steps is None):
+    if (settings.tokens is None) == (settings.steps is None) and (to_run or settings.steps is not None):
         raise InputError("--tokens or --steps: say how long to train, with one of the two")
     if not settings.train.strip():
         raise InputError("--train '': names nothing; use new, new+norms, all, or a regular expression on tensor names")

@@ -26,6 +26,7 @@ from lesa_jax.models.encoder_decoder import Sight, Text
 from lesa_jax.models.experts import RouterLosses
 from lesa_jax.models.losses import summed_nll
 from lesa_jax.models.views import View
+from lesa_jax.parallel.mesh import by_rows
 from lesa_jax.training.mask import Mask
 from lesa_jax.training.optimizer import Rule, make_transformation, moved_average, scale
 from lesa_jax.training.segments import ENCODER, SEGMENTS, Segment, merge, run_segments
@@ -105,7 +106,7 @@ def routed_states(
     step: int | Int[Array, ""],
 ) -> tuple[Float[Array, "batch tokens hidden"], RouterLosses]:
     """`hidden_states`, and the routers' losses summed over the layers."""
-    x_BxTxE = embed(params, tokens, positions, program.config, jnp.dtype(program.dtype))
+    x_BxTxE = by_rows(embed(params, tokens, positions, program.config, jnp.dtype(program.dtype)))
     x_BxTxE, losses = run_segments(
         params, x_BxTxE, program.segments, context, program.config, program.remat, program.shares(step)
     )
@@ -231,10 +232,14 @@ def compile_step(
 
     Runs of one shape in one process share the compiled program.
     """
-    step = jax.jit(
+    return functools.partial(jitted_step(placed, mesh), program=program, rule=rule)
+
+
+def jitted_step(placed: TrainState, mesh: Mesh) -> Any:
+    """`train_step` under `jax.jit`, for a state that lies so on the mesh."""
+    return jax.jit(
         train_step,  # itself, no function made here: JAX finds programs by the function
         static_argnames=("program", "rule"),
         donate_argnums=0,
         out_shardings=(placed, NamedSharding(mesh, P())),
     )
-    return functools.partial(step, program=program, rule=rule)

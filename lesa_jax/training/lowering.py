@@ -1,0 +1,42 @@
+"""The step of a run as a program for its devices, from shapes alone: no weight is loaded, nothing runs."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from lesa_jax.models.encoder_decoder import Text
+from lesa_jax.parallel.mesh import BATCH
+from lesa_jax.training.job import TrainJob
+from lesa_jax.training.parameters import abstract_leaves
+from lesa_jax.training.state import abstract_state, state_shardings
+from lesa_jax.training.step import Batch, jitted_step
+
+
+def lower_step(job: TrainJob) -> Any:
+    """`train_step` of the run, lowered; `.compile()` it."""
+    rule = job.optimizer.rule
+    trained = abstract_leaves([leaf for leaf in job.leaves if leaf.trained], job.shardings)
+    frozen = abstract_leaves([leaf for leaf in job.leaves if not leaf.trained], job.shardings, job.frozen_dtype)
+    placed = state_shardings(trained, job.shardings, job.mesh, rule)
+    rate = jax.ShapeDtypeStruct((), jnp.float32, sharding=NamedSharding(job.mesh, P()))
+    return jitted_step(placed, job.mesh).lower(
+        abstract_state(trained, rule, placed), frozen, abstract_batch(job), rate, program=job.program, rule=rule
+    )
+
+
+def abstract_batch(job: TrainJob) -> Batch:
+    """A batch [accumulate, sequences, tokens] as `loop.device_batch` places it."""
+    batch, sharding = job.settings.batch, NamedSharding(job.mesh, P(None, BATCH))
+    rows = batch.accumulate, batch.batch_size // batch.accumulate
+
+    def of(length: int, dtype: Any = jnp.int32) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((*rows, length), dtype, sharding=sharding)
+
+    if job.config.encoder is None:
+        source, length = None, job.sequence_length
+    else:
+        source, length = Text(*(of(job.sequence_length) for _ in range(3))), job.target_length
+    return Batch(*(of(length) for _ in range(4)), of(length, jnp.float32), source)
