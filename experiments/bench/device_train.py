@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import unflatten_dict
-from floors import seconds, step_bytes
+from floors import seconds
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, PRNGKeyArray
@@ -26,7 +26,7 @@ from lesa_jax.models.config import read_config
 from lesa_jax.models.parts import output_tensor
 from lesa_jax.parallel.mesh import BATCH, make_mesh
 from lesa_jax.planning.placement import make_plan
-from lesa_jax.training.cost import state_bytes, token_cost
+from lesa_jax.training.cost import state_bytes, step_bytes, token_cost
 from lesa_jax.training.optimizer import Optimizer
 from lesa_jax.training.parameters import Leaf, choose, make_leaves
 from lesa_jax.training.settings import OptimizerSettings, Remat
@@ -201,7 +201,7 @@ def measure(case: Case, sequences: int, tokens: int) -> Measured:
         step=median,
         compiling=taken[0] - median,
         flops=token_cost(config, leaves, tokens).total * sequences * tokens,
-        nbytes=step_bytes(config, leaves, jnp.dtype(DTYPE).itemsize) // mesh.size,
+        nbytes=round(step_bytes(config, leaves, shardings, DTYPE)),
         peak_memory=stats.get("peak_bytes_in_use"),
         state=state_bytes(leaves, shardings, DTYPE).total,
     )

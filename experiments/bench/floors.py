@@ -1,18 +1,14 @@
 """What work takes at least: its operations, and how fast a device multiplies and copies matrices."""
 
-import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
 
-from lesa_jax.families.model import ModelConfig
-from lesa_jax.models.parts import input_tensors
 from lesa_jax.planning.methods import PUBLISHED
-from lesa_jax.training.parameters import Leaf
 
 # Bytes a second between one JAX device and its memory, from the vendors' data sheets; names as in `training.peaks`.
 BANDWIDTHS = {
@@ -63,23 +59,3 @@ def predictor_flops(samples: int, fan_in: int) -> float:
     hidden = PUBLISHED.hidden_size
     first, second, third = 2 * fan_in * hidden, hidden * hidden, hidden * fan_in
     return samples * (4 * first + 6 * (second + third))
-
-
-def step_bytes(config: ModelConfig, leaves: Sequence[Leaf], frozen_itemsize: int) -> int:
-    """Bytes that a training step moves at least, activations left out.
-
-    A frozen weight is read forward, and once more where it has a backward pass: above the first trained one; of an
-    embedding that is no head a few rows are. A trained one is read forward and backward, its gradient written; AdamW
-    reads it, gradient and two moments, and writes three.
-    """
-    looked_up = set() if config.tied else input_tensors(config)
-    first = min((layer for leaf in leaves if leaf.trained for layer in leaf.layers), default=0)
-    moved = 0
-    for leaf in leaves:
-        size = math.prod(leaf.tensor.shape)
-        if leaf.trained:
-            moved += 4 * (1 + 1 + 1 + 4 + 3) * size * len(leaf.names)
-        elif looked_up.isdisjoint(leaf.names):
-            above = sum(layer >= first for layer in leaf.layers)
-            moved += frozen_itemsize * size * (len(leaf.names) + above)
-    return moved

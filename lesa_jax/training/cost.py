@@ -7,7 +7,7 @@ weights have no third term; what lies below the first trained tensor has neither
 
 import math
 import time
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import jax
@@ -18,6 +18,7 @@ from jax.typing import DTypeLike
 from lesa_jax.families.model import ModelConfig
 from lesa_jax.models.parts import input_tensors, output_tensor
 from lesa_jax.models.shapes import Tensor, outside_layers
+from lesa_jax.parallel.mesh import AXIS_RULES
 from lesa_jax.training.optimizer import NEWTON_SCHULZ, Rule, by_muon
 from lesa_jax.training.parameters import Leaf
 from lesa_jax.training.peaks import peak_of
@@ -147,6 +148,34 @@ def layer_cost(
         forward += attention
         backward += 2 * attention * (layer >= first)
     return Cost(forward, backward, config.num_layers - first)
+
+
+def step_bytes(
+    config: ModelConfig,
+    leaves: Sequence[Leaf],
+    shardings: Mapping[tuple[str, ...], NamedSharding],
+    frozen_dtype: DTypeLike,
+) -> float:
+    """Bytes that a training step moves between a device and its memory at least, activations left out.
+
+    A frozen weight is read forward, and once more where it has a backward pass: above the first trained one; of an
+    embedding that is no head a few rows are. A trained one is read forward and backward, its gradient written; AdamW
+    reads it, gradient and two moments, and writes three. For the products a device reads the others' shares, too, but
+    for what `tensor` shares.
+    """
+    looked_up = set() if config.tied else input_tensors(config)
+    first = min((layer for leaf in leaves if leaf.trained for layer in leaf.layers), default=0)
+    itemsize, moved = jnp.dtype(frozen_dtype).itemsize, 0.0
+    for leaf in leaves:
+        sizes = shardings[leaf.path].mesh.shape
+        size = math.prod(leaf.tensor.shape) / sizes[AXIS_RULES["heads"]]
+        if leaf.trained:
+            own = math.prod(shardings[leaf.path].shard_shape(leaf.shape))
+            moved += 4 * (1 + 1 + 1 + 4 + 3) * own + 2 * itemsize * (size * len(leaf.names) - own)
+        elif looked_up.isdisjoint(leaf.names):
+            above = sum(layer >= first for layer in leaf.layers)
+            moved += itemsize * size * (len(leaf.names) + above)
+    return moved
 
 
 def update_operations(leaves: Sequence[Leaf], rule: Rule) -> float:

@@ -15,14 +15,14 @@ from lesa_jax.training.state import abstract_state, state_shardings
 from lesa_jax.training.step import Batch, jitted_step
 
 
-def lower_step(job: TrainJob) -> Any:
-    """`train_step` of the run, lowered; `.compile()` it."""
+def trace_step(job: TrainJob) -> Any:
+    """`train_step` of the run, traced; `.lower().compile()` it."""
     rule = job.optimizer.rule
     trained = abstract_leaves([leaf for leaf in job.leaves if leaf.trained], job.shardings)
     frozen = abstract_leaves([leaf for leaf in job.leaves if not leaf.trained], job.shardings, job.frozen_dtype)
     placed = state_shardings(trained, job.shardings, job.mesh, rule)
     rate = jax.ShapeDtypeStruct((), jnp.float32, sharding=NamedSharding(job.mesh, P()))
-    return jitted_step(placed, job.mesh).lower(
+    return jitted_step(placed, job.mesh).trace(
         abstract_state(trained, rule, placed), frozen, abstract_batch(job), rate, program=job.program, rule=rule
     )
 

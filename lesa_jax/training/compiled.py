@@ -1,0 +1,231 @@
+"""What the compiler of a TPU or a GPU makes of a run's step: does it fit, what is sent, how fast can it be at best.
+
+The very step that the run would take is compiled, on any machine; nothing runs, and neither weights nor data are read.
+"""
+
+import math
+import re
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+
+from lesa_jax.base.errors import InputError
+from lesa_jax.base.files import write_json
+from lesa_jax.parallel.hlo import KINDS, Collective, collectives, kernels
+from lesa_jax.parallel.mesh import BATCH
+from lesa_jax.parallel.targets import PREALLOCATED, Target, parse_target, prepare_compilers, target_devices
+from lesa_jax.training.cost import step_bytes
+from lesa_jax.training.job import TrainJob, make_train_job
+from lesa_jax.training.lowering import trace_step
+from lesa_jax.training.peaks import peak_of
+from lesa_jax.training.result import TrainResult, describe
+from lesa_jax.training.settings import TrainSettings
+
+NO_ROOM = re.compile(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm", re.IGNORECASE)
+UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+@dataclass(frozen=True)
+class CompiledStep:
+    """A step on a target.
+
+    Attributes:
+      target: the hardware.
+      run: sizes and operations of the run.
+      sequences, tokens: of a step, over all chips.
+      remat: what the backward pass computes again.
+      parts: bytes on one chip by what they are for; `rest` is what the compiler takes beyond what is known.
+      total: bytes that the compiler needs on one chip; None if it refused and did not say.
+      collectives: what chips send each other in a step; () if it refused.
+      kernels: that are no work of XLA's own, with their runs in a step.
+      floor_seconds: of a step, if nothing else took time than operations, memory or network, by the data sheet.
+      most_sequences: of the largest batch that fits, estimated from the memory of two; None if not asked for.
+      seconds: that compiling took.
+    """
+
+    target: Target
+    run: TrainResult
+    sequences: int
+    tokens: int
+    remat: str
+    parts: Mapping[str, int]
+    total: int | None
+    collectives: tuple[Collective, ...]
+    kernels: Mapping[str, int]
+    floor_seconds: Mapping[str, float]
+    most_sequences: int | None
+    seconds: float
+
+    @property
+    def fits(self) -> bool:
+        return self.total is not None and self.total <= self.target.chip.memory
+
+    @property
+    def preallocated(self) -> bool:
+        """Whether it fits into what JAX takes of a GPU unless it is told otherwise."""
+        share = PREALLOCATED if self.target.chip.platform == "gpu" else 1.0
+        return self.total is not None and self.total <= share * self.target.chip.memory
+
+    def by_kind(self) -> dict[str, dict[str, float]]:
+        """Of each kind of collective: places in the program, runs in a step, bytes that one chip sends."""
+        return {
+            kind: {
+                "places": len(own),
+                "count": sum(one.times for one in own),
+                "bytes": round(sum(one.sent for one in own)),
+            }
+            for kind in KINDS
+            if (own := [one for one in self.collectives if one.kind == kind])
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "target": self.target.name,
+            "chips": self.target.chips,
+            "fits": self.fits,
+            "bytes": {**self.parts, "total": self.total, "limit": round(self.target.chip.memory)},
+            "collectives": self.by_kind(),
+            "kernels": dict(self.kernels),
+            "floor_seconds": dict(self.floor_seconds),
+            "sequences": self.sequences,
+            "tokens": self.tokens,
+            "most_sequences": self.most_sequences,
+            "remat": self.remat,
+            "operations_per_token": self.run.cost.total,
+            "compile_seconds": round(self.seconds, 1),
+            "versions": {"jax": jax.__version__},
+        }
+
+
+def compile_for(settings: TrainSettings) -> CompiledStep:
+    """Compiles the step of `settings` for `settings.compile_for`; see `CompiledStep`.
+
+    Raises:
+      InputError: bad options, an unknown target, a missing compiler.
+    """
+    assert settings.compile_for is not None
+    target = parse_target(settings.compile_for)
+    prepare_compilers()
+    devices = target_devices(target)
+    step = compiled_step(settings, target, devices)
+    step = replace(step, most_sequences=most_sequences(settings, step, devices))
+    if settings.report is not None:
+        write_json(settings.report, step.to_json())
+    return step
+
+
+def compiled_step(settings: TrainSettings, target: Target, devices: Sequence[Any]) -> CompiledStep:
+    """One compilation, without the largest batch."""
+    job = make_train_job(settings, devices)
+    print(f"compiling for {target.name} ({job.settings.batch.batch_size} sequences) ...", file=sys.stderr, flush=True)
+    started = time.monotonic()
+    traced = trace_step(job)
+    kept = kept_bytes(traced.jaxpr, job)
+    total, text = None, ""
+    try:
+        compiled = traced.lower().compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise InputError(
+                f"--compile-for {target.name}: the compiler refuses the step ({first_line(error)})"
+            ) from error
+        total = needed(str(error))
+    else:
+        memory, text = compiled.memory_analysis(), compiled.as_text()
+        total = (
+            memory.argument_size_in_bytes
+            + memory.output_size_in_bytes
+            - memory.alias_size_in_bytes
+            + memory.temp_size_in_bytes
+            + memory.generated_code_size_in_bytes
+        )
+    run, sent = describe(job), collectives(text)
+    return CompiledStep(
+        target=target,
+        run=run,
+        sequences=settings.batch.batch_size,
+        tokens=job.step_tokens,
+        remat=settings.devices.remat,
+        parts=memory_parts(run, kept, total),
+        total=total,
+        collectives=sent,
+        kernels=kernels(text),
+        floor_seconds=floors(job, run, target, sent),
+        most_sequences=None,
+        seconds=time.monotonic() - started,
+    )
+
+
+def first_line(error: Exception) -> str:
+    return str(error).split("\n")[0]
+
+
+def needed(message: str) -> int | None:
+    """The bytes that the TPU's compiler says a program would need."""
+    found = NO_ROOM.search(message)
+    return round(float(found[1]) * UNITS[found[2].upper()]) if found else None
+
+
+def memory_parts(run: TrainResult, kept: int, total: int | None) -> dict[str, int]:
+    """Bytes of one chip by what they are for."""
+    memory = run.memory
+    parts = {
+        "frozen": memory.frozen,
+        "trained": memory.trained,
+        "moments": memory.moments,
+        "average": memory.average,
+        "gradient": memory.gradient,
+        "activations": kept,
+    }
+    if total is not None:
+        parts["rest"] = total - sum(parts.values())
+    return parts
+
+
+def kept_bytes(jaxpr: Any, job: TrainJob) -> int:
+    """What the scans over layers keep for their backward passes on one chip, which are shares of sequences."""
+    share = math.prod(job.mesh.shape[axis] for axis in BATCH)
+    return sum(math.prod(shape.shape) * shape.dtype.itemsize for shape in kept_arrays(jaxpr.jaxpr)) // share
+
+
+def kept_arrays(jaxpr: Any) -> Iterator[Any]:
+    """What forward scans stack up, in a jaxpr and those inside it."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "scan" and not equation.params["reverse"]:
+            yield from (variable.aval for variable in equation.outvars[equation.params["num_carry"] :])
+        if equation.primitive.name != "scan":
+            for inner in jax.core.jaxprs_in_params(equation.params):
+                yield from kept_arrays(inner)
+
+
+def floors(job: TrainJob, run: TrainResult, target: Target, sent: Sequence[Collective]) -> dict[str, float]:
+    """Seconds of a step at least, by each of the three things that a chip does."""
+    peak = peak_of(target.chip.kind)
+    assert peak is not None
+    return {
+        "compute": run.cost.total * job.step_tokens / (peak * target.chips),
+        "memory": step_bytes(job.config, job.leaves, job.shardings, job.frozen_dtype) / target.chip.bandwidth,
+        "network": sum(one.sent for one in sent) / target.network,
+    }
+
+
+def most_sequences(settings: TrainSettings, step: CompiledStep, devices: Sequence[Any]) -> int | None:
+    """The largest batch that fits, from the memory that this one and one of half or twice as many sequences need.
+
+    What depends on the batch grows in proportion to it. None where the compiler did not say, or not twice.
+    """
+    job = make_train_job(settings, devices)
+    least = math.prod(job.mesh.shape[axis] for axis in BATCH) * settings.batch.accumulate
+    other = 2 * step.sequences if step.sequences == least else max(least, step.sequences // 2 // least * least)
+    second = compiled_step(replace(settings, batch=replace(settings.batch, batch_size=other)), step.target, devices)
+    if step.total is None or second.total is None:
+        return None
+    of_one = (second.total - step.total) / (other - step.sequences)
+    if of_one <= 0:
+        return None
+    fixed = step.total - of_one * step.sequences
+    return max(0, math.floor((step.target.chip.memory - fixed) / of_one / least) * least)
