@@ -241,14 +241,21 @@ def state_bytes(
     shardings: dict[tuple[str, ...], NamedSharding],
     frozen_dtype: DTypeLike,
     averaged: bool = False,
+    moments_dtype: DTypeLike = jnp.float32,
 ) -> StateBytes:
-    """Parameters, Adam's moments, the gradient, and a moving average if `averaged`, of one device; activations come on
-    top."""
-    trained = frozen = 0
+    """Parameters, Adam's two moments, the gradient, and a moving average if `averaged`, of one device; activations come
+    on top.
+
+    Of a layer's matrices the gradient has the dtype of the products, which is that of what is frozen.
+    """
+    trained = frozen = gradient = 0
+    narrow = jnp.dtype(frozen_dtype).itemsize
     for leaf in leaves:
         share = math.prod(shardings[leaf.path].shard_shape(leaf.shape))
         if leaf.trained:
-            trained += 4 * share
+            trained += share
+            gradient += (narrow if leaf.stacked and leaf.tensor.role == "matrix" else 4) * share
         else:
-            frozen += jnp.dtype(frozen_dtype).itemsize * share
-    return StateBytes(frozen, trained, 2 * trained, trained, trained if averaged else 0)
+            frozen += narrow * share
+    moments = 2 * jnp.dtype(moments_dtype).itemsize * trained
+    return StateBytes(frozen, 4 * trained, moments, gradient, 4 * trained if averaged else 0)

@@ -22,14 +22,24 @@ SHARES = AXIS_RULES["embed"]  # the axis of weights whose parts are at home on d
 Axes = tuple[str | None, ...]
 
 
-def shared_weights(config: ModelConfig, layer: int) -> dict[tuple[str, ...], Axes]:
-    """Which axes share the matrices of a layer, by their paths in its tree; those of experts see to themselves, and
-    routers are read in float32."""
+def product_axes(config: ModelConfig, layer: int) -> dict[tuple[str, ...], Axes]:
+    """Which axes share the matrices that products read in the dtype of the stream, by their paths in the layer's tree:
+    all but a router, which is read in float32."""
     router = None if config.experts is None else f"{config.experts.names.router}.weight"
     return {
-        tuple(name.split(".")): tuple(axis and AXIS_RULES[axis] for axis in tensor.axes)
+        tuple(key for key in name.split(".") if key != "*"): tuple(
+            axis and AXIS_RULES[axis] for axis in tensor.array_axes
+        )
         for name, tensor in layer_tensors(config, layer).items()
-        if tensor.role == "matrix" and "experts" not in tensor.array_axes and "embed" in tensor.axes and name != router
+        if tensor.role == "matrix" and name != router
+    }
+
+
+def shared_weights(config: ModelConfig, layer: int) -> dict[tuple[str, ...], Axes]:
+    """Those that are to be gathered; experts see to themselves."""
+    of_experts = AXIS_RULES["experts"]
+    return {
+        path: axes for path, axes in product_axes(config, layer).items() if SHARES in axes and of_experts not in axes
     }
 
 

@@ -13,12 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from lesa_jax.checkpoint.names import Tree
 from lesa_jax.families.roles import is_linear, writes_residual
 from lesa_jax.training.segments import SEGMENTS
-from lesa_jax.training.settings import OptimizerName, OptimizerSettings
+from lesa_jax.training.settings import MomentsDtype, OptimizerName, OptimizerSettings
 
 WARMUP = 0.03  # the share of all steps that the learning rate rises in, unless it is given
 BLOCK = 1024  # steps whose learning rates are computed at once
@@ -47,6 +48,7 @@ class Rule:
     ema: float = 0.0
     new_rate: float = 1.0
     new: "NewRows" = ()
+    moments: MomentsDtype = "float32"
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class Optimizer:
             settings.ema,
             settings.new_rate,
             self.new,
+            settings.moments,
         )
 
     @property
@@ -114,9 +117,23 @@ def make_transformation(rule: Rule) -> optax.GradientTransformation:
     """
     adam = optax.scale_by_adam(*rule.betas, eps=1e-8)
     scaled = adam if rule.name == "adamw" else optax.partition({"adamw": adam, "muon": muon()}, rule_of(rule.name))
+    kept = scaled if rule.moments == "float32" else kept_in(jnp.dtype(rule.moments), scaled)
     return optax.chain(
-        optax.clip_by_global_norm(rule.clip), scaled, optax.add_decayed_weights(rule.weight_decay, mask=decayed)
+        optax.clip_by_global_norm(rule.clip), kept, optax.add_decayed_weights(rule.weight_decay, mask=decayed)
     )
+
+
+def kept_in(dtype: DTypeLike, rule: optax.GradientTransformation) -> optax.GradientTransformation:
+    """The same rule, whose arrays are kept in another dtype between steps; it computes in float32."""
+
+    def cast(state: Any, dtype: DTypeLike) -> Any:
+        return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, state)
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        updates, state = rule.update(updates, cast(state, jnp.float32), params)
+        return updates, cast(state, dtype)
+
+    return optax.GradientTransformation(lambda params: cast(rule.init(params), dtype), update)
 
 
 def muon() -> optax.GradientTransformation:

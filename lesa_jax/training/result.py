@@ -66,6 +66,7 @@ def describe(job: TrainJob) -> TrainResult:
         trained: sum(math.prod(leaf.shape) for leaf in job.leaves if leaf.trained == trained)
         for trained in (True, False)
     }
+    rule = job.optimizer.rule
     cost = token_cost(job.config, job.leaves, job.sequence_length, job.target_length)
     return TrainResult(
         output=str(job.settings.output),
@@ -74,9 +75,9 @@ def describe(job: TrainJob) -> TrainResult:
         segments=in_words(job.segments)
         if job.config.encoder is None
         else f"encoder {in_words(job.program.encoder)}; decoder {in_words(job.segments)}",
-        memory=state_bytes(job.leaves, job.shardings, job.frozen_dtype, bool(job.optimizer.rule.ema)),
+        memory=state_bytes(job.leaves, job.shardings, job.frozen_dtype, bool(rule.ema), rule.moments),
         devices=f"{job.mesh.size} x {job.mesh.devices.flat[0].device_kind}",
-        cost=replace(cost, update=update_operations(job.leaves, job.optimizer.rule) / job.step_tokens),
+        cost=replace(cost, update=update_operations(job.leaves, rule) / job.step_tokens),
         steps=job.optimizer.steps,
         tokens=job.optimizer.steps * job.step_tokens,
     )

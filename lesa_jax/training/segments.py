@@ -11,7 +11,7 @@ Two trees of the same skeleton hold a model in training, `trained` and `frozen`;
 under `tree["segments"][segment][place]`, numbers as strings, stacked; the rest as in the checkpoint.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,8 @@ from lesa_jax.models.decoder import Context, routed_block
 from lesa_jax.models.experts import RouterLosses, router_losses
 from lesa_jax.models.views import Arrays, View, view, views
 from lesa_jax.parallel.mesh import by_rows, mesh_of
-from lesa_jax.training.gathering import gathered, shared_weights
+from lesa_jax.training.gathering import Axes, gathered, shared_weights
+from lesa_jax.training.narrow import Wide, read
 from lesa_jax.training.settings import Remat
 
 SEGMENTS = "segments"  # where the layers lie in a tree in training
@@ -114,7 +115,7 @@ def run_segments(
         # Without remat a weight that is whole would be kept for the backward pass, of every layer.
         gathers = mesh is not None and remat != "none"
         runs = [
-            rematerialised(on_whole_weights(layer_of, config, layer) if gathers else layer_of, remat)
+            rematerialised(on_weights(layer_of, shared_weights(config, layer) if gathers else {}), remat)
             for layer in range(segment.start, segment.start + segment.width)
         ]
         counted = [None if shares is None else shares[np.array(segment.layers(p))] for p in range(segment.width)]
@@ -135,10 +136,14 @@ def run_segments(
     return x_BxTxE, losses
 
 
-def on_whole_weights(layer_of: Callable[..., Any], config: ModelConfig, layer: int) -> Callable[..., Any]:
-    """The same function of a layer like this one, for weights that are still spread over devices."""
-    shared = shared_weights(config, layer)
-    return lambda tree, x, *rest: layer_of(gathered(tree, shared, x.dtype), x, *rest)
+def on_weights(layer_of: Callable[..., Any], shared: Mapping[tuple[str, ...], Axes]) -> Callable[..., Any]:
+    """The same function of a layer, for weights that may be `Wide` and, where `shared`, spread over devices."""
+
+    def of_layer(layer: Tree, x: Array, *rest: Any) -> Any:
+        layer = jax.tree.map(read, layer, is_leaf=lambda leaf: isinstance(leaf, Wide))
+        return layer_of(gathered(layer, shared, x.dtype), x, *rest)
+
+    return of_layer
 
 
 def block_and_losses(

@@ -10,6 +10,7 @@ from lesa_jax.evaluation.protocol import PplProtocol
 
 Schedule = Literal["cosine", "linear", "wsd"]
 OptimizerName = Literal["adamw", "muon", "muon-outputs"]
+MomentsDtype = Literal["float32", "bfloat16"]
 Remat = Literal["none", "block", "full"]
 
 
@@ -45,6 +46,8 @@ class OptimizerSettings:
     """Steps from zero to the peak; by default 3 % of all."""
     betas: tuple[float, float] = (0.9, 0.95)
     """Adam's."""
+    moments: MomentsDtype = "float32"
+    """What the rule remembers of gradients, between steps. bfloat16: half of that memory."""
     weight_decay: float = 0.1
     """Of matrices; norms and biases have none."""
     clip: float = 1.0
@@ -169,6 +172,7 @@ NOT_NEGATIVE = ("warmup", "mask_steps")
 LARGEST = 2**31 - 1  # what the devices count with: steps, and the tokens of one
 # Of float32, which rates and norms are on the devices: the smallest and the largest number, and the last one below 1.
 SMALLEST, GREATEST, NEARLY_ONE = 2.0**-126, 2.0**127, 1 - 2.0**-24
+MOST_ROUNDED = 0.99  # of betas with moments of 8 binary digits: a decay of under 2^-8 a step would be rounded away
 
 
 def check_settings(settings: TrainSettings) -> None:
@@ -229,5 +233,10 @@ def check_rates(settings: OptimizerSettings) -> None:
         raise InputError(f"--weight-decay {settings.weight_decay}: must be finite and not negative")
     if not 0 <= settings.ema <= NEARLY_ONE:
         raise InputError(f"--ema {settings.ema}: must lie in [0, 1), in float32")
+    if settings.moments == "bfloat16" and max(settings.betas) > MOST_ROUNDED:
+        raise InputError(
+            f"--moments bfloat16: with --betas {settings.betas[0]} {settings.betas[1]} a step changes less than "
+            f"bfloat16 tells apart; use betas up to {MOST_ROUNDED}, or --moments float32"
+        )
     if not all(0 <= beta <= NEARLY_ONE for beta in settings.betas):
         raise InputError("--betas {} {}: both must lie in [0, 1), in float32".format(*settings.betas))

@@ -5,7 +5,7 @@ the first trained layer has no backward pass, and optimiser state exists for tra
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,8 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from lesa_jax.checkpoint.names import Tree
@@ -27,7 +29,9 @@ from lesa_jax.models.experts import RouterLosses
 from lesa_jax.models.losses import summed_nll
 from lesa_jax.models.views import View
 from lesa_jax.parallel.mesh import by_rows
+from lesa_jax.training.gathering import product_axes
 from lesa_jax.training.mask import Mask
+from lesa_jax.training.narrow import Wide
 from lesa_jax.training.optimizer import Rule, make_transformation, moved_average, scale
 from lesa_jax.training.segments import ENCODER, SEGMENTS, Segment, merge, run_segments
 from lesa_jax.training.settings import Remat
@@ -156,20 +160,57 @@ def loss_sum(
     return nll + program.balance * balance + program.z * z, Losses(nll, balance, z)
 
 
+def narrow_leaves(program: Program) -> frozenset[tuple[str, ...]]:
+    """The paths of the leaves that products read in the program's dtype, where that is not float32."""
+    if program.dtype == "float32":
+        return frozenset()
+    stacks = [((SEGMENTS,), program.config, program.segments)]
+    if program.config.encoder is not None:
+        stacks.append(((SEGMENTS, ENCODER), program.config.encoder, program.encoder))
+    return frozenset(
+        (*where, str(number), str(place), *path)
+        for where, config, segments in stacks
+        for number, segment in enumerate(segments)
+        for place in range(segment.width)
+        for path in product_axes(config, segment.start + place)
+    )
+
+
+def sinks(trained: Tree, narrow: Set[tuple[str, ...]], dtype: DTypeLike) -> Tree:
+    """What the gradient is taken of: sinks for narrow leaves, other leaves themselves."""
+    flat: dict[tuple[str, ...], Any] = dict(flatten_dict(trained))
+    return unflatten_dict(
+        {path: jnp.zeros(leaf.shape, dtype) if path in narrow else leaf for path, leaf in flat.items()}
+    )
+
+
+def widened(trained: Tree, learned: Tree, narrow: Set[tuple[str, ...]]) -> Tree:
+    """The trained tree with the leaves that `sinks` gave in their place."""
+    flat, values = dict(flatten_dict(learned)), flatten_dict(trained)
+    return unflatten_dict({path: Wide(values[path], leaf) if path in narrow else leaf for path, leaf in flat.items()})
+
+
 def mean_gradient(
     trained: Tree, frozen: Tree, batch: Batch, program: Program, step: int | Int[Array, ""] = 0
 ) -> tuple[Losses, Array, Tree]:
     """Mean losses of the counted tokens, their number, and the gradient of the mean of what is to be made small.
 
-    A batch [accumulate, batch, tokens] is taken part by part: activations exist for one part at a time.
+    Matrices of layers have a gradient in the dtype that products read them in, summed over parts in float32. A batch
+    [accumulate, batch, tokens] is taken part by part: activations exist for one part at a time.
     """
-    both_of = jax.grad(functools.partial(loss_sum, program=program), has_aux=True)
+    takes = narrow_leaves(program)
+
+    def loss_of(learned: Tree, part: Batch) -> tuple[Array, Losses]:
+        return loss_sum(widened(trained, learned, takes), frozen, part, step, program)
+
+    def both_of(part: Batch) -> tuple[Tree, Losses]:
+        return jax.grad(loss_of, has_aux=True)(sinks(trained, takes, jnp.dtype(program.dtype)), part)
 
     def add(total: tuple[Tree, Losses], part: Batch) -> tuple[tuple[Tree, Losses], None]:
-        return jax.tree.map(jnp.add, total, both_of(trained, frozen, part, step)), None
+        return jax.tree.map(jnp.add, total, both_of(part)), None
 
     if batch.tokens.shape[0] == 1:
-        sums = both_of(trained, frozen, jax.tree.map(lambda x: x[0], batch), step)
+        sums = both_of(jax.tree.map(lambda x: x[0], batch))
     else:
         routers = (jnp.zeros(()), jnp.zeros(())) if any(program.config.sparse) else ()
         zero = jax.tree.map(jnp.zeros_like, trained), Losses(jnp.zeros(()), *routers)
