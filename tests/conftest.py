@@ -11,6 +11,8 @@ if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "sched_setaffinity"):
     os.sched_setaffinity(0, cores[int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw")) % len(cores) :: workers])
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Programs of tests are small and run a few times, so that to compile them is what takes time: LLVM does it faster so.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 from jaxtyping import install_import_hook
@@ -31,6 +33,20 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
 torch.set_num_threads(1)  # tiny models are slower on many threads, above all beside JAX's own
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Compiled programs are kept with pytest's own cache: for the other workers, the second step, and the next time."""
+    jax.config.update("jax_compilation_cache_dir", str(config.rootpath / ".pytest_cache" / "programs"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def programs() -> Iterator[None]:
+    """Compiled programs go with the tests that ran them: each maps pieces of memory, of which a process may have some
+    65,000 and crashes after that."""
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture(scope="session")

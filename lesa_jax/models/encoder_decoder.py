@@ -6,6 +6,7 @@ and is looked up once. `hidden_states` is told how layers are run, so that train
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.struct
 import jax
@@ -30,12 +31,12 @@ class Text:
     """Rows of tokens, of a source or of what the decoder reads of its own.
 
     `documents` numbers the texts of a row (0: padding), alike in a source and in its target; `positions` restart in
-    each, and their `rows` are the batch, or 1 where all rows count alike.
+    each, and their `rows` are the batch, or 1 where all rows count alike. JAX also puts in shapes.
     """
 
-    tokens: Int[Array, "*accumulate batch tokens"]
-    documents: Int[Array, "*accumulate batch tokens"]
-    positions: Int[Array, "*accumulate rows tokens"]
+    tokens: Int[Any, "*accumulate batch tokens"]
+    documents: Int[Any, "*accumulate batch tokens"]
+    positions: Int[Any, "*accumulate rows tokens"]
 
 
 @flax.struct.dataclass

@@ -148,9 +148,9 @@ def collectives(text: str) -> tuple[Collective, ...]:
         if kind not in KINDS:
             continue
         group, nbytes = group_size(instruction.rest), type_bytes(instruction.type)
-        if instruction.opcode == "all-gather-start":  # its result are the parts and the whole
+        if instruction.opcode in ("all-gather-start", "reduce-scatter-start"):  # their results are parts and wholes
             nbytes = nbytes * group // (group + 1)
-        elif instruction.opcode == "collective-permute-start":
+        elif instruction.opcode in ("collective-permute-start", "all-to-all-start"):
             nbytes //= 2
         elif kind == "reduce-scatter":  # its result is a part
             nbytes *= group

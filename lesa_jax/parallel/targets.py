@@ -49,7 +49,7 @@ CHIPS = {
     "v5e": Chip("tpu", "TPU v5 lite", 15.75 * _GIB, 819 * _G, 200 * _G),
     "v5p": Chip("tpu", "TPU v5", 94.75 * _GIB, 2765 * _G, 600 * _G),
     "v6e": Chip("tpu", "TPU v6 lite", 31.25 * _GIB, 1640 * _G, 448 * _G),
-    "h100": Chip("gpu", "NVIDIA H100 80GB HBM3", 84_978_434_048, 3352.32 * _G, 450 * _G, 8, 50 * _G),
+    "h100": Chip("gpu", "NVIDIA H100 80GB HBM3", 84.978434048 * _G, 3352.32 * _G, 450 * _G, 8, 50 * _G),
 }
 COMPILERS = {
     "tpu": "pip install libtpu==0.0.42.1",

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
+from jax.extend.core import jaxprs_in_params
 
 from lesa_jax.base.errors import InputError
 from lesa_jax.base.files import write_json
@@ -198,7 +199,7 @@ def kept_arrays(jaxpr: Any) -> Iterator[Any]:
         if equation.primitive.name == "scan" and not equation.params["reverse"]:
             yield from (variable.aval for variable in equation.outvars[equation.params["num_carry"] :])
         if equation.primitive.name != "scan":
-            for inner in jax.core.jaxprs_in_params(equation.params):
+            for inner in jaxprs_in_params(equation.params):
                 yield from kept_arrays(inner)
 
 

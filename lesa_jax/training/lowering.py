@@ -32,11 +32,12 @@ def abstract_batch(job: TrainJob) -> Batch:
     batch, sharding = job.settings.batch, NamedSharding(job.mesh, P(None, BATCH))
     rows = batch.accumulate, batch.batch_size // batch.accumulate
 
-    def of(length: int, dtype: Any = jnp.int32) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((*rows, length), dtype, sharding=sharding)
+    def zeros() -> Batch:
+        if job.config.encoder is None:
+            source, read = None, jnp.zeros((*rows, job.sequence_length), jnp.int32)
+        else:
+            tokens = jnp.zeros((*rows, job.sequence_length), jnp.int32)
+            source, read = Text(tokens, tokens, tokens), jnp.zeros((*rows, job.target_length), jnp.int32)
+        return Batch(read, read, read, read, read.astype(jnp.float32), source)
 
-    if job.config.encoder is None:
-        source, length = None, job.sequence_length
-    else:
-        source, length = Text(*(of(job.sequence_length) for _ in range(3))), job.target_length
-    return Batch(*(of(length) for _ in range(4)), of(length, jnp.float32), source)
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), jax.eval_shape(zeros))

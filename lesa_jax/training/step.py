@@ -71,13 +71,14 @@ class Batch:
 
     `documents` numbers the documents of a row (0: padding), `positions` restart in each. `weights` are 1 where a target
     counts: it lies in its input's document and is meant to be learned. An encoder-decoder reads `source` beside them.
+    JAX also puts in shapes and what else it knows of arrays.
     """
 
-    tokens: Int[Array, "*accumulate batch tokens"]
-    targets: Int[Array, "*accumulate batch tokens"]
-    documents: Int[Array, "*accumulate batch tokens"]
-    positions: Int[Array, "*accumulate batch tokens"]
-    weights: Float[Array, "*accumulate batch tokens"]
+    tokens: Int[Any, "*accumulate batch tokens"]
+    targets: Int[Any, "*accumulate batch tokens"]
+    documents: Int[Any, "*accumulate batch tokens"]
+    positions: Int[Any, "*accumulate batch tokens"]
+    weights: Float[Any, "*accumulate batch tokens"]
     source: Text | None = None
 
 
