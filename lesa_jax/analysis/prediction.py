@@ -18,7 +18,7 @@ from lesa_jax.initializers.lesa.svd import layer_svd
 from lesa_jax.initializers.matrices import dot
 
 FIRST, EVERY = 3, 5  # held out is every fifth layer from this one on
-DIRECTIONS = 512  # of a kind with more rows its leading ones alone: a few minutes for a large model, not hours
+DIRECTIONS = 512  # of a kind with more rows its leading ones alone, as the whole decomposition would take hours
 BESIDE, ROUNDS = 8, 3  # further directions while they are looked for, and how often the layers are multiplied by them
 
 
