@@ -41,7 +41,7 @@ OPTIONS = {
     },
     EvaluateSettings: {
         "model": None, "text": None, "ppl_protocol": "corpus", "sequence_length": None, "batch_size": 8,
-        "revision": None,
+        "loop": None, "revision": None,
     },
     CompareSettings: {
         "model": None, "text": None, "output": Path("comparison"), "methods": "all", "layers": None, "stack": None,

@@ -82,13 +82,12 @@ class Gram(LinearOperator):
         self.w = w
 
     def _matvec(self, x: Float[np.ndarray, " out"]) -> Float[np.ndarray, " out"]:
-        return np.asarray(_gram_times(self.w, x), np.float64)
+        return np.asarray(gram_times(self.w, jnp.asarray(x, jnp.float32)), np.float64)
 
 
 @jax.jit
-def _gram_times(w: Float[Array, "layers out in"], u: Float[Array, " out"]) -> Float[Array, " out"]:
-    """sum_l W_l W_l^T u, layer by layer in float32."""
-    u = u.astype(jnp.float32)
+def gram_times(w: Float[Array, "layers out in"], u: Float[Array, "out *columns"]) -> Float[Array, "out *columns"]:
+    """sum_l W_l W_l^T u in float32, a layer of any dtype at a time."""
 
     def add(total: Array, w_l: Array) -> tuple[Array, None]:
         w_l = w_l.astype(jnp.float32)

@@ -25,6 +25,9 @@ OF_KINDS = {
     "stable rank": "Its square over that of the largest singular value: how many such directions make up a matrix.",
     "error from neighbours": "Squared error of the best multiple of the sum of the layers below and above, over that "
     "of predicting zero, mean over layers.",
+    "LESA's error": "Squared error of LESA's own network on layers that it was not taught, over that of predicting "
+    "zero.",
+    "scaled": "The same of its predictions times the factor that suits them best: at most 1.",
     "continuity": "Rank correlation of depth with the order of layers along the shortest path through their "
     "coefficients of the largest direction that all share.",
     "shuffled": "The same of layers with shuffled numbers: 95 % lie below.",
@@ -96,6 +99,8 @@ def kinds(weights: Sequence[KindMeasures]) -> str:
     for kind in weights:
         errors = [error for error in kind.neighbour_error if error is not None]
         values = [mean(kind.norm), mean(kind.stable_rank), mean(errors) if errors else None]
+        own = kind.prediction
+        values += [None, None] if own is None else [own.error, own.scaled_error]
         line = kind.continuity
         order = [None] * 4 if line is None else [line.correlation, line.null_95, line.p, line.adjacent_cosine]
         lines.append(html.Line([(kind.kind, kind.kind), *map(cell, [*values, *order])]))

@@ -29,6 +29,7 @@ def verdict(found: Analysis) -> list[str]:
         *new_layers(found),
         *changes(found),
         *matrices(found),
+        *network(found),
         *recommendation(found),
         *law(found),
     ]
@@ -117,6 +118,21 @@ def matrices(found: Analysis) -> list[str]:
     return [
         f"Kinds of weight whose leading coefficients follow depth (rank correlation beyond shuffled layers'): "
         f"{', '.join(kinds) or 'none'} of {len(asked)}, {where}{told}."
+    ]
+
+
+def network(found: Analysis) -> list[str]:
+    """What LESA's own network tells of layers that it was not taught."""
+    asked = {kind.kind: kind.prediction for kind in found.weights if kind.prediction is not None}
+    if not asked:
+        return []
+    best = min(asked, key=lambda kind: asked[kind].scaled_error)
+    error, scaled = (np.mean([getattr(own, name) for own in asked.values()]) for name in ("error", "scaled_error"))
+    layers = ", ".join(map(str, asked[best].held_out))
+    return [
+        f"LESA's own network, taught without layers {layers}, predicts them with {error:.2f} times the squared error "
+        f"of predicting zero, {scaled:.3f} times at the loudness that suits it best (means of {len(asked)} kinds). It "
+        f"tells {1 - scaled:.2%} of a layer that it has not seen, most of {best} ({1 - asked[best].scaled_error:.2%})."
     ]
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from scipy.sparse.linalg import svds
 
 from lesa_jax.analysis.continuity import SEED, Continuity, continuity, leading_coefficients
+from lesa_jax.analysis.prediction import Prediction, prediction
 from lesa_jax.base.errors import InputError
 from lesa_jax.checkpoint.format import FLOATS
 from lesa_jax.checkpoint.names import Stack
@@ -40,6 +41,7 @@ class KindMeasures:
         above it, over that of predicting zero; None of the lowest and the highest.
       continuity: of V_l[0]; None of experts and of routers, whose rows they are, as experts do not correspond from
         layer to layer, and of fewer than `FEWEST` layers.
+      prediction: by LESA's network, of layers that it was not taught; None of the same, and of three layers.
     """
 
     kind: str
@@ -50,6 +52,7 @@ class KindMeasures:
     leading: tuple[tuple[float, ...], ...]
     neighbour_error: tuple[float | None, ...]
     continuity: Continuity | None
+    prediction: Prediction | None
 
 
 def measure_weights(checkpoint: Checkpoint, layers: int, advance: Callable[[str], None]) -> tuple[KindMeasures, ...]:
@@ -90,16 +93,16 @@ def is_matrix(stack: Stack) -> bool:
 
 def measure_kind(checkpoint: Checkpoint, alike: Sequence[WeightKind]) -> KindMeasures:
     """One kind, or the same kind of all experts."""
-    kind, pages, path = alike[0], list[Page](), None
+    kind, pages, path, predicted = alike[0], list[Page](), None, None
+    first = kind.stack.starts[0]
     by_experts = len(alike) * kind.pages > 1 or not ROUTERS.isdisjoint(kind.stack.template.split("."))
     for one in alike:
         for number in range(one.pages):
             w, _ = read_matrices(checkpoint, one, number)
             pages.append(measure_page(one, w))
             if len(w) >= FEWEST and not by_experts:
-                path = continuity(leading_coefficients(w))
+                path, predicted = continuity(leading_coefficients(w)), prediction(w, first)
     norm, stable_rank, leading, error = (np.mean(values, axis=0) for values in zip(*pages, strict=True))
-    first = kind.stack.starts[0]
     return KindMeasures(
         kind=kind.name,
         shape=(kind.shape[1], kind.shape[2]),
@@ -109,6 +112,7 @@ def measure_kind(checkpoint: Checkpoint, alike: Sequence[WeightKind]) -> KindMea
         leading=tuple(map(tuple, leading.tolist())),
         neighbour_error=tuple(None if np.isnan(value) else float(value) for value in error),
         continuity=path,
+        prediction=predicted,
     )
 
 

@@ -13,11 +13,14 @@ from lesa_jax.base.console import progress_bars
 from lesa_jax.base.errors import InputError
 from lesa_jax.base.files import read_text
 from lesa_jax.checkpoint.hub import resolve_model
+from lesa_jax.checkpoint.reader import open_checkpoint
 from lesa_jax.checkpoint.tokenizer import load_tokenizer
+from lesa_jax.evaluation.looping import in_order, loop_order
 from lesa_jax.evaluation.perplexity import model_nll, perplexity_of
 from lesa_jax.evaluation.protocol import token_rows
 from lesa_jax.evaluation.settings import EvaluateSettings
 from lesa_jax.evaluation.targets import model_pair_nll, target_pairs, target_perplexity
+from lesa_jax.models.config import read_model
 from lesa_jax.models.load import load_model
 
 
@@ -26,10 +29,11 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
 
     Returns:
       model, protocol, perplexity, nll (nats per predicted token), tokens (predicted), seconds (loading and compiling
-      included).
+      included); with `settings.loop` also loop and layers (how many run).
 
     Raises:
-      InputError: no such model or text, an architecture without a forward pass here, damaged weights.
+      InputError: no such model or text, an architecture without a forward pass here, damaged weights, layers to loop
+        that there are not.
     """
     text = demo.evaluation_text() if settings.text is None else read_text("--text", settings.text)
     return evaluate_text(text, settings)
@@ -42,7 +46,10 @@ def evaluate_text(text: str, settings: EvaluateSettings) -> dict[str, Any]:
         raise InputError(f"--batch-size {settings.batch_size}: expected at least 1")
     model = str(demo.MODEL_DIRECTORY) if settings.model is None else settings.model
     folder = resolve_model(model, settings.revision)
+    order = None if settings.loop is None else loop_order(settings.loop, read_model(open_checkpoint(folder)))
     params, config = load_model(folder)
+    if order is not None:
+        params, config = in_order(params, config, order)
     protocol, tokenizer = settings.ppl_protocol, load_tokenizer(folder)
     with progress_bars() as progress:
         task = progress.add_task("perplexity", total=None, note="")
@@ -65,7 +72,7 @@ def evaluate_text(text: str, settings: EvaluateSettings) -> dict[str, Any]:
         "nll": measured.nll,
         "tokens": measured.tokens,
         "seconds": round(time.monotonic() - started, 3),
-    }
+    } | ({} if settings.loop is None else {"loop": settings.loop, "layers": config.num_layers})
 
 
 def show(result: dict[str, Any]) -> None:

@@ -26,6 +26,9 @@ class EvaluateSettings:
     positions."""
     batch_size: int = 8
     """Windows or lines computed at once."""
+    loop: str | None = None
+    """Run some layers several times in a row: 8-11x2 runs layers 8 to 11 (of 0, 1, ...) twice in all. Takes memory for
+    as many layers as run."""
     revision: str | None = None
     """Branch, tag or commit, for a hub id."""
     debug: bool = free(False)

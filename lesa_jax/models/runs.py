@@ -1,9 +1,11 @@
 """A model's layers as runs of like ones, where some have experts and others none; `parts` does without JAX."""
 
 import re
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from lesa_jax.checkpoint.names import Tree
@@ -44,3 +46,27 @@ def layer_stacks(params: Tree, config: ModelConfig) -> dict[tuple[str, ...], tup
             layers = range(*map(int, bounds.groups())) if bounds else range(config.num_layers)
             found[*above, key] = layers, stack
     return found
+
+
+def reordered(params: Tree, config: ModelConfig, order: Sequence[int]) -> Tree:
+    """The tree of the model that `config.of_layers(order)` describes: each layer as often as the order names it.
+
+    Stacks that only some layers have are cut where others come between, as a checkpoint of such a model would be.
+    """
+    stacks = layer_stacks(params, config)
+    flat: dict[tuple[str, ...], Any] = dict(flatten_dict(params))
+    leaves = {path: leaf for path, leaf in flat.items() if not any(path[: len(at)] == at for at in stacks)}
+    last = config.names.layers.split(".")[-1]
+    for at, (layers, stack) in stacks.items():
+        inside: dict[tuple[str, ...], Any] = dict(flatten_dict(stack))
+        for start, stop in stretches([layer in layers for layer in order]):
+            rows = np.array(order[start:stop]) - layers[0]
+            key = last if stop - start == len(order) else f"{last}[{start}:{stop}]"
+            leaves |= {(*at[:-1], key, *path): leaf[rows] for path, leaf in inside.items()}
+    return unflatten_dict(leaves)
+
+
+def stretches(wanted: Sequence[bool]) -> Iterator[tuple[int, int]]:
+    """Where each unbroken run of wanted places starts, and where it has stopped."""
+    edges = np.flatnonzero(np.diff([False, *wanted, False]))
+    yield from zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)

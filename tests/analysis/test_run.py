@@ -109,6 +109,10 @@ def test_weights_and_blocks_are_in_the_json(place, grown):
     value = strict((place / "out" / "analysis.json").read_text())
     assert [kind["kind"] for kind in value["weights"]] == [kind.kind for kind in grown.weights]
     assert {len(kind["norm"]) for kind in value["weights"]} == {8}
+    told = {kind.kind: kind.prediction for kind in grown.weights}
+    assert [kind["prediction"]["error"] for kind in value["weights"]] == [own.error for own in told.values()]
+    error = np.mean([own.error for own in told.values()])
+    assert f"taught without layers 3, predicts them with {error:.2f} times" in " ".join(verdict(grown))
     assert [block["size"] for block in value["blocks"]] == list(range(1, 9))
     assert all(block["distance"] == min(block["distances"]) for block in value["blocks"])
     assert value["blocks"][0]["first"] in grown.new

@@ -46,6 +46,9 @@ def test_every_kind_of_a_llama():
         assert kind.layers == (0, 1, 2, 3, 4, 5)
         assert kind.continuity is not None
         assert 0 <= kind.continuity.correlation <= 1
+        assert kind.prediction is not None
+        assert kind.prediction.held_out == (3,)
+        assert kind.prediction.scaled_error <= 1 < kind.prediction.error  # a random model
 
 
 def test_fused_and_transposed_matrices_are_taken_apart():
@@ -63,7 +66,9 @@ def test_experts_are_one_kind():
     check(kind, [[tensors[name.format(layer, expert)] for expert in range(4)] for layer in range(1, 6)])
     assert kind.layers == (1, 2, 3, 4, 5)
     assert kind.continuity is found["mlp.gate"].continuity is None  # an expert's number says nothing of another layer
+    assert kind.prediction is found["mlp.gate"].prediction is None
     assert found["self_attn.q_proj"].continuity is not None
+    assert found["self_attn.q_proj"].prediction is not None
 
 
 def test_many_singular_values_by_lanczos():

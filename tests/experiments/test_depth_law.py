@@ -18,6 +18,7 @@ from lesa_jax.base.errors import InputError
 sys.path.insert(0, str(Path(__file__).parents[2] / "experiments" / "depth_law"))
 
 import chinchilla
+import looping
 import sweep
 import sweep_report
 import sweep_runs
@@ -206,3 +207,20 @@ def test_a_sweep_trains_grows_and_reports_and_a_second_one_does_nothing(tmp_path
     monkeypatch.setattr(sweep, "train", None)  # what is finished is not run again
     sweep.main(settings)
     assert table.read_text() == written
+
+
+def test_looping_measures_every_block_against_the_model_as_it_is(tmp_path):
+    looping.main(
+        looping.Settings(characters=1200, size=15, times=2, sequence_length=64, results=tmp_path, name="small")
+    )
+    rows = list(csv.DictReader((tmp_path / "looping_small.csv").read_text().splitlines()))
+    assert [(row["first"], row["last"], row["times"]) for row in rows] == [("0", "14", "2"), ("1", "15", "2")]
+    table = (tmp_path / "looping_small.md").read_text()
+    once = float(table.partition("perplexity ")[2].split(". ")[0])
+    for row in rows:
+        assert float(row["change"]) == pytest.approx(np.log(float(row["perplexity"]) / once), abs=1e-3)
+        assert f"{float(row['perplexity']):.2f} | {float(row['change']):+.3f} +- {float(row['error']):.3f}" in table
+    assert "Better than once by more than two standard errors: 0 of 2." in table
+    for wrong in ({"size": 17}, {"size": 0}, {"times": 1}):
+        with pytest.raises(InputError, match="--size 1 to 16, --times 2 or more"):
+            looping.main(looping.Settings(**wrong))

@@ -170,6 +170,16 @@ def test_every_sample_once_an_epoch_in_a_fresh_order():
     assert not np.array_equal(epochs[0], epochs[1])
 
 
+def test_held_out_layers_are_no_targets():
+    settings = PredictorSettings(epochs=2, batch_size=16)
+    order, used = sample_order(KEY, jnp.arange(10) < 7, 8, settings, (2, 5))
+    assert order.shape == (2, 3, 16)  # 4 layers of 10 rows, where all 6 would fill 4 batches
+    for slots, mask in zip(order, used, strict=True):
+        layer, row = np.divmod(np.array(slots[mask > 0]), 10)
+        seen = sorted(zip((layer + 1).tolist(), row.tolist(), strict=True))
+        assert seen == [(target, direction) for target in (1, 3, 4, 6) for direction in range(7)]
+
+
 def test_cut_directions_take_no_part():
     """Training with cut rows is training without them, whatever they hold, to the last update."""
     settings = PredictorSettings(hidden_size=16, epochs=2, batch_size=16)

@@ -17,6 +17,7 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
@@ -135,26 +136,35 @@ def _norm(x):
     return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
 
 
-@functools.partial(jax.jit, static_argnames=("layers", "settings"))
+@functools.partial(jax.jit, static_argnames=("layers", "settings", "held_out"))
 def sample_order(
-    key: PRNGKeyArray, kept: Bool[Array, " rows"], layers: int, settings: PredictorSettings
+    key: PRNGKeyArray,
+    kept: Bool[Array, " rows"],
+    layers: int,
+    settings: PredictorSettings,
+    held_out: tuple[int, ...] = (),
 ) -> tuple[Int[Array, "epochs steps batch"], Float[Array, "epochs steps batch"]]:
     """Which samples each step sees: every kept direction of every interior layer once an epoch, in a fresh order.
+
+    Layers that are `held_out` are no targets, but still inputs of their neighbours' samples.
 
     Returns:
       Sample numbers ((l - 1) * rows + k for layer l, direction k), and 1 where a slot of a batch holds a sample, 0
       where it is padding. Samples fill the batches from the front, as a torch DataLoader with shuffle=True does that
       was given the kept directions only, its last batch partial; steps after that are empty.
     """
-    out_of_use = jnp.tile(~kept, layers - 2)
+    targets = np.setdiff1d(np.arange(1, layers - 1), held_out)
+    taught = jnp.zeros(layers - 2, bool).at[targets - 1].set(True)
+    out_of_use = ~(taught[:, None] & kept[None, :]).reshape(-1)
     count = out_of_use.shape[0]
-    steps = -(-count // settings.batch_size)
-    pad = steps * settings.batch_size - count
-    used = jnp.pad(jnp.arange(count) < count - jnp.sum(out_of_use), (0, pad)).astype(jnp.float32)
+    steps = -(-len(targets) * kept.shape[0] // settings.batch_size)
+    size = steps * settings.batch_size
+    used = (jnp.arange(size) < count - jnp.sum(out_of_use)).astype(jnp.float32)
 
     draws = jax.random.bits(key, (settings.epochs, count))
     last, number = (jnp.broadcast_to(x[None], draws.shape) for x in (out_of_use, jnp.arange(count, dtype=jnp.int32)))
-    order = jnp.pad(lax.sort((last, draws, number), num_keys=2)[2], ((0, 0), (0, pad)))
+    order = lax.sort((last, draws, number), num_keys=2)[2][:, :size]
+    order = jnp.pad(order, ((0, 0), (0, size - order.shape[1])))
     shape = (settings.epochs, steps, settings.batch_size)
     return order.reshape(shape), jnp.broadcast_to(used.reshape(1, *shape[1:]), shape)
 
@@ -245,6 +255,7 @@ def fit(
     key: PRNGKeyArray,
     settings: PredictorSettings = PUBLISHED,
     norm_weight: float | Float[Array, ""] | None = None,
+    held_out: tuple[int, ...] = (),
 ) -> Fit:
     """Trains a predictor on the interior layers of `v`, at least three layers.
 
@@ -253,11 +264,12 @@ def fit(
       kept: rows that take part; a null direction has no meaning and would be a sample of noise.
       key: seeds the initial weights and the order of samples.
       norm_weight: lam, by default `settings.norm_weight`; may be traced, for vmapping over it.
+      held_out: layers that it is not taught to predict.
 
     Not jitted itself: its three parts are, so that shapes which share a part share its compilation.
     """
     init_key, order_key = jax.random.split(key)
-    order, used = sample_order(order_key, kept, v.shape[0], settings)
+    order, used = sample_order(order_key, kept, v.shape[0], settings, held_out)
     lam = settings.norm_weight if norm_weight is None else norm_weight
     return train(init_params(init_key, v.shape[2], settings), v, order, used, lam, settings)
 
@@ -266,7 +278,7 @@ def compile_fit(v: jax.ShapeDtypeStruct, kept: jax.ShapeDtypeStruct, settings: P
     """Compiles what `fit` runs for rows of this shape [layers, rows, in]; returns the shapes of its parameters."""
     key = jax.eval_shape(lambda: jax.random.key(0))
     compile_ahead(init_params, key, v.shape[2], settings)
-    compile_ahead(sample_order, key, kept, v.shape[0], settings)
+    compile_ahead(sample_order, key, kept, v.shape[0], settings, ())
     params = jax.eval_shape(lambda key: init_params(key, v.shape[2], settings), key)
     order, used = jax.eval_shape(lambda key, kept: sample_order(key, kept, v.shape[0], settings), key, kept)
     compile_ahead(train, params, v, order, used, settings.norm_weight, settings)
