@@ -15,7 +15,10 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "experiments" / "bench"))
 import device
 import device_report
 import device_train
-import floors
+
+from lesa_jax.parallel.mesh import make_mesh
+from lesa_jax.training.cost import step_bytes
+from lesa_jax.training.sharding import leaf_shardings
 
 H100 = {"kind": "NVIDIA H100 80GB HBM3", "bfloat16": 7e14, "float32": 5e13, "copy": 3e12}
 STEP = {
@@ -75,9 +78,11 @@ def test_every_stored_figure_has_a_tolerance():
 def test_bytes_of_a_step_are_those_of_the_weights_that_it_needs():
     """The layers are 0 1 +1 2 +2 3: of 6 two are new, two frozen ones above them have a backward pass."""
     config, _, leaves, _ = device_train.grown(device_train.CASES["tiny_new"])
+    alone = leaf_shardings(leaves, make_mesh({"data": 1, "fsdp": 1, "expert": 1, "tensor": 1}))
     layer = 2 * 64 * 64 + 2 * 32 * 64 + 3 * 128 * 64 + 2 * 64
     final_norm, head = 64, 512 * 64
-    assert floors.step_bytes(config, leaves, 2) == 2 * (4 * layer + 2 * layer + final_norm + head) + 40 * 2 * layer
+    frozen, trained = 4 * layer + 2 * layer + final_norm + head, 2 * layer
+    assert step_bytes(config, leaves, alone, "bfloat16") == 2 * frozen + 40 * trained
 
 
 def test_what_does_not_fit_is_a_row_and_the_next_batch_is_tried(capfd):

@@ -78,7 +78,7 @@ def test_llama_pro_leaves_the_logits_unchanged(tmp_path, family, placement):
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "mixtral"])
-@pytest.mark.parametrize("method", ["lesa_published", "solar", "duplicate"])
+@pytest.mark.parametrize("method", [pytest.param("lesa_published", marks=pytest.mark.slow), "solar", "duplicate"])
 def test_the_other_methods_do_change_them(tmp_path, family, method):
     """The comparison above proves nothing if no new layer ever moves the logits."""
     grow(tiny(family), tmp_path / "out", method)

@@ -94,7 +94,8 @@ def upright(family: str, tensor: np.ndarray) -> np.ndarray:
 
 
 METHODS = ("sums", "average", "random", "opt_deus", "lesa_published")
-PAIRS = [pytest.param(f, m, marks=[pytest.mark.slow] if m == "lesa_published" else []) for f in FUSED for m in METHODS]
+LONG = ("opt_deus", "lesa_published")
+PAIRS = [pytest.param(f, m, marks=[pytest.mark.slow] if m in LONG else []) for f in FUSED for m in METHODS]
 
 
 @pytest.mark.parametrize(("family", "method"), PAIRS)

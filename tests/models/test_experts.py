@@ -119,8 +119,8 @@ def test_both_ways_have_the_same_gradients():
     arguments = x, layer()["router"]["weight"], matrices
     ours, theirs = (jax.grad(loss, argnums=(0, 1, 2))(*arguments, way) for way in (by_loop, by_sorting))
     for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
-        assert jnp.any(a)
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+        assert jnp.any(a)  # numbers up to 14, whose rounding shows in the small ones that are sums of them
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * np.abs(b).max())
 
 
 def test_experts_that_move_together_with_the_routers_rows_compute_the_same():

@@ -1,0 +1,170 @@
+"""Which model, batch and hardware go together, by the compilers of TPUs and GPUs: a table of `train --compile-for`.
+
+Command:   python experiments/bench/compile_targets.py
+Run time:  half a minute for each case on GPUs, three to ten minutes on TPUs, on one core. Needs the compilers:
+           pip install libtpu==0.0.42.1 "jax-cuda12-plugin[with-cuda]==0.10.2" jax-cuda12-pjrt==0.10.2
+           Stopped, it goes on when the command is given again; --output is where its cases are kept.
+Expected:  experiments/results/compile_targets.md. Every case fits but those whose row says by how much they do not.
+
+Models are described by their config.json alone, grown by half, new layers on top. Nothing runs.
+"""
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import tyro
+from device_train import LLAMA_8B
+
+from lesa_jax.base.files import read_json, write_json
+from lesa_jax.planning.placement import make_plan
+from lesa_jax.planning.record import FILE, Growth
+
+LLAMA_70B = LLAMA_8B | {  # meta-llama/Meta-Llama-3-70B
+    "hidden_size": 8192,
+    "intermediate_size": 28672,
+    "num_hidden_layers": 80,
+    "num_attention_heads": 64,
+}
+MIXTRAL = {  # mistralai/Mixtral-8x7B-v0.1
+    "model_type": "mixtral",
+    "vocab_size": 32000,
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "max_position_embeddings": 32768,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 1e6,
+    "num_local_experts": 8,
+    "num_experts_per_tok": 2,
+    "router_aux_loss_coef": 0.02,
+    "tie_word_embeddings": False,
+}
+MODELS = {"Llama-3-8B": LLAMA_8B, "Llama-3-70B": LLAMA_70B, "Mixtral-8x7B": MIXTRAL}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of the table; `options` are those of `lesa_jax.train` beside these."""
+
+    model: str
+    target: str
+    sequences: int
+    length: int
+    train: str = "new"
+    options: tuple[str, ...] = ("--remat", "full")
+
+    @property
+    def name(self) -> str:
+        more = "".join(self.options).replace("-", "").replace("=", "").replace(",", "")
+        return f"{self.model}-{self.target.replace(':', '_')}-{self.sequences}x{self.length}-{self.train}-{more}"
+
+
+LEAN = ("--remat", "full", "--moments", "bfloat16")
+CASES = (
+    Case("Llama-3-8B", "h100", 4, 4096),
+    Case("Llama-3-8B", "h100", 4, 4096, options=LEAN),
+    Case("Llama-3-8B", "h100x8", 8, 4096),
+    Case("Llama-3-8B", "h100x8", 8, 4096, "all"),
+    Case("Llama-3-8B", "h100x64", 64, 4096),
+    Case("Llama-3-70B", "h100x64", 1024, 4096, options=("--remat", "full", "--accumulate", "16")),
+    Case("Llama-3-70B", "h100x64", 1024, 4096, "all", ("--remat", "full", "--accumulate", "16")),
+    Case("Mixtral-8x7B", "h100x8", 8, 4096, options=("--remat", "full", "--mesh", "expert=8")),
+    Case("Llama-3-8B", "v5e:4x4", 16, 4096),
+    Case("Llama-3-8B", "v6e:4x4", 16, 4096),
+    Case("Llama-3-70B", "v5p:4x4x4", 64, 4096),
+    Case("Llama-3-70B", "v5p:4x4x4", 64, 4096, "all"),
+    Case("Llama-3-8B", "v5e:16x16", 256, 4096),
+    Case("Mixtral-8x7B", "v5e:16x16", 256, 4096),
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to compile."""
+
+    output: Path = Path("build/targets")
+    """Described models, and the report of every case that is done."""
+    only: str = ""
+    """Cases whose name has this in it."""
+    results: Path = Path(__file__).parents[1] / "results"
+
+
+def main(settings: Settings) -> None:
+    chosen = [case for case in CASES if settings.only in case.name]
+    for case in chosen:
+        file = settings.output / f"{case.name}.json"
+        if not file.exists():
+            compile_case(case, described(settings.output / "models", case.model), file)
+    done = {case: settings.output / f"{case.name}.json" for case in CASES}
+    rows = [row(case, read_json(file, "made here")) for case, file in done.items() if file.exists()]
+    settings.results.mkdir(parents=True, exist_ok=True)
+    table = settings.results / "compile_targets.md"
+    table.write_text("\n".join([*HEAD, *rows]) + "\n")
+    print(table.read_text())
+
+
+def described(folder: Path, model: str) -> Path:
+    """A folder that says what the grown model is, without weights."""
+    config, place = MODELS[model], folder / model
+    plan = make_plan(
+        config["num_hidden_layers"], "llama_pro", layers=config["num_hidden_layers"] * 3 // 2, placement="top"
+    )
+    place.mkdir(parents=True, exist_ok=True)
+    write_json(place / "config.json", {**config, "num_hidden_layers": plan.layers})
+    growth = Growth("llama_pro", plan, {}, {}, {"parameters": {"before": 0, "after": 0}})
+    write_json(place / FILE, growth.to_json())
+    return place
+
+
+def compile_case(case: Case, model: Path, file: Path) -> None:
+    """In a process of its own: JAX is told of other compilers once."""
+    options = ["--model", str(model), "--compile-for", case.target, "--batch-size", str(case.sequences)]
+    options += ["--sequence-length", str(case.length), "--train", case.train, *case.options, "--report", str(file)]
+    done = subprocess.run([sys.executable, "-m", "lesa_jax.train", *options], check=False)
+    if done.returncode:
+        print(f"{case.name}: exit {done.returncode}", file=sys.stderr)
+
+
+HEAD = (
+    "# Steps compiled for hardware that is not here",
+    "",
+    f"`experiments/bench/compile_targets.py`, jax {jax.__version__}, by the compilers of libtpu 0.0.42.1 and CUDA "
+    "12.9. Models grown by half, new layers on top (Llama-3-8B: 32 -> 48); trained: new layers, or all. Memory and "
+    "sends are of one chip, sends in a step. A step takes at least the largest of three times: its operations at the "
+    "data sheet's rate, what it must move between chip and memory, and what it sends.",
+    "",
+    "| model | target | tokens a step | trained | GiB a chip | fits | sent: gathered, scattered, summed, all-to-all | "
+    "attention | at least, ms: operations, memory, network | compiled in s |",
+    "|---|---|---|---|---|---|---|---|---|---|",
+)
+
+
+def row(case: Case, report: dict[str, Any]) -> str:
+    sizes, floors = report["bytes"], report["floor_seconds"]
+    total = "?" if sizes["total"] is None else f"{sizes['total'] / 2**30:.1f}"
+    sent = " ".join(gib(report["collectives"].get(kind)) for kind in SENT)
+    kernels = [name for name in report["kernels"] if any(word in name for word in ("fmha", "mha", "flash"))]
+    least = ", ".join(f"{1e3 * floors[name]:.0f}" for name in ("compute", "memory", "network"))
+    options = " ".join(case.options).replace("--", "")
+    return (
+        f"| {case.model} | {case.target} | {case.sequences} x {case.length} | {case.train}; {options} | "
+        f"{total} of {sizes['limit'] / 2**30:.1f} | {'yes' if report['fits'] else 'no'} | {sent} | "
+        f"{', '.join(kernels) or 'XLA'} | {least} | {report['compile_seconds']:.0f} |"
+    )
+
+
+SENT = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all")
+
+
+def gib(kind: dict[str, float] | None) -> str:
+    return "-" if kind is None else f"{kind['bytes'] / 2**30:.2f} ({kind['count']:.0f})"
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Settings))
