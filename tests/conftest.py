@@ -13,6 +13,9 @@ if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "sched_setaffinity"):
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Programs of tests are small and run a few times, so that to compile them is what takes time: LLVM does it faster so.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+# They are kept with pytest's own cache: for processes that tests start, for the other workers, and for the next time.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "programs"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 from jaxtyping import install_import_hook
@@ -33,12 +36,6 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
 torch.set_num_threads(1)  # tiny models are slower on many threads, above all beside JAX's own
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Compiled programs are kept with pytest's own cache: for the other workers, the second step, and the next time."""
-    jax.config.update("jax_compilation_cache_dir", str(config.rootpath / ".pytest_cache" / "programs"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -14,6 +14,10 @@ BITS = {"pred": 8, "s4": 4, "u4": 4, "bf16": 16, "c64": 64, "c128": 128}  # othe
 # Custom calls by which the TPU's compiler manages memory and waits; they compute nothing.
 MANAGING = re.compile(r"Async|Bitcast|Buffer|Bound|Indices|Sharding|SPMD|Resize|annotate|Pin|MoveTo", re.IGNORECASE)
 
+PALLAS = (
+    "tpu_custom_call"  # the target of all kernels that are written in Pallas; the instruction has the kernel's name
+)
+
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%?([^\s(]+) \(.*\) -> .* \{$")
 _NAME = re.compile(r"^\s+(?:ROOT )?%?(\S+) = ")
 _ARRAY = re.compile(r"\b([a-z]+\d*[a-z0-9]*)\[([\d,]*)\]")
@@ -190,11 +194,6 @@ def kernels(text: str) -> dict[str, int]:
         target = re.search(r'custom_call_target="([^"]*)"', instruction.rest)
         if target is None or MANAGING.search(target[1]):
             continue
-        found[kernel_name(target[1], instruction.rest)] += times
+        name = instruction.name.split(".")[0] if target[1] == PALLAS else target[1]
+        found[name] += times
     return dict(sorted(found.items()))
-
-
-def kernel_name(target: str, rest: str) -> str:
-    """A Pallas kernel by the name of its operation, any other by that of its call."""
-    source = re.search(r'op_name="([^"]*)"', rest)
-    return source[1].rpartition("/")[2] if target == "tpu_custom_call" and source else target

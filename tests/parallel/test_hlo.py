@@ -38,8 +38,8 @@ replica_groups={{0,1,2,3},{4,5,6,7}}, to_apply=%add.1
   %gte.1 = bf16[1,64,256]{2,1,0:T(8,128)(2,1)} get-tuple-element(%arg), index=1
   %fusion.1 = bf16[1,64,1024]{2,1,0:T(8,128)(2,1)} fusion(%gte.1), kind=kCustom, calls=%start.1
   %fusion.2 = bf16[1,64,1024]{2,1,0:T(8,128)(2,1)} fusion(%gte.1), kind=kCustom, calls=%done.1
-  %attend = bf16[8]{0} custom-call(%fusion.2), custom_call_target="tpu_custom_call", \
-metadata={op_name="jit(step)/while/body/splash_mha_fwd"}
+  %splash_mha_fwd.3 = bf16[8]{0} custom-call(%fusion.2), custom_call_target="tpu_custom_call", \
+operand_layout_constraints={bf16[1,64,1024]{2,1,0}}
   %alloc = u32[]{:S(2)} custom-call(), custom_call_target="AllocateBuffer"
   %fusion.3 = bf16[256,64]{1,0:T(8,128)(2,1)} fusion(%fusion.2), kind=kCustom, calls=%all-reduce-scatter.3
   ROOT %tuple.1 = (s32[]{:T(128)}, bf16[1,64,256]{2,1,0:T(8,128)(2,1)}) tuple(%arg, %gte.1)
