@@ -137,7 +137,8 @@ HEAD = (
     f"`experiments/bench/compile_targets.py`, jax {jax.__version__}, by the compilers of libtpu 0.0.42.1 and CUDA "
     "12.9. Models grown by half, new layers on top (Llama-3-8B: 32 -> 48); trained: new layers, or all. Memory and "
     "sends are of one chip, sends in a step. A step takes at least the largest of three times: its operations at the "
-    "data sheet's rate, what it must move between chip and memory, and what it sends.",
+    "data sheet's rate, what it must move between chip and memory, and what it sends. Compile times are one "
+    "core's, which may have had other work.",
     "",
     "| model | target | tokens a step | trained | GiB a chip | fits | sent: gathered, scattered, summed, all-to-all | "
     "attention | at least, ms: operations, memory, network | compiled in s |",

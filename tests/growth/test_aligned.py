@@ -17,7 +17,7 @@ from tests.support.growth import TOKENS, grow
 from tests.support.tiny import save, tiny, torch_logits
 from tests.support.transport import reference_plan
 
-METHODS = pytest.mark.parametrize("method", ["opt_deus", "opt_deus_published"])
+METHODS = pytest.mark.parametrize("method", ["opt_deus", pytest.param("opt_deus_published", marks=pytest.mark.slow)])
 GAP = 2
 
 

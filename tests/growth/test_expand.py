@@ -145,7 +145,7 @@ def test_another_seed_gives_other_new_layers_only(tmp_path):
     assert changed == {str(p) for p in make_plan(6, "lesa").new_layers}
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [pytest.param(torch.float16, marks=pytest.mark.slow), torch.bfloat16])
 def test_new_tensors_have_the_sources_dtype(tmp_path, dtype):
     source = save(tmp_path / "source", "llama", dtype)
     grow(source, tmp_path / "out")
@@ -368,7 +368,8 @@ def test_the_command_prints_one_line_and_exits_with_2(tmp_path, capsys, monkeypa
     assert captured.err.count("\n") == 1
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_interrupting_leaves_nothing(tmp_path, sent):
     """Many epochs, so that the signal arrives in the middle of the work."""
     source = save(tmp_path / "source", "llama")

@@ -17,7 +17,8 @@ from lesa_jax.planning import methods
 from tests.support.growth import QUICK, TOKENS, grow
 from tests.support.tiny import tiny, torch_logits
 
-SILENT = ("llama_pro", "tli_zero", "lemon", "identity", "identity_next", "opt_deus", "opt_deus_published")
+OTHER = pytest.param("opt_deus_published", marks=pytest.mark.slow)
+SILENT = ("llama_pro", "tli_zero", "lemon", "identity", "identity_next", "opt_deus", OTHER)
 
 
 @pytest.mark.parametrize("method", SILENT)

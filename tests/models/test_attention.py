@@ -58,7 +58,7 @@ def test_blocks_of_queries_compute_what_the_whole_square_does(tokens: int, windo
 
 
 @pytest.mark.parametrize("window", [None, 5, 130])
-@pytest.mark.parametrize("tokens", [40, 200])
+@pytest.mark.parametrize("tokens", [40, pytest.param(200, marks=pytest.mark.slow)])
 def test_gradients_through_documents_are_those_of_the_whole_square(tokens: int, window: int | None):
     rng = np.random.default_rng(2)
     q, k, v = (jnp.asarray(rng.standard_normal((2, tokens, heads, 8)), jnp.float32) for heads in (4, 2, 2))

@@ -95,7 +95,8 @@ def test_loss_and_gradients_of_packed_pairs_are_those_of_torch_on_single_ones(fa
         assert error <= 1e-3 * np.linalg.norm(theirs) + 1e-7, name
 
 
-@pytest.mark.parametrize("family", ["bart", pytest.param("t5", marks=SLOW)])
+@SLOW
+@pytest.mark.parametrize("family", ["bart", "t5"])
 def test_under_the_mask_a_grown_model_is_the_original_whatever_its_norms_do(tmp_path, family):
     """BART, too, which no silenced layer leaves as it is."""
     plan = grow(tiny(family), tmp_path / "out", "interpolate").plan

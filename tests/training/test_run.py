@@ -198,7 +198,7 @@ def command_signals() -> Iterator[None]:
     signal.signal(signal.SIGTERM, before)
 
 
-@pytest.mark.parametrize("calls", [2, 3])
+@pytest.mark.parametrize("calls", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_signal_while_the_loss_is_measured_loses_nothing(place, finished, monkeypatch, command_signals, calls):
     """In the evaluation after step 3, and in the last one."""
     output = f"measured-{calls}"
