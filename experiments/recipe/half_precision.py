@@ -13,6 +13,7 @@ import statistics
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import tyro
@@ -23,7 +24,8 @@ from lesa_jax.growth.settings import ExpandSettings
 from lesa_jax.training.run import train
 from lesa_jax.training.settings import BatchSettings, DeviceSettings, HeldOutSettings, OptimizerSettings, TrainSettings
 
-WAYS = {
+Precision = Literal["float32", "bfloat16"]
+WAYS: dict[str, tuple[Precision, Precision]] = {
     "float32": ("float32", "float32"),
     "bfloat16": ("bfloat16", "float32"),
     "bfloat16, moments bfloat16": ("bfloat16", "bfloat16"),

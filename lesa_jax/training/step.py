@@ -165,6 +165,7 @@ def narrow_leaves(program: Program) -> frozenset[tuple[str, ...]]:
     """The paths of the leaves that products read in the program's dtype, where that is not float32."""
     if program.dtype == "float32":
         return frozenset()
+    stacks: list[tuple[tuple[str, ...], ModelConfig, tuple[Segment, ...]]]
     stacks = [((SEGMENTS,), program.config, program.segments)]
     if program.config.encoder is not None:
         stacks.append(((SEGMENTS, ENCODER), program.config.encoder, program.encoder))
