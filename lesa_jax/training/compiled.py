@@ -215,16 +215,13 @@ def floors(job: TrainJob, run: TrainResult, target: Target, sent: Sequence[Colle
 
 
 def most_sequences(settings: TrainSettings, step: CompiledStep, devices: Sequence[Any]) -> int | None:
-    """The largest batch that fits, from the memory that this one and another one need: of twice as many sequences if
-    this one fits, else of half as many.
+    """The largest batch that fits, from the memory that this one and one of half or twice as many sequences need.
 
-    What depends on the batch grows in proportion to it, and it decides the more, the larger the batch: from a small one
-    one would expect too much. None where the compiler did not say, or not twice.
+    What depends on the batch grows in proportion to it. None where the compiler did not say, or not twice.
     """
     job = make_train_job(settings, devices)
     least = math.prod(job.mesh.shape[axis] for axis in BATCH) * settings.batch.accumulate
-    half = max(least, step.sequences // 2 // least * least)
-    other = 2 * step.sequences if step.fits or step.sequences == least else half
+    other = 2 * step.sequences if step.sequences == least else max(least, step.sequences // 2 // least * least)
     second = compiled_step(replace(settings, batch=replace(settings.batch, batch_size=other)), step.target, devices)
     if step.total is None or second.total is None:
         return None
