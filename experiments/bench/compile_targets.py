@@ -2,7 +2,7 @@
 
 Command:   python experiments/bench/compile_targets.py
 Run time:  half a minute for each case on GPUs, three to ten minutes on TPUs, on one core. Needs the compilers:
-           pip install libtpu==0.0.42.1 "jax-cuda12-plugin[with-cuda]==0.10.2" jax-cuda12-pjrt==0.10.2
+           pip install -r requirements-compilers.txt
            Stopped, it goes on when the command is given again; --output is where its cases are kept.
 Expected:  experiments/results/compile_targets.md. Every case fits but those whose row says by how much they do not.
 
@@ -22,6 +22,7 @@ from device_train import LLAMA_8B
 from lesa_jax.base.files import read_json, write_json
 from lesa_jax.planning.placement import make_plan
 from lesa_jax.planning.record import FILE, Growth
+from lesa_jax.training.compiled_report import attention_kernels
 
 LLAMA_70B = LLAMA_8B | {  # meta-llama/Meta-Llama-3-70B
     "hidden_size": 8192,
@@ -150,7 +151,7 @@ def row(case: Case, report: dict[str, Any]) -> str:
     sizes, floors = report["bytes"], report["floor_seconds"]
     total = "?" if sizes["total"] is None else f"{sizes['total'] / 2**30:.1f}"
     sent = " ".join(gib(report["collectives"].get(kind)) for kind in SENT)
-    kernels = [name for name in report["kernels"] if any(word in name for word in ("fmha", "mha", "flash"))]
+    kernels = attention_kernels(report["kernels"])
     least = ", ".join(f"{1e3 * floors[name]:.0f}" for name in ("compute", "memory", "network"))
     options = " ".join(case.options).replace("--", "")
     return (

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
 
+from lesa_jax.parallel.targets import CHIPS
 from lesa_jax.planning.methods import PUBLISHED
 
 # Bytes a second between one JAX device and its memory, from the vendors' data sheets; names as in `training.peaks`.
@@ -16,12 +17,8 @@ BANDWIDTHS = {
     "NVIDIA H200": 4.8e12,
     "NVIDIA A100-SXM4-40GB": 1.555e12,
     "NVIDIA A100-SXM4-80GB": 2.039e12,
-    "TPU v5 lite": 0.819e12,
-    "TPU v5e": 0.819e12,
-    "TPU v5": 2.765e12,
-    "TPU v5p": 2.765e12,
-    "TPU v6 lite": 1.64e12,
-    "TPU v6e": 1.64e12,
+    **{chip.kind: chip.bandwidth for chip in CHIPS.values() if chip.platform == "tpu"},
+    **{f"TPU {name}": chip.bandwidth for name, chip in CHIPS.items() if chip.platform == "tpu"},
 }
 
 

@@ -1,7 +1,6 @@
 """The one place where tokens look at each other."""
 
 import functools
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -13,7 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from lesa_jax.models.blocked_attention import SAVED, Window, _same, attention_by_blocks
 from lesa_jax.models.splash_attention import splash_attention, splash_fits
-from lesa_jax.parallel.mesh import AXIS_RULES, BATCH, mesh_of, platform_of
+from lesa_jax.parallel.mesh import AXIS_RULES, BATCH, dividing, mesh_of, platform_of
 
 LONGEST_SQUARE = 1024  # tokens of which all scores may be held where no kernel fits
 CUDNN_HEAD_DIM = 128  # the widest head that cuDNN can do on every GPU
@@ -95,9 +94,7 @@ def on_shards(
 def shard_spec(axes: Mapping[str, int], batch: int, kv_heads: int) -> P:
     """[batch, tokens, heads, head_dim] on a mesh; axes that do not divide, as for an evaluation's last rows, are left
     out: their devices all do the same."""
-    rows = BATCH if batch % math.prod(axes[axis] for axis in BATCH) == 0 else None
-    heads = AXIS_RULES["kv_heads"]
-    return P(rows, None, heads if kv_heads % axes[heads] == 0 else None, None)
+    return P(*dividing((BATCH, None, AXIS_RULES["kv_heads"], None), (batch, 1, kv_heads, 1), axes))
 
 
 def square_attention(

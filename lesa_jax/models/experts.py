@@ -4,7 +4,6 @@ Shapes: N tokens, X experts, K of them chosen by a token, F an expert's width, E
 """
 
 import functools
-import math
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
@@ -17,7 +16,7 @@ from lesa_jax.checkpoint.names import Tree
 from lesa_jax.families.model import Experts, ModelConfig
 from lesa_jax.models.layers import ACTIVATIONS, linear
 from lesa_jax.models.parts import part
-from lesa_jax.parallel.mesh import AXIS_RULES, BATCH, mesh_of
+from lesa_jax.parallel.mesh import AXIS_RULES, BATCH, mesh_of, row_shares
 
 BLOCK_ROWS = 128  # of one expert's tokens, on a CPU
 
@@ -113,7 +112,7 @@ def on_shards(
     if mesh is None:
         return ask(x_BxTxE, routing.chosen, routing.weights, matrices, activation)
     expert, ffn = AXIS_RULES["experts"], AXIS_RULES["ffn"]
-    shared = x_BxTxE.shape[0] % math.prod(mesh.shape[axis] for axis in BATCH) == 0
+    shared = x_BxTxE.shape[0] % row_shares(mesh.shape) == 0
     tokens = P(BATCH) if shared else P()
 
     def asked(x: Array, chosen: Array, weights: Array, matrices: Matrices) -> Array:

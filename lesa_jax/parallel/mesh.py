@@ -82,6 +82,11 @@ def by_rows(x: Any) -> Any:
     return pinned(x, BATCH)
 
 
+def row_shares(sizes: Mapping[str, int]) -> int:
+    """Into how many shares the sequences of a batch are cut."""
+    return math.prod(sizes[axis] for axis in BATCH)
+
+
 def dividing(
     axes: Sequence[str | tuple[str, ...] | None], shape: Sequence[int], sizes: Mapping[str, int]
 ) -> list[str | tuple[str, ...] | None]:

@@ -45,7 +45,6 @@ class Chip:
 # Google's pages of the TPU versions (cloud.google.com/tpu/docs) and NVIDIA's data sheet of the H100 SXM with ConnectX-7
 # adapters, one for each GPU. Of a TPU's memory XLA keeps a quarter of a GiB. NVLink's 900 GB/s are both directions.
 CHIPS = {
-    "v4": Chip("tpu", "TPU v4", 31.75 * _GIB, 1228 * _G, 300 * _G),
     "v5e": Chip("tpu", "TPU v5 lite", 15.75 * _GIB, 819 * _G, 200 * _G),
     "v5p": Chip("tpu", "TPU v5", 94.75 * _GIB, 2765 * _G, 600 * _G),
     "v6e": Chip("tpu", "TPU v6 lite", 31.25 * _GIB, 1640 * _G, 448 * _G),
@@ -81,11 +80,11 @@ def parse_target(text: str) -> Target:
     Raises:
       InputError: no such hardware, or a number of chips that it has not.
     """
-    tpu = re.fullmatch(r"(v4|v5e|v5p|v6e):([1-9]\d*(?:x[1-9]\d*){1,2})", text)
+    tpu = re.fullmatch(r"(v5e|v5p|v6e):([1-9]\d*(?:x[1-9]\d*){1,2})", text)
     gpu = re.fullmatch(r"(h100)(?:x([1-9]\d*))?", text)
     if tpu:
         sides = [int(side) for side in tpu[2].split("x")]
-        if len(sides) == (3 if tpu[1] in ("v4", "v5p") else 2):
+        if len(sides) == (3 if tpu[1] == "v5p" else 2):
             chips = sides[0] * sides[1] * (sides[2] if len(sides) == 3 else 1)
             return Target(text, CHIPS[tpu[1]], chips, text)
     elif gpu:

@@ -17,7 +17,7 @@ from jax.extend.core import jaxprs_in_params
 from lesa_jax.base.errors import InputError
 from lesa_jax.base.files import write_json
 from lesa_jax.parallel.hlo import KINDS, Collective, collectives, kernels
-from lesa_jax.parallel.mesh import BATCH
+from lesa_jax.parallel.mesh import parse_mesh, row_shares
 from lesa_jax.parallel.targets import PREALLOCATED, Target, parse_target, prepare_compilers, target_devices
 from lesa_jax.training.cost import step_bytes
 from lesa_jax.training.job import TrainJob, make_train_job
@@ -26,7 +26,7 @@ from lesa_jax.training.peaks import peak_of
 from lesa_jax.training.result import TrainResult, describe
 from lesa_jax.training.settings import TrainSettings
 
-NO_ROOM = re.compile(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm", re.IGNORECASE)
+NO_ROOM = re.compile(r"Used ([\d.]+)([KMGT]?) of [\d.]+[KMGT]? hbm", re.IGNORECASE)
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -189,8 +189,8 @@ def memory_parts(run: TrainResult, kept: int, total: int | None) -> dict[str, in
 
 def kept_bytes(jaxpr: Any, job: TrainJob) -> int:
     """What the scans over layers keep for their backward passes on one chip, which are shares of sequences."""
-    share = math.prod(job.mesh.shape[axis] for axis in BATCH)
-    return sum(math.prod(shape.shape) * shape.dtype.itemsize for shape in kept_arrays(jaxpr.jaxpr)) // share
+    kept = sum(math.prod(shape.shape) * shape.dtype.itemsize for shape in kept_arrays(jaxpr.jaxpr))
+    return kept // row_shares(job.mesh.shape)
 
 
 def kept_arrays(jaxpr: Any) -> Iterator[Any]:
@@ -219,8 +219,7 @@ def most_sequences(settings: TrainSettings, step: CompiledStep, devices: Sequenc
 
     What depends on the batch grows in proportion to it. None where the compiler did not say, or not twice.
     """
-    job = make_train_job(settings, devices)
-    least = math.prod(job.mesh.shape[axis] for axis in BATCH) * settings.batch.accumulate
+    least = row_shares(parse_mesh(settings.devices.mesh, len(devices))) * settings.batch.accumulate
     other = 2 * step.sequences if step.sequences == least else max(least, step.sequences // 2 // least * least)
     second = compiled_step(replace(settings, batch=replace(settings.batch, batch_size=other)), step.target, devices)
     if step.total is None or second.total is None:

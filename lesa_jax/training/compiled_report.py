@@ -1,6 +1,6 @@
 """What the user reads of a step that was compiled for other hardware, and what can be done about it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from rich.table import Table
 
@@ -16,6 +16,11 @@ MEANINGS = {
     "collective-permute": "passed on",
 }
 ATTENTION = ("fmha", "splash", "flash")
+
+
+def attention_kernels(kernels: Iterable[str]) -> list[str]:
+    """Those by whose names one knows them."""
+    return [name for name in kernels if any(word in name for word in ATTENTION)]
 
 
 def print_compiled(step: CompiledStep) -> None:
@@ -66,7 +71,7 @@ def advice(step: CompiledStep) -> Iterator[str]:
     floors = step.floor_seconds
     if floors["network"] > max(floors["compute"], floors["memory"]):
         yield "the network is the slowest part: use a larger --batch-size, whose sends are the same, or fewer chips"
-    if step.total is not None and not any(word in name for name in step.kernels for word in ATTENTION):
+    if step.total is not None and not attention_kernels(step.kernels):
         yield (
             "no attention kernel runs: scores are computed block by block in XLA, at some two to four times a kernel's "
             "time (kernels want half precision, an even --sequence-length, heads of a multiple of 8, one window)"

@@ -1,6 +1,5 @@
 """Which device holds what: the axes of each tensor (`models.shapes`) by the rules of the mesh (`parallel.mesh`)."""
 
-import math
 from collections.abc import Mapping, Sequence
 
 from jax.sharding import Mesh, NamedSharding
@@ -8,7 +7,7 @@ from jax.sharding import PartitionSpec as P
 
 from lesa_jax.base.errors import InputError
 from lesa_jax.families.model import ModelConfig
-from lesa_jax.parallel.mesh import AXIS_RULES, BATCH
+from lesa_jax.parallel.mesh import AXIS_RULES, dividing, row_shares
 from lesa_jax.training.parameters import Leaf
 
 
@@ -41,7 +40,7 @@ def check_mesh(sizes: Mapping[str, int], config: ModelConfig, sequences: int) ->
             raise InputError(
                 f"--mesh: {axis}={sizes[axis]} does not divide the model's {name} {value}; choose a divisor"
             )
-    share = math.prod(sizes[axis] for axis in BATCH)
+    share = row_shares(sizes)
     if sequences % share:
         raise InputError(
             f"--batch-size / --accumulate is {sequences} sequences, which data x fsdp x expert = {share} does not "
@@ -55,9 +54,7 @@ def leaf_spec(leaf: Leaf, sizes: Mapping[str, int]) -> P:
     axes = [None if axis is None else AXIS_RULES[axis] for axis in tensor.array_axes]
     if not any(axes):
         return P()
-    shared = [
-        axis if axis and size % sizes[axis] == 0 else None for axis, size in zip(axes, tensor.array_shape, strict=True)
-    ]
+    shared = dividing(axes, tensor.array_shape, sizes)
     return P(None, *shared) if leaf.stacked else P(*shared)
 
 

@@ -130,32 +130,16 @@ def swapped(folder: Path):
     return params, jnp.asarray(TOKENS), config
 
 
-# Of every way in which devices share a layer one: other families have the same parts under other names.
-SHARED = (
-    "llama",
-    "gemma3",
-    "gpt2",
-    "falcon",
-    "gpt_neox",
-    "phi3",
-    "olmo2",
-    "cohere2",
-    "mixtral",
-    "qwen2_moe",
-    "deepseek_v3",
-)
-
-
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """A frozen run of every family on one device and of some on eight, each in a process of its own."""
+    """A frozen run of every family on eight devices and on one, each in a process of its own."""
     folder = tmp_path_factory.mktemp("runs")
     for name in RUNNING:
         place_of(folder, name)
     found = {}
-    for devices, families in ((8, SHARED), (1, RUNNING)):
+    for devices in (8, 1):
         env = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu"}
-        command = [sys.executable, "-m", "tests.support.family_runs", str(folder), *families]
+        command = [sys.executable, "-m", "tests.support.family_runs", str(folder), *RUNNING]
         done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-3000:]
         found[devices] = json.loads(done.stdout.splitlines()[-1])
@@ -163,7 +147,7 @@ def runs(tmp_path_factory):
 
 
 @SLOW
-@pytest.mark.parametrize("family", SHARED)
+@pytest.mark.parametrize("family", RUNNING)
 def test_eight_devices_give_the_losses_of_one(runs, family):
     _, found = runs
     assert len(found[1][family]) == STEPS

@@ -1,5 +1,7 @@
 """Hardware by its name, and what is said where it or its compiler is not there."""
 
+from pathlib import Path
+
 import pytest
 
 from lesa_jax.base.errors import InputError
@@ -41,6 +43,13 @@ def test_a_missing_compiler_is_one_line_with_the_command(name, command, monkeypa
     monkeypatch.setattr(targets, "installed", lambda module: False)
     with pytest.raises(InputError, match=command):
         target_devices(parse_target(name))
+
+
+def test_the_commands_install_what_the_requirements_name():
+    lines = (Path(__file__).parents[2] / "requirements-compilers.txt").read_text().splitlines()
+    named = {line for line in lines if line and not line.startswith("#")}
+    commands = " ".join(targets.COMPILERS.values()).replace('"', "").split()
+    assert named == {word for word in commands if "==" in word}
 
 
 def test_every_chip_has_a_peak():

@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -63,8 +64,6 @@ def test_a_step_is_what_it_was(tmp_path, target):
 
 
 def main() -> None:
-    from tempfile import TemporaryDirectory
-
     figures = {}
     for target in TARGETS:
         with TemporaryDirectory() as folder:
