@@ -9,9 +9,9 @@ Expected:  experiments/results/compile_targets.md. Every case fits but those who
 Models are described by their config.json alone, grown by half, new layers on top. Nothing runs.
 """
 
-import subprocess
-import sys
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,11 @@ import tyro
 from device_train import LLAMA_8B
 
 from lesa_jax.base.files import read_json, write_json
+from lesa_jax.parallel.targets import parse_target, prepare_compilers, target_devices
 from lesa_jax.planning.placement import make_plan
 from lesa_jax.planning.record import FILE, Growth
-from lesa_jax.training.compiled_report import attention_kernels
+from lesa_jax.training.compiled import compiled_step
+from lesa_jax.training.settings import TrainSettings
 
 LLAMA_70B = LLAMA_8B | {  # meta-llama/Meta-Llama-3-70B
     "hidden_size": 8192,
@@ -101,7 +103,8 @@ def main(settings: Settings) -> None:
     for case in chosen:
         file = settings.output / f"{case.name}.json"
         if not file.exists():
-            compile_case(case, described(settings.output / "models", case.model), file)
+            with ProcessPoolExecutor(1, get_context("spawn")) as process:  # JAX is told of other compilers once
+                process.submit(compile_case, case, described(settings.output / "models", case.model), file).result()
     done = {case: settings.output / f"{case.name}.json" for case in CASES}
     rows = [row(case, read_json(file, "made here")) for case, file in done.items() if file.exists()]
     settings.results.mkdir(parents=True, exist_ok=True)
@@ -124,12 +127,13 @@ def described(folder: Path, model: str) -> Path:
 
 
 def compile_case(case: Case, model: Path, file: Path) -> None:
-    """In a process of its own: JAX is told of other compilers once."""
+    """The case's step, without the search for its largest batch."""
     options = ["--model", str(model), "--compile-for", case.target, "--batch-size", str(case.sequences)]
-    options += ["--sequence-length", str(case.length), "--train", case.train, *case.options, "--report", str(file)]
-    done = subprocess.run([sys.executable, "-m", "lesa_jax.train", *options], check=False)
-    if done.returncode:
-        print(f"{case.name}: exit {done.returncode}", file=sys.stderr)
+    options += ["--sequence-length", str(case.length), "--train", case.train, *case.options]
+    prepare_compilers()
+    target = parse_target(case.target)
+    step = compiled_step(tyro.cli(TrainSettings, args=options), target, target_devices(target))
+    write_json(file, step.to_json())
 
 
 HEAD = (
@@ -151,7 +155,7 @@ def row(case: Case, report: dict[str, Any]) -> str:
     sizes, floors = report["bytes"], report["floor_seconds"]
     total = "?" if sizes["total"] is None else f"{sizes['total'] / 2**30:.1f}"
     sent = " ".join(gib(report["collectives"].get(kind)) for kind in SENT)
-    kernels = attention_kernels(report["kernels"])
+    kernels = [name for name in report["kernels"] if any(word in name for word in ATTENTION)]
     least = ", ".join(f"{1e3 * floors[name]:.0f}" for name in ("compute", "memory", "network"))
     options = " ".join(case.options).replace("--", "")
     return (
@@ -161,6 +165,7 @@ def row(case: Case, report: dict[str, Any]) -> str:
     )
 
 
+ATTENTION = ("fmha", "splash")  # by which one knows the kernels that compute it
 SENT = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all")
 
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from floors import copy_rate, matmul_rate, predictor_flops, seconds, svd_flops
 
 from lesa_jax.initializers.lesa.predict import RawRows, learn_together
-from lesa_jax.initializers.lesa.svd import compile_layer_svd, layer_svd
+from lesa_jax.initializers.lesa.svd import layer_svd, svd_programs
 from lesa_jax.planning.methods import PUBLISHED, Lesa
 
 STORED = jnp.bfloat16  # as the original's weights are
@@ -124,7 +124,8 @@ def measure_svd(case: Case, kinds: Kinds) -> float:
     """Prints and returns the seconds of one kind's SVD."""
     shape = case.layers, kinds.out, kinds.fan_in
     say(f"SVD of {list(shape)}")
-    compiling = seconds(lambda: compile_layer_svd(jax.ShapeDtypeStruct(shape, STORED)))
+    programs = svd_programs(jax.ShapeDtypeStruct(shape, STORED))
+    compiling = seconds(lambda: [program.compile() for program in programs])
     keys = jax.random.split(jax.random.key(0), case.layers)
     weights = jax.jit(lambda keys: jax.lax.map(lambda key: jax.random.normal(key, shape[1:], STORED), keys))(keys)
     taken = seconds(lambda: layer_svd(jax.block_until_ready(weights)))

@@ -29,7 +29,7 @@ from lesa_jax.growth.matrices import (
 from lesa_jax.growth.output import Output
 from lesa_jax.growth.result import Learned
 from lesa_jax.growth.weights import batches
-from lesa_jax.initializers.lesa.predict import compile_prediction
+from lesa_jax.initializers.lesa.predict import prediction_programs
 from lesa_jax.planning.methods import Lesa
 
 
@@ -125,7 +125,8 @@ def compile_batch(jobs: Sequence[ExpandJob], batch: list[WeightKind]) -> None:
     for request in dict.fromkeys(request_of(job, kind) for job in jobs if kind in job.computed):
         if isinstance(request.start, Lesa):
             dtype = DTYPES[kind.stack.spec.dtype]
-            compile_prediction(kind.shape, dtype, request.gaps, request.start, request.predictor)
+            for program in prediction_programs(kind.shape, dtype, request.gaps, request.start, request.predictor):
+                program.compile()
 
 
 def wait(page: Sequence[NewMatrices]) -> None:

@@ -11,7 +11,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from lesa_jax.models.blocked_attention import SAVED, Window, _same, attention_by_blocks
-from lesa_jax.models.splash_attention import splash_attention, splash_fits
+from lesa_jax.models.splash_attention import splash_attention, splash_refusals
 from lesa_jax.parallel.mesh import AXIS_RULES, BATCH, dividing, mesh_of, platform_of
 
 LONGEST_SQUARE = 1024  # tokens of which all scores may be held where no kernel fits
@@ -33,38 +33,58 @@ def causal_attention(
     of the program; an array holds it per layer inside a scan; None means every predecessor. With `documents_BxT`, a
     number for each token, tokens see only those of the same number. With a `cap`, scores become cap tanh(score / cap).
     """
-    if isinstance(window, jax.Array) or cap is not None:  # to the kernels a window is a property of the program
+    if isinstance(window, jax.Array):  # to the kernels a window is a property of the program
         return attention_by_blocks(q_BxTxHxD, k_BxTxKxD, v_BxTxKxD, window, documents_BxT, cap)
     backend, (_, tokens, _, head_dim) = platform_of(q_BxTxHxD), q_BxTxHxD.shape
     window = None if window is None or window >= tokens else window
-    match choose_implementation(backend, q_BxTxHxD.dtype, tokens, head_dim):
+    match choose_implementation(backend, q_BxTxHxD.dtype, tokens, head_dim, cap):
         case "blocks":
-            return attention_by_blocks(q_BxTxHxD, k_BxTxKxD, v_BxTxKxD, window, documents_BxT)
+            return attention_by_blocks(q_BxTxHxD, k_BxTxKxD, v_BxTxKxD, window, documents_BxT, cap)
         case "xla":
             return square_attention(q_BxTxHxD, k_BxTxKxD, v_BxTxKxD, window, documents_BxT)
         case "cudnn":
             attend = functools.partial(square_attention, window=window, kernel="cudnn")
         case "splash":
-            attend = functools.partial(splash_attention, window=window, saved=SAVED, interpret=backend != "tpu")
+            attend = functools.partial(
+                splash_attention, window=window, cap=cap, saved=SAVED, interpret=backend != "tpu"
+            )
     return on_shards(attend, q_BxTxHxD, k_BxTxKxD, v_BxTxKxD, documents_BxT)
 
 
-def choose_implementation(backend: str, dtype: DTypeLike, tokens: int, head_dim: int) -> Implementation:
+def choose_implementation(
+    backend: str, dtype: DTypeLike, tokens: int, head_dim: int, cap: float | None = None
+) -> Implementation:
     """What computes attention with a window that is a property of the program.
 
-    cuDNN's kernel is for half precision, and JAX differentiates it for an even number of tokens only
-    (`check_is_flash_attention` in jax/_src/cudnn/fused_attention_stablehlo.py); it raises where it cannot. Where no
-    kernel fits, as in float32 on a GPU, the scores of a whole long square would fill the memory: 69 GB at 8 x 8192
-    tokens and 32 heads, of which blocks hold a sixteenth.
+    Where no kernel fits, as in float32 on a GPU, the scores of a whole long square would fill the memory: 69 GB at
+    8 x 8192 tokens and 32 heads, of which blocks hold a sixteenth.
     """
     if backend == "cpu":
         return "blocks"
-    if backend == "tpu" and splash_fits(tokens, head_dim, dtype):
-        return "splash"
-    cudnn_fits = tokens % 2 == 0 and head_dim % 8 == 0 and head_dim <= CUDNN_HEAD_DIM
-    if backend == "gpu" and jnp.dtype(dtype) in (jnp.bfloat16, jnp.float16) and cudnn_fits:
-        return "cudnn"
-    return "xla" if tokens <= LONGEST_SQUARE else "blocks"
+    if no_kernel(backend, dtype, tokens, head_dim, cap) is None:
+        return "splash" if backend == "tpu" else "cudnn"
+    return "xla" if tokens <= LONGEST_SQUARE and cap is None else "blocks"
+
+
+def no_kernel(backend: str, dtype: DTypeLike, tokens: int, head_dim: int, cap: float | None) -> str | None:
+    """Why an accelerator's attention kernel does not fit, in words; None where it does.
+
+    JAX differentiates cuDNN's for an even number of tokens only (`check_is_flash_attention` in
+    jax/_src/cudnn/fused_attention_stablehlo.py), and raises where it cannot.
+    """
+    name = jnp.dtype(dtype).name
+    if backend == "tpu":
+        reasons = splash_refusals(tokens, head_dim, dtype)
+    elif backend == "gpu":
+        reasons = [
+            (name not in ("bfloat16", "float16"), f"it is for half precision, not {name}"),
+            (cap is not None, "it has no soft cap"),
+            (tokens % 2 != 0, f"{tokens} tokens are an odd number"),
+            (head_dim % 8 != 0 or head_dim > CUDNN_HEAD_DIM, f"heads of {head_dim}: it takes 8, 16, ..., 128"),
+        ]
+    else:
+        reasons = [(True, f"none is known for {backend}")]
+    return next((reason for met, reason in reasons if met), None)
 
 
 def on_shards(

@@ -18,9 +18,14 @@ HEAD_DIMS = 64  # head widths are multiples of it; the kernel pads one that is n
 LARGEST_BLOCK, ROW_BYTES = 512, 512
 
 
-def splash_fits(tokens: int, head_dim: int, dtype: DTypeLike) -> bool:
-    """Whether the kernel can do it."""
-    return tokens % LANES == 0 and head_dim % HEAD_DIMS == 0 and jnp.dtype(dtype) in (jnp.bfloat16, jnp.float32)
+def splash_refusals(tokens: int, head_dim: int, dtype: DTypeLike) -> list[tuple[bool, str]]:
+    """What the kernel cannot do, each with whether it is met here."""
+    name = jnp.dtype(dtype).name
+    return [
+        (name not in ("bfloat16", "float32"), f"it is for bfloat16 and float32, not {name}"),
+        (tokens % LANES != 0, f"{tokens} tokens are no multiple of {LANES}"),
+        (head_dim % HEAD_DIMS != 0, f"heads of {head_dim} are no multiple of {HEAD_DIMS}"),
+    ]
 
 
 def block_size(tokens: int, head_dim: int, dtype: DTypeLike) -> int:
@@ -48,6 +53,7 @@ def splash_attention(
     v_BxTxKxD: Float[Array, "batch tokens kv_heads head_dim"],
     window: int | None = None,
     documents_BxT: Int[Array, "batch tokens"] | None = None,
+    cap: float | None = None,
     saved: str | None = None,
     interpret: bool = False,
 ) -> Float[Array, "batch tokens heads head_dim"]:
@@ -58,6 +64,7 @@ def splash_attention(
       window: tokens in reach, the token itself included; None means every predecessor. Not an array: the blocks that
         are skipped are a property of the program.
       documents_BxT: tokens see only those of the same number.
+      cap: scores become cap tanh(score / cap).
       saved: the name of output and normaliser for a rule for rematerialisation.
       interpret: run the kernel without a TPU, slowly.
 
@@ -65,8 +72,9 @@ def splash_attention(
       ValueError: shapes or a mask that the kernel cannot do. It never computes with a weaker mask instead.
     """
     _, tokens, heads, head_dim = q_BxTxHxD.shape
-    if not splash_fits(tokens, head_dim, q_BxTxHxD.dtype):
-        raise ValueError(f"splash attention cannot do {tokens} tokens, heads of {head_dim}, {q_BxTxHxD.dtype}")
+    for met, reason in splash_refusals(tokens, head_dim, q_BxTxHxD.dtype):
+        if met:
+            raise ValueError(f"splash attention cannot do this: {reason}")
     if k_BxTxKxD.shape[1] != tokens or (documents_BxT is not None and documents_BxT.shape != q_BxTxHxD.shape[:2]):
         raise ValueError("splash attention needs a key, a value and a document's number for every query")
     if not isinstance(window, int | None):
@@ -84,6 +92,7 @@ def splash_attention(
         ),
         head_shards=1,
         q_seq_shards=1,
+        attn_logits_soft_cap=cap,
         residual_checkpoint_name=saved,
         interpret=interpret,
     )

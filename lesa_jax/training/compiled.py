@@ -4,7 +4,6 @@ The very step that the run would take is compiled, on any machine; nothing runs,
 """
 
 import math
-import re
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,10 +13,11 @@ from typing import Any
 import jax
 from jax.extend.core import jaxprs_in_params
 
-from lesa_jax.base.errors import InputError
 from lesa_jax.base.files import write_json
-from lesa_jax.parallel.hlo import KINDS, Collective, collectives, kernels
+from lesa_jax.parallel.collectives import KINDS, Collective, collectives
+from lesa_jax.parallel.compilation import compile_lowered
 from lesa_jax.parallel.mesh import parse_mesh, row_shares
+from lesa_jax.parallel.operations import Products, kernels, products
 from lesa_jax.parallel.targets import PREALLOCATED, Target, parse_target, prepare_compilers, target_devices
 from lesa_jax.training.cost import step_bytes
 from lesa_jax.training.job import TrainJob, make_train_job
@@ -25,9 +25,6 @@ from lesa_jax.training.lowering import trace_step
 from lesa_jax.training.peaks import peak_of
 from lesa_jax.training.result import TrainResult, describe
 from lesa_jax.training.settings import TrainSettings
-
-NO_ROOM = re.compile(r"Used ([\d.]+)([KMGT]?) of [\d.]+[KMGT]? hbm", re.IGNORECASE)
-UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 @dataclass(frozen=True)
@@ -43,6 +40,7 @@ class CompiledStep:
       total: bytes that the compiler needs on one chip; None if it refused and did not say.
       collectives: what chips send each other in a step; () if it refused.
       kernels: that are no work of XLA's own, with their runs in a step.
+      products: operations of the program's matrix products on one chip, beside those kernels.
       floor_seconds: of a step, if nothing else took time than operations, memory or network, by the data sheet.
       most_sequences: of the largest batch that fits, estimated from the memory of two; None if not asked for.
       seconds: that compiling took.
@@ -57,6 +55,7 @@ class CompiledStep:
     total: int | None
     collectives: tuple[Collective, ...]
     kernels: Mapping[str, int]
+    products: Products
     floor_seconds: Mapping[str, float]
     most_sequences: int | None
     seconds: float
@@ -83,6 +82,10 @@ class CompiledStep:
             if (own := [one for one in self.collectives if one.kind == kind])
         }
 
+    def per_token(self, operations: int) -> float:
+        """A chip's operations in a step as those of all chips for one token."""
+        return operations * self.target.chips / self.tokens
+
     def to_json(self) -> dict[str, Any]:
         return {
             "target": self.target.name,
@@ -96,7 +99,12 @@ class CompiledStep:
             "tokens": self.tokens,
             "most_sequences": self.most_sequences,
             "remat": self.remat,
-            "operations_per_token": self.run.cost.total,
+            "operations_per_token": {
+                "formula": self.run.cost.total,
+                "formula_beside_attention": self.run.cost.total - self.run.cost.attention,
+                "products": self.per_token(self.products.once),
+                "products_again": self.per_token(self.products.again),
+            },
             "compile_seconds": round(self.seconds, 1),
             "versions": {"jax": jax.__version__},
         }
@@ -126,49 +134,23 @@ def compiled_step(settings: TrainSettings, target: Target, devices: Sequence[Any
     started = time.monotonic()
     traced = trace_step(job)
     kept = kept_bytes(traced.jaxpr, job)
-    total, text = None, ""
-    try:
-        compiled = traced.lower().compile()
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise InputError(
-                f"--compile-for {target.name}: the compiler refuses the step ({first_line(error)})"
-            ) from error
-        total = needed(str(error))
-    else:
-        memory, text = compiled.memory_analysis(), compiled.as_text()
-        total = (
-            memory.argument_size_in_bytes
-            + memory.output_size_in_bytes
-            - memory.alias_size_in_bytes
-            + memory.temp_size_in_bytes
-            + memory.generated_code_size_in_bytes
-        )
-    run, sent = describe(job), collectives(text)
+    found = compile_lowered(traced.lower(), target)
+    run, sent = describe(job), collectives(found.program)
     return CompiledStep(
         target=target,
         run=run,
         sequences=settings.batch.batch_size,
         tokens=job.step_tokens,
         remat=settings.devices.remat,
-        parts=memory_parts(run, kept, total),
-        total=total,
+        parts=memory_parts(run, kept, found.total),
+        total=found.total,
         collectives=sent,
-        kernels=kernels(text),
+        kernels=kernels(found.program),
+        products=products(found.program),
         floor_seconds=floors(job, run, target, sent),
         most_sequences=None,
         seconds=time.monotonic() - started,
     )
-
-
-def first_line(error: Exception) -> str:
-    return str(error).split("\n")[0]
-
-
-def needed(message: str) -> int | None:
-    """The bytes that the TPU's compiler says a program would need."""
-    found = NO_ROOM.search(message)
-    return round(float(found[1]) * UNITS[found[2].upper()]) if found else None
 
 
 def memory_parts(run: TrainResult, kept: int, total: int | None) -> dict[str, int]:
@@ -215,17 +197,33 @@ def floors(job: TrainJob, run: TrainResult, target: Target, sent: Sequence[Colle
 
 
 def most_sequences(settings: TrainSettings, step: CompiledStep, devices: Sequence[Any]) -> int | None:
-    """The largest batch that fits, from the memory that this one and one of half or twice as many sequences need.
+    """The largest batch that fits, from the memory that batches need whose memory is known.
 
-    What depends on the batch grows in proportion to it. None where the compiler did not say, or not twice.
+    These are this one, one of half or twice as many sequences, and then the one that a straight line through them takes
+    for the largest: what depends on the batch grows in proportion to it only where it decides, which small batches do
+    not show. None where the compiler did not say, or where more sequences do not need more.
     """
     least = row_shares(parse_mesh(settings.devices.mesh, len(devices))) * settings.batch.accumulate
     other = 2 * step.sequences if step.sequences == least else max(least, step.sequences // 2 // least * least)
-    second = compiled_step(replace(settings, batch=replace(settings.batch, batch_size=other)), step.target, devices)
-    if step.total is None or second.total is None:
+
+    def needed_by(sequences: int) -> int | None:
+        batch = replace(settings.batch, batch_size=sequences)
+        return compiled_step(replace(settings, batch=batch), step.target, devices).total
+
+    known = {step.sequences: step.total, other: needed_by(other)}
+    guess = largest(known, step.target.chip.memory, least)
+    if guess and guess not in known:
+        known[guess] = needed_by(guess)
+    return largest(known, step.target.chip.memory, least)
+
+
+def largest(known: Mapping[int, int | None], limit: float, least: int) -> int | None:
+    """The multiple of `least` that fits into `limit` bytes, by the line through the two of `known` nearest to it."""
+    sizes = sorted((total, sequences) for sequences, total in known.items() if total is not None)
+    near = sorted(sizes, key=lambda size: abs(size[0] - limit))[:2]
+    if len(near) < 2 or near[0][0] == near[1][0]:
         return None
-    of_one = (second.total - step.total) / (other - step.sequences)
-    if of_one <= 0:
+    (first, fewer), (second, more) = sorted(near)
+    if more < fewer:
         return None
-    fixed = step.total - of_one * step.sequences
-    return max(0, math.floor((step.target.chip.memory - fixed) / of_one / least) * least)
+    return max(0, math.floor((fewer + (limit - first) * (more - fewer) / (second - first)) / least) * least)

@@ -1,12 +1,13 @@
 """What the user reads of a step that was compiled for other hardware, and what can be done about it."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from rich.table import Table
 
 from lesa_jax.base.console import report_console
 from lesa_jax.base.units import format_bytes
 from lesa_jax.training.compiled import CompiledStep
+from lesa_jax.training.report import without_kernel
 
 MEANINGS = {
     "all-gather": "shares put together",
@@ -15,12 +16,6 @@ MEANINGS = {
     "all-to-all": "shared otherwise",
     "collective-permute": "passed on",
 }
-ATTENTION = ("fmha", "splash", "flash")
-
-
-def attention_kernels(kernels: Iterable[str]) -> list[str]:
-    """Those by whose names one knows them."""
-    return [name for name in kernels if any(word in name for word in ATTENTION)]
 
 
 def print_compiled(step: CompiledStep) -> None:
@@ -43,6 +38,12 @@ def print_compiled(step: CompiledStep) -> None:
     if step.total is not None and not step.collectives and target.chips > 1:
         table.add_row("network", "nothing is sent")
     table.add_row("kernels", ", ".join(f"{name} x {times:,}" for name, times in step.kernels.items()) or "XLA's own")
+    cost, once, again = step.run.cost, step.per_token(step.products.once), step.per_token(step.products.again)
+    table.add_row(
+        "operations a token",
+        f"{cost.total:.4g} by the formula, {cost.attention:.4g} of them attention's; the program's products are "
+        f"{once:.4g}, and {again:.4g} that --remat computes again",
+    )
     floors = ", ".join(f"{name} {1e3 * seconds:.3g} ms" for name, seconds in step.floor_seconds.items())
     table.add_row("a step takes at least", f"{floors}; {step.tokens / max(step.floor_seconds.values()):,.0f} tokens/s")
     if step.most_sequences is not None:
@@ -71,11 +72,8 @@ def advice(step: CompiledStep) -> Iterator[str]:
     floors = step.floor_seconds
     if floors["network"] > max(floors["compute"], floors["memory"]):
         yield "the network is the slowest part: use a larger --batch-size, whose sends are the same, or fewer chips"
-    if step.total is not None and not attention_kernels(step.kernels):
-        yield (
-            "no attention kernel runs: scores are computed block by block in XLA, at some two to four times a kernel's "
-            "time (kernels want half precision, an even --sequence-length, heads of a multiple of 8, one window)"
-        )
+    if step.run.no_kernel is not None:
+        yield f"attention: {without_kernel(step.run.no_kernel)}"
 
 
 def remedies(step: CompiledStep) -> Iterator[str]:

@@ -8,7 +8,7 @@ weights have no third term; what lies below the first trained tensor has neither
 import math
 import time
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -31,13 +31,15 @@ class Cost:
     """Operations of one token: forward, gradients, and its share of an update. Additions and multiplications count one
     each.
 
-    `backward_depth` is the number of layers that have a backward pass: all above the first trained tensor.
+    `backward_depth` is the number of layers that have a backward pass: all above the first trained tensor. `attention`
+    are those of `forward` and `backward` that scores and sums of values take: a kernel's work where one runs.
     """
 
     forward: float
     backward: float
     backward_depth: int
     update: float = 0.0
+    attention: float = 0.0
 
     @property
     def total(self) -> float:
@@ -58,7 +60,7 @@ def token_cost(
     first = first_trained(config, leaves, outside)
     seen = [mean_reach(sequence_length, window) for window in config.windows]
     layers, head = layer_cost(config, leaves, first, seen), head_cost(config, outside, first)
-    return Cost(layers.forward + head.forward, layers.backward + head.backward, config.num_layers - first)
+    return replace(layers, forward=layers.forward + head.forward, backward=layers.backward + head.backward)
 
 
 def pair_cost(
@@ -91,6 +93,7 @@ def pair_cost(
         reading.forward + made.forward + share * (writing.forward + head.forward),
         reading.backward + made.backward + share * backward,
         reading.backward_depth + config.num_layers - first,
+        attention=reading.attention + share * writing.attention,
     )
 
 
@@ -143,11 +146,11 @@ def layer_cost(
             if layer >= first:
                 backward += 2 * size * input_gradient + 2 * size * leaf.trained
     widths = 2 * config.head_dim if config.latent is None else config.head_dim + config.latent.value
+    scores, gradients = 0.0, 0.0
     for layer, reach in enumerate(seen or ()):
-        attention = 2 * reach * config.num_heads * widths
-        forward += attention
-        backward += 2 * attention * (layer >= first)
-    return Cost(forward, backward, config.num_layers - first)
+        scores += 2 * reach * config.num_heads * widths
+        gradients += 4 * reach * config.num_heads * widths * (layer >= first)
+    return Cost(forward + scores, backward + gradients, config.num_layers - first, attention=scores + gradients)
 
 
 def step_bytes(

@@ -28,6 +28,8 @@ def print_train_report(report: TrainResult) -> None:
     table.add_row(
         "work a token", f"{report.cost.forward / 1e6:,.1f} MFLOP forward, {report.cost.backward / 1e6:,.1f} backward"
     )
+    if report.no_kernel is not None:
+        table.add_row("attention", without_kernel(report.no_kernel))
     table.add_row("length", f"{report.steps:,} steps, {report.tokens:,} tokens")
     if report.step_seconds is not None:
         hours = report.step_seconds * report.steps / 3600
@@ -48,6 +50,11 @@ def print_train_report(report: TrainResult) -> None:
         )
     else:
         console.print(f"finished: {report.output}", highlight=False, soft_wrap=True)
+
+
+def without_kernel(reason: str) -> str:
+    """What it costs that attention has no kernel."""
+    return f"no kernel ({reason}): computed block by block, in some two to four times a kernel's time"
 
 
 def perplexity(loss: float) -> float:

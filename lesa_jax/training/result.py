@@ -4,6 +4,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from jax.typing import DTypeLike
+
+from lesa_jax.families.model import ModelConfig
+from lesa_jax.models.attention import no_kernel
 from lesa_jax.training.cost import Cost, StateBytes, state_bytes, token_cost, update_operations
 from lesa_jax.training.job import TrainJob
 from lesa_jax.training.segments import Segment
@@ -22,6 +26,7 @@ class TrainResult:
       memory: bytes on the fullest device, activations not counted.
       devices: how many, and of what kind.
       cost: of one token.
+      no_kernel: why no kernel computes attention on the accelerator; None where one does, and on a CPU.
       steps, tokens: of the whole run.
       step_seconds: estimated; for a dry run only.
       done: steps done; None for a dry run.
@@ -40,6 +45,7 @@ class TrainResult:
     cost: Cost
     steps: int
     tokens: int
+    no_kernel: str | None = None
     step_seconds: float | None = None
     done: int | None = None
     stopped: bool = False
@@ -77,7 +83,19 @@ def describe(job: TrainJob) -> TrainResult:
         else f"encoder {in_words(job.program.encoder)}; decoder {in_words(job.segments)}",
         memory=state_bytes(job.leaves, job.shardings, job.frozen_dtype, bool(rule.ema), rule.moments),
         devices=f"{job.mesh.size} x {job.mesh.devices.flat[0].device_kind}",
+        no_kernel=no_attention_kernel(
+            job.mesh.devices.flat[0].platform, job.config, job.frozen_dtype, job.sequence_length
+        ),
         cost=replace(cost, update=update_operations(job.leaves, rule) / job.step_tokens),
         steps=job.optimizer.steps,
         tokens=job.optimizer.steps * job.step_tokens,
     )
+
+
+def no_attention_kernel(platform: str, config: ModelConfig, dtype: DTypeLike, tokens: int) -> str | None:
+    """Why attention has no kernel where an accelerator could have one, for sequences of so many tokens."""
+    if platform == "cpu":
+        return None
+    if config.encoder is not None:
+        return "encoder-decoders have none yet"
+    return no_kernel(platform, dtype, tokens, config.head_dim, config.attention_cap)

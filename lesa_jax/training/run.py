@@ -32,6 +32,7 @@ from lesa_jax.training.job import TrainJob, make_train_job
 from lesa_jax.training.loop import loop
 from lesa_jax.training.memory import enough_memory
 from lesa_jax.training.record import trained_growth
+from lesa_jax.training.report import without_kernel
 from lesa_jax.training.result import Losses, TrainResult, describe, paired
 from lesa_jax.training.settings import TrainSettings
 from lesa_jax.training.start import start
@@ -57,6 +58,8 @@ def train(settings: TrainSettings) -> TrainResult:
     if settings.dry_run:
         check_run(job)
         return replace(report, step_seconds=estimate_seconds(report.cost, job.step_tokens, job.frozen_dtype))
+    if report.no_kernel is not None and jax.process_index() == 0:
+        print(f"attention: {without_kernel(report.no_kernel)}", file=sys.stderr)
     with hold_run(job), enough_memory():
         return run_job(job, report)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lesa_jax.base.errors import InputError
-from lesa_jax.initializers.lesa.predict import compile_prediction, decompose, halvings, learn, predict_matrices
+from lesa_jax.initializers.lesa.predict import decompose, halvings, learn, predict_matrices, prediction_programs
 from lesa_jax.initializers.lesa.predictor import PredictorSettings, predict
 from lesa_jax.initializers.lesa.svd import layer_svd
 from lesa_jax.planning.methods import Lesa
@@ -127,7 +127,8 @@ def test_several_layers_in_a_gap_are_predicted_from_each_other(space):
 @pytest.mark.parametrize("space", ["svd", "raw"])
 def test_nothing_is_left_to_compile_after_compiling_ahead(space, caplog):
     shape = (5, 36, 28) if space == "svd" else (5, 44, 28)  # of their own: other tests' programs must not serve
-    compile_prediction(shape, jnp.float32, GAPS, Lesa(space), SETTINGS)
+    for program in prediction_programs(shape, jnp.float32, GAPS, Lesa(space), SETTINGS):
+        program.compile()
     w = np.random.default_rng(0).standard_normal(shape, np.float32)
     with jax.log_compiles():
         jax.jit(lambda x: x + 1)(1)

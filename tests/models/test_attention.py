@@ -13,6 +13,7 @@ from jax.sharding import PartitionSpec as P
 from lesa_jax.models.attention import (
     causal_attention,
     choose_implementation,
+    no_kernel,
     shard_spec,
     square_attention,
 )
@@ -133,6 +134,26 @@ def test_the_whole_square_masks_documents_and_window_as_blocks_do(window: int | 
 )
 def test_what_computes_it_depends_on_backend_and_shapes(backend, dtype, tokens, head_dim, chosen):
     assert choose_implementation(backend, dtype, tokens, head_dim) == chosen
+
+
+@pytest.mark.parametrize(
+    ("backend", "tokens", "head_dim", "cap", "words"),
+    [
+        ("tpu", 4096, 128, 50.0, None),
+        ("tpu", 4000, 128, None, "4000 tokens are no multiple of 128"),
+        ("tpu", 4096, 80, None, "heads of 80 are no multiple of 64"),
+        ("gpu", 4096, 128, None, None),
+        ("gpu", 4096, 128, 50.0, "it has no soft cap"),
+        ("gpu", 4096, 192, None, "heads of 192: it takes 8, 16, ..., 128"),
+        ("gpu", 4095, 128, None, "4095 tokens are an odd number"),
+        ("other", 4096, 128, None, "none is known for other"),
+    ],
+)
+def test_a_kernel_that_does_not_fit_is_told_why(backend, tokens, head_dim, cap, words):
+    assert no_kernel(backend, jnp.bfloat16, tokens, head_dim, cap) == words
+    kernels = {"tpu": "splash", "gpu": "cudnn"}
+    chosen = choose_implementation(backend, jnp.bfloat16, tokens, head_dim, cap)
+    assert (chosen == kernels.get(backend)) == (words is None)
 
 
 def test_long_float32_attention_on_a_gpu_never_holds_all_scores(monkeypatch):

@@ -19,10 +19,10 @@ from jax.sharding import PartitionSpec as P
 
 from lesa_jax.models import attention
 from lesa_jax.models.attention import on_shards, square_attention
-from lesa_jax.models.blocked_attention import SAVED
+from lesa_jax.models.blocked_attention import SAVED, attention_by_blocks
 from lesa_jax.models.config import read_config
 from lesa_jax.models.shapes import model_tensors
-from lesa_jax.models.splash_attention import block_size, splash_attention, splash_fits
+from lesa_jax.models.splash_attention import block_size, splash_attention, splash_refusals
 from lesa_jax.parallel.mesh import BATCH, make_mesh
 from lesa_jax.training.parameters import make_leaves
 from lesa_jax.training.sharding import leaf_shardings
@@ -82,6 +82,17 @@ def test_output_and_gradients_are_those_of_the_whole_square(heads, kv_heads, hea
     assert worst(found, expected) < 1e-5
 
 
+def test_capped_scores_are_those_of_the_blocks():
+    q, k, v, documents = operands(2, 1, 64, batch=1)
+    q = 4 * q  # so that the cap of 2 bends scores
+    found = value_and_gradients(
+        lambda q, k, v: splash_attention(q, k, v, 100, documents, cap=2.0, interpret=True), q, k, v
+    )
+    expected = value_and_gradients(attention_by_blocks, q, k, v, 100, documents, 2.0)
+    assert worst(found, expected) < 1e-5
+    assert worst(found, value_and_gradients(attention_by_blocks, q, k, v, 100, documents)) > 0.1
+
+
 def test_documents_and_padding_do_not_see_each_other():
     q, k, v, documents = operands(2, 1, 64, batch=1)
 
@@ -114,7 +125,7 @@ def test_several_blocks_of_tokens():
 
 def test_what_the_kernel_cannot_do_is_refused():
     q, k, v, documents = operands(2, 2, 64)
-    with pytest.raises(ValueError, match="cannot do 200 tokens"):
+    with pytest.raises(ValueError, match="200 tokens are no multiple of 128"):
         splash_attention(*(x[:, :200] for x in (q, k, v)), None, documents[:, :200], interpret=True)
     with pytest.raises(ValueError, match="heads of 32"):
         splash_attention(*(x[..., :32] for x in (q, k, v)), None, documents, interpret=True)
@@ -138,7 +149,7 @@ def test_what_the_kernel_cannot_do_is_refused():
     ],
 )
 def test_shapes_that_fit(tokens, head_dim, dtype, fits):
-    assert splash_fits(tokens, head_dim, dtype) == fits
+    assert fits == (not any(met for met, _ in splash_refusals(tokens, head_dim, dtype)))
 
 
 @pytest.mark.parametrize(

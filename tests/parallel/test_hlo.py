@@ -7,7 +7,9 @@ import sys
 
 import pytest
 
-from lesa_jax.parallel.hlo import bits_of, collectives, computations, kernels, split_type, type_bytes
+from lesa_jax.parallel.collectives import collectives
+from lesa_jax.parallel.hlo import bits_of, read_program, split_type, type_bytes
+from lesa_jax.parallel.operations import Products, kernels, launches, products
 
 # As the TPU's compiler writes: an asynchronous gather in a loop of 16, started and ended under one channel; a sum of
 # which each chip keeps a share; groups by the names of a mesh; the loop's bound in its condition.
@@ -76,7 +78,7 @@ replica_groups=[2,4]<=[8]
 
 
 def test_a_gather_in_a_loop_counts_once_a_turn_and_a_sum_that_is_cut_up_is_a_scatter():
-    gather, scatter = sorted(collectives(TPU), key=lambda one: one.kind)
+    gather, scatter = sorted(collectives(read_program(TPU)), key=lambda one: one.kind)
     assert (gather.kind, gather.times, gather.nbytes, gather.group) == ("all-gather", 16, 2 * 64 * 1024, 4)
     assert gather.source == "jit(step)/while/dot"
     assert gather.sent == 16 * 2 * 64 * 1024 * 3 / 4
@@ -84,7 +86,7 @@ def test_a_gather_in_a_loop_counts_once_a_turn_and_a_sum_that_is_cut_up_is_a_sca
 
 
 def test_what_starts_has_parts_and_wholes_in_its_result():
-    found = {one.kind: one for one in collectives(GPU)}
+    found = {one.kind: one for one in collectives(read_program(GPU))}
     assert found["reduce-scatter"].nbytes == 2 * 64 * 8 + 4 * 64
     assert found["all-gather"].nbytes == 2 * 64 * 8
     assert found["all-gather"].times == found["reduce-scatter"].times == 3
@@ -92,8 +94,45 @@ def test_what_starts_has_parts_and_wholes_in_its_result():
 
 
 def test_kernels_are_named_and_counted_and_managing_calls_left_out():
-    assert kernels(TPU) == {"splash_mha_fwd": 16}
-    assert kernels(GPU) == {"__cudnn$fmhaSoftmax": 3}
+    assert kernels(read_program(TPU)) == {"splash_mha_fwd": 16}
+    assert kernels(read_program(GPU)) == {"__cudnn$fmhaSoftmax": 3}
+
+
+PRODUCTS = """\
+%body (arg: (s32[], f32[4,8])) -> (s32[], f32[4,8]) {
+  %x.1 = f32[4,8]{1,0} get-tuple-element(%arg), index=1
+  %w.1 = bf16[16,8]{1,0} constant({...})
+  %dot.1 = f32[4,16]{1,0} dot(%x.1, %w.1), lhs_contracting_dims={1}, rhs_contracting_dims={1}
+  %batched.1 = f32[4,3]{1,0} dot(%x.1, %v.1), lhs_batch_dims={0}, lhs_contracting_dims={1}, rhs_batch_dims={0}, \
+rhs_contracting_dims={1}, metadata={op_name="jit(f)/checkpoint/rematted_computation/dot_general"}
+}
+
+%condition (arg.2: (s32[], f32[4,8])) -> pred[] {
+  %constant.9 = s32[]{:T(128)} constant(5)
+}
+
+ENTRY %main (p: f32[2,8,32], k: f32[16,32,1]) -> f32[2,8,16] {
+  %p = f32[2,8,32]{2,1,0:T(8,128)} parameter(0)
+  %k = f32[16,32,1]{1,0,2:T(8,128)} parameter(1)
+  %while.1 = (s32[], f32[4,8]) while(%p), condition=%condition, body=%body
+  %convolution.1 = f32[2,8,16]{1,2,0:T(8,128)S(1)} convolution(%p, %k), window={size=1}, dim_labels=b0f_oi0->b0f
+  %q = bf16[1,64,8]{2,1,0} parameter(2)
+  %padded.1 = bf16[2,64,16]{1,2,0} convolution(%q, %r), window={size=2 pad=1_1 rhs_reversal=1}, \
+dim_labels=0bf_0oi->0bf
+  %r = bf16[2,16,8]{1,2,0} parameter(3)
+}
+"""
+
+
+def test_products_are_counted_as_often_as_they_run_and_padding_costs_nothing():
+    once = 5 * 2 * 4 * 16 * 8 + 2 * 2 * 8 * 16 * 32 + 2 * 64 * 16 * 8 * 2
+    assert products(read_program(PRODUCTS)) == Products(once=once, again=5 * 2 * 4 * 3 * 8)
+
+
+def test_launches_are_what_runs_on_the_device_and_a_fusion_is_one():
+    assert launches(read_program(PRODUCTS)) == 5 * 2 + 2
+    assert launches(read_program(TPU)) == 16 * 4  # in each turn three fusions and a kernel
+    assert launches(read_program(GPU)) == 3 * 3 + 1  # starts; ends are waited for, and the loop runs on the host
 
 
 def test_types_with_layouts_and_tuples_are_measured():
@@ -104,15 +143,16 @@ def test_types_with_layouts_and_tuples_are_measured():
 
 
 def test_computations_are_found_by_name():
-    bodies, entry = computations(TPU)
-    assert entry == "main"
-    assert [one.opcode for one in bodies["condition"]] == ["parameter", "constant", "compare"]
+    program = read_program(TPU)
+    assert program.entry == "main"
+    assert [one.opcode for one in program.bodies["condition"]] == ["parameter", "constant", "compare"]
 
 
 PROGRAM = """
 import jax, jax.numpy as jnp, json
 from jax.sharding import PartitionSpec as P
-from lesa_jax.parallel.hlo import collectives
+from lesa_jax.parallel.collectives import collectives
+from lesa_jax.parallel.hlo import read_program
 mesh = jax.make_mesh((4,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
 def turn(carry, _):
     total = jax.lax.psum(carry, "x")
@@ -121,7 +161,7 @@ def body(x):
     return jax.lax.ppermute(jax.lax.scan(turn, x, None, length=5)[0], "x", [(0, 1), (1, 0)])
 x = jnp.zeros((8, 16))
 step = jax.jit(jax.shard_map(body, mesh=mesh, in_specs=P("x"), out_specs=P("x"), check_vma=False))
-found = collectives(step.lower(x).compile().as_text())
+found = collectives(read_program(step.lower(x).compile().as_text()))
 print(json.dumps({one.kind: [one.times, one.nbytes, one.group] for one in found}))
 """
 

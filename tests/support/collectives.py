@@ -10,7 +10,8 @@ import sys
 
 import jax
 
-from lesa_jax.parallel.hlo import collectives
+from lesa_jax.parallel.collectives import collectives
+from lesa_jax.parallel.hlo import read_program
 from lesa_jax.training.job import make_train_job
 from lesa_jax.training.lowering import trace_step
 from lesa_jax.training.settings import TrainSettings
@@ -29,7 +30,8 @@ def main(folder: str, train: str, mesh: str, remat: str) -> None:
         sequence_length=32,
     )
     compiled = trace_step(make_train_job(settings, jax.devices())).lower().compile()
-    print(json.dumps([[one.kind, one.times, one.nbytes] for one in collectives(compiled.as_text())]))
+    sent = collectives(read_program(compiled.as_text()))
+    print(json.dumps([[one.kind, one.times, one.nbytes] for one in sent]))
 
 
 if __name__ == "__main__":

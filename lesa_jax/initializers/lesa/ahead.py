@@ -1,13 +1,18 @@
-"""Compiling before the arguments exist, while the processor is busy with something that XLA cannot spread evenly."""
+"""Programs before their arguments exist: to be compiled while the processor is busy with something that XLA cannot
+spread evenly, or by the compiler of a device that is not here."""
+
+from typing import Any, NamedTuple
 
 import jax
 
 
-def compile_ahead(function: jax.stages.Wrapped, *args: object) -> None:
-    """Compiles a jitted function for arguments of these shapes; a later call finds the executable in JAX's cache.
+class Ahead(NamedTuple):
+    """A later call of a jitted function, with a `jax.ShapeDtypeStruct` for each array."""
 
-    Args:
-      function: what `jax.jit` returned.
-      args: as in the later call, with a `jax.ShapeDtypeStruct` (or an array) for each array.
-    """
-    function.lower(*args).compile()
+    name: str
+    function: jax.stages.Wrapped
+    args: tuple[Any, ...]
+
+    def compile(self) -> None:
+        """The call then finds the executable in JAX's cache."""
+        self.function.lower(*self.args).compile()

@@ -19,18 +19,19 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from lesa_jax.base.errors import InputError
-from lesa_jax.initializers.lesa.ahead import compile_ahead
+from lesa_jax.initializers.lesa.ahead import Ahead
 from lesa_jax.initializers.lesa.predictor import (
     PUBLISHED,
     Fit,
     Params,
     PredictorSettings,
-    compile_fit,
     fit,
+    fit_programs,
     hidden_features,
+    param_shapes,
     predict,
 )
-from lesa_jax.initializers.lesa.svd import LayerSVD, compile_layer_svd, layer_svd
+from lesa_jax.initializers.lesa.svd import LayerSVD, layer_svd, svd_programs, svd_shapes
 from lesa_jax.initializers.matrices import dot
 from lesa_jax.planning.methods import Lesa
 
@@ -170,26 +171,29 @@ def halvings(gaps: Sequence[int], layers: int) -> tuple[list[tuple[tuple[int, ..
     return levels, tuple(order)
 
 
-def compile_prediction(
+def prediction_programs(
     shape: tuple[int, ...],
     dtype: DTypeLike,
     gaps: Sequence[int],
     lesa: Lesa,
     settings: PredictorSettings = PUBLISHED,
-) -> None:
-    """Compiles what the functions above will run on a CPU for kinds [layers, out, in]: for a thread beside them.
+) -> list[Ahead]:
+    """What the functions above will run on a CPU for a kind [layers, out, in]: to be compiled by a thread beside them.
 
     Compilation is the work of one core, and the predictor's steps leave a second one partly idle.
     """
+    w, programs = jax.ShapeDtypeStruct(shape, dtype), []
+    u, s, v, kept = None, None, jax.ShapeDtypeStruct(shape, jnp.float32), jax.ShapeDtypeStruct(shape[1:2], bool)
     if lesa.space == "svd":
-        u, s, v, kept = compile_layer_svd(jax.ShapeDtypeStruct(shape, dtype))
-    else:
-        u, s = None, None
-        v, kept = jax.ShapeDtypeStruct(shape, jnp.float32), jax.ShapeDtypeStruct(shape[1:2], bool)
-    params = compile_fit(v, kept, settings)
-    compile_ahead(_agreement, params, s, v)
+        programs += svd_programs(w)
+        u, s, v, kept = svd_shapes(w)
+    programs += fit_programs(v, kept, settings)
+    params = param_shapes(shape[2], settings)
+    programs.append(Ahead("agreement", _agreement, (params, s, v)))
     if len(set(gaps)) == len(gaps):
-        compile_ahead(_matrices, params, u, s, v, jax.ShapeDtypeStruct((len(gaps),), jnp.int32))
+        places = jax.ShapeDtypeStruct((len(gaps),), jnp.int32)
+        programs.append(Ahead("new matrices", _matrices, (params, u, s, v, places)))
+    return programs
 
 
 @jax.jit

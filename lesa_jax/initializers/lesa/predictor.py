@@ -22,7 +22,7 @@ import optax
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from lesa_jax.initializers.lesa.ahead import compile_ahead
+from lesa_jax.initializers.lesa.ahead import Ahead
 from lesa_jax.planning.methods import PUBLISHED, PredictorSettings
 
 Params = Any  # the "params" collection of a Predictor
@@ -199,13 +199,13 @@ def train(
         sample, used = inputs
         (loss, sums), grads = jax.value_and_grad(objective, has_aux=True)(params, *batch(sample), used)
         updates, state = optimizer.update(grads, state, params, active=used[0])  # samples fill a batch from the front
-        return (optax.apply_updates(params, updates), state), (loss, *sums)
+        return (optax.apply_updates(params, updates), state), jnp.stack([loss, *sums])
 
     optimizer = adamw(settings.learning_rate if learning_rate is None else learning_rate)
     used = used.astype(v.dtype)
     steps = (order.reshape(-1, order.shape[-1]), used.reshape(-1, used.shape[-1]))
     (params, _), logs = lax.scan(step, (params, optimizer.init(params)), steps)
-    losses, error, energy = (log.reshape(order.shape[:2]) for log in logs)
+    losses, error, energy = jnp.moveaxis(logs.reshape(*order.shape[:2], 3), -1, 0)
     energy = jnp.sum(energy, axis=1)
     return Fit(
         params=params,
@@ -274,12 +274,20 @@ def fit(
     return train(init_params(init_key, v.shape[2], settings), v, order, used, lam, settings)
 
 
-def compile_fit(v: jax.ShapeDtypeStruct, kept: jax.ShapeDtypeStruct, settings: PredictorSettings = PUBLISHED) -> Params:
-    """Compiles what `fit` runs for rows of this shape [layers, rows, in]; returns the shapes of its parameters."""
+def fit_programs(
+    v: jax.ShapeDtypeStruct, kept: jax.ShapeDtypeStruct, settings: PredictorSettings = PUBLISHED
+) -> list[Ahead]:
+    """What `fit` runs for rows of this shape [layers, rows, in]."""
     key = jax.eval_shape(lambda: jax.random.key(0))
-    compile_ahead(init_params, key, v.shape[2], settings)
-    compile_ahead(sample_order, key, kept, v.shape[0], settings, ())
-    params = jax.eval_shape(lambda key: init_params(key, v.shape[2], settings), key)
     order, used = jax.eval_shape(lambda key, kept: sample_order(key, kept, v.shape[0], settings), key, kept)
-    compile_ahead(train, params, v, order, used, settings.norm_weight, settings)
-    return params
+    params = param_shapes(v.shape[2], settings)
+    return [
+        Ahead("predictor's first weights", init_params, (key, v.shape[2], settings)),
+        Ahead("order of samples", sample_order, (key, kept, v.shape[0], settings, ())),
+        Ahead("predictor's training", train, (params, v, order, used, settings.norm_weight, settings)),
+    ]
+
+
+def param_shapes(features: int, settings: PredictorSettings) -> Params:
+    """Of a predictor for rows of length `features`."""
+    return jax.eval_shape(lambda: init_params(jax.random.key(0), features, settings))

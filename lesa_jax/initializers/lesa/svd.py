@@ -25,7 +25,7 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
-from lesa_jax.initializers.lesa.ahead import compile_ahead
+from lesa_jax.initializers.lesa.ahead import Ahead
 from lesa_jax.initializers.matrices import dot
 
 
@@ -116,11 +116,25 @@ def layer_svd(w: Float[Array, "layers out in"], dtype: DTypeLike = jnp.float32) 
     return _project(left_vectors(w, dtype), w)
 
 
-def compile_layer_svd(w: jax.ShapeDtypeStruct) -> tuple[jax.ShapeDtypeStruct, ...]:
-    """Compiles what `layer_svd` runs for layers of this shape [layers, out, in]; returns shapes of u, s, v, kept."""
+def svd_programs(w: jax.ShapeDtypeStruct) -> list[Ahead]:
+    """What `layer_svd` runs for float32 or narrower layers of this shape [layers, out, in], refinements left out."""
+    ut = jax.ShapeDtypeStruct((w.shape[1], w.shape[1]), jnp.float32)
+    return [
+        Ahead("eigenvectors of the Gram matrix", _gram_eigh, (w, jnp.dtype(jnp.float32))),
+        Ahead("projection", _project, (ut, w)),
+    ]
+
+
+def refinement_programs(w: jax.ShapeDtypeStruct) -> list[Ahead]:
+    """What `layer_svd` runs besides where small singular values want a second eigendecomposition."""
+    out = w.shape[1]
+    ut, tail = jax.ShapeDtypeStruct((out, out), jnp.float32), jax.ShapeDtypeStruct((out,), bool)
+    return [Ahead("refinement", _rotate_tail, (ut, tail, w))]
+
+
+def svd_shapes(w: jax.ShapeDtypeStruct) -> tuple[jax.ShapeDtypeStruct, ...]:
+    """Of u, s, v and kept, for layers of this shape [layers, out, in]."""
     layers, out, fan_in = w.shape
-    compile_ahead(_gram_eigh, w, jnp.dtype(jnp.float32))
-    compile_ahead(_project, jax.ShapeDtypeStruct((out, out), jnp.float32), w)
     r = min(out, layers * fan_in)
     shapes = (out, r), (r,), (layers, r, fan_in)
     return *(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes), jax.ShapeDtypeStruct((r,), bool)
