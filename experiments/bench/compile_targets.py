@@ -9,6 +9,8 @@ Expected:  experiments/results/compile_targets.md. Every case fits but those who
 Models are described by their config.json alone, grown by half, new layers on top. Nothing runs.
 """
 
+import math
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -69,19 +71,20 @@ class Case:
 
 
 LEAN = ("--remat", "full", "--moments", "bfloat16")
+PARTS = ("--remat", "full", "--accumulate", "16")  # 4M tokens a step
 CASES = (
     Case("Llama-3-8B", "h100", 4, 4096),
     Case("Llama-3-8B", "h100", 4, 4096, options=LEAN),
     Case("Llama-3-8B", "h100x8", 8, 4096),
     Case("Llama-3-8B", "h100x8", 8, 4096, "all"),
     Case("Llama-3-8B", "h100x64", 64, 4096),
-    Case("Llama-3-70B", "h100x64", 1024, 4096, options=("--remat", "full", "--accumulate", "16")),
-    Case("Llama-3-70B", "h100x64", 1024, 4096, "all", ("--remat", "full", "--accumulate", "16")),
+    Case("Llama-3-70B", "h100x64", 1024, 4096, options=PARTS),
+    Case("Llama-3-70B", "h100x64", 1024, 4096, "all", PARTS),
     Case("Mixtral-8x7B", "h100x8", 8, 4096, options=("--remat", "full", "--mesh", "expert=8")),
     Case("Llama-3-8B", "v5e:4x4", 16, 4096),
     Case("Llama-3-8B", "v6e:4x4", 16, 4096),
-    Case("Llama-3-70B", "v5p:4x4x4", 64, 4096),
-    Case("Llama-3-70B", "v5p:4x4x4", 64, 4096, "all"),
+    Case("Llama-3-70B", "v5p:4x4x4", 1024, 4096, options=PARTS),
+    Case("Llama-3-70B", "v5p:4x4x4", 1024, 4096, "all", PARTS),
     Case("Llama-3-8B", "v5e:16x16", 256, 4096),
     Case("Mixtral-8x7B", "v5e:16x16", 256, 4096),
 )
@@ -96,6 +99,8 @@ class Settings:
     only: str = ""
     """Cases whose name has this in it."""
     results: Path = Path(__file__).parents[1] / "results"
+    scripts: Path = Path(__file__).parents[2] / "tpu_scripts" / "README.md"
+    """A page whose table of what fits is written anew."""
 
 
 def main(settings: Settings) -> None:
@@ -106,11 +111,13 @@ def main(settings: Settings) -> None:
             with ProcessPoolExecutor(1, get_context("spawn")) as process:  # JAX is told of other compilers once
                 process.submit(compile_case, case, described(settings.output / "models", case.model), file).result()
     done = {case: settings.output / f"{case.name}.json" for case in CASES}
-    rows = [row(case, read_json(file, "made here")) for case, file in done.items() if file.exists()]
+    reports = {case: read_json(file, "made here") for case, file in done.items() if file.exists()}
     settings.results.mkdir(parents=True, exist_ok=True)
     table = settings.results / "compile_targets.md"
-    table.write_text("\n".join([*HEAD, *rows]) + "\n")
+    table.write_text("\n".join([*HEAD, *(row(case, report) for case, report in reports.items())]) + "\n")
     print(table.read_text())
+    slices = [slice_row(case, report) for case, report in reports.items() if report["fits"]]
+    settings.scripts.write_text(between(settings.scripts.read_text(), [*SLICES, *slices]))
 
 
 def described(folder: Path, model: str) -> Path:
@@ -132,7 +139,9 @@ def compile_case(case: Case, model: Path, file: Path) -> None:
     options += ["--sequence-length", str(case.length), "--train", case.train, *case.options]
     prepare_compilers()
     target = parse_target(case.target)
-    step = compiled_step(tyro.cli(TrainSettings, args=options), target, target_devices(target))
+    step = compiled_step(
+        tyro.cli(TrainSettings, args=options, config=(tyro.conf.OmitArgPrefixes,)), target, target_devices(target)
+    )
     write_json(file, step.to_json())
 
 
@@ -171,6 +180,39 @@ SENT = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all")
 
 def gib(kind: dict[str, float] | None) -> str:
     return "-" if kind is None else f"{kind['bytes'] / 2**30:.2f} ({kind['count']:.0f})"
+
+
+BEGIN, END = "<!-- written by experiments/bench/compile_targets.py -->", "<!-- to here -->"
+SLICES = (
+    "| model | on | options | GiB a chip | tokens/s at most |",
+    "|---|---|---|---|---|",
+)
+
+
+def slice_row(case: Case, report: dict[str, Any]) -> str:
+    """What someone who rents hardware asks: which, how, and what comes of it at best."""
+    options = f"--batch-size {case.sequences} --sequence-length {case.length} --train {case.train}"
+    options += " ".join(("", *case.options))
+    most = report["tokens"] / max(report["floor_seconds"].values())
+    room = f"{report['bytes']['total'] / 2**30:.1f} of {report['bytes']['limit'] / 2**30:.1f}"
+    return f"| {case.model} | {rented(case.target)} | `{options}` | {room} | {most:,.0f} |"
+
+
+def rented(target: str) -> str:
+    """What the scripts, and who rents out, call a target."""
+    if target.startswith("h100"):
+        number = int(target.removeprefix("h100").removeprefix("x") or 1)
+        return f"{number} x H100" if number <= 8 else f"{number // 8} nodes of 8 x H100"
+    kind, _, topology = target.partition(":")
+    chips = math.prod(int(side) for side in topology.split("x"))
+    return {"v5e": f"v5litepod-{chips}", "v5p": f"v5p-{2 * chips}", "v6e": f"v6e-{chips}"}[kind]
+
+
+def between(page: str, lines: Sequence[str]) -> str:
+    """A page with other lines between its two marks."""
+    before, _, rest = page.partition(BEGIN)
+    after = rest.partition(END)[2]
+    return "\n".join([before + BEGIN, *lines, END + after])
 
 
 if __name__ == "__main__":

@@ -131,7 +131,9 @@ def test_products_are_counted_as_often_as_they_run_and_padding_costs_nothing():
 
 def test_launches_are_what_runs_on_the_device_and_a_fusion_is_one():
     assert launches(read_program(PRODUCTS)) == 5 * 2 + 2
-    assert launches(read_program(TPU)) == 16 * 4  # in each turn three fusions and a kernel
+    assert (
+        launches(read_program(TPU)) == 16 * 5
+    )  # in each turn three fusions, a kernel, and the comparison for the next
     assert launches(read_program(GPU)) == 3 * 3 + 1  # starts; ends are waited for, and the loop runs on the host
 
 
