@@ -10,7 +10,7 @@ Models are described by their config.json alone, grown by half, new layers on to
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -23,7 +23,9 @@ from device_train import LLAMA_8B
 
 from lesa_jax.base.files import read_json, write_json
 from lesa_jax.parallel.targets import parse_target, prepare_compilers, target_devices
+from lesa_jax.planning.config import grow_config
 from lesa_jax.planning.placement import make_plan
+from lesa_jax.planning.plan import Plan
 from lesa_jax.planning.record import FILE, Growth
 from lesa_jax.training.compiled import compiled_step
 from lesa_jax.training.settings import TrainSettings
@@ -109,7 +111,8 @@ def main(settings: Settings) -> None:
         file = settings.output / f"{case.name}.json"
         if not file.exists():
             with ProcessPoolExecutor(1, get_context("spawn")) as process:  # JAX is told of other compilers once
-                process.submit(compile_case, case, described(settings.output / "models", case.model), file).result()
+                options = options_of(case, settings.output / "models")
+                process.submit(compile_step, case.target, options, file).result()
     done = {case: settings.output / f"{case.name}.json" for case in CASES}
     reports = {case: read_json(file, "made here") for case, file in done.items() if file.exists()}
     settings.results.mkdir(parents=True, exist_ok=True)
@@ -120,29 +123,31 @@ def main(settings: Settings) -> None:
     settings.scripts.write_text(between(settings.scripts.read_text(), [*SLICES, *slices]))
 
 
-def described(folder: Path, model: str) -> Path:
-    """A folder that says what the grown model is, without weights."""
-    config, place = MODELS[model], folder / model
-    plan = make_plan(
-        config["num_hidden_layers"], "llama_pro", layers=config["num_hidden_layers"] * 3 // 2, placement="top"
-    )
+def described(place: Path, config: Mapping[str, Any], plan: Plan) -> Path:
+    """A folder that says what a grown model is, without weights."""
     place.mkdir(parents=True, exist_ok=True)
-    write_json(place / "config.json", {**config, "num_hidden_layers": plan.layers})
+    write_json(place / "config.json", grow_config(config, plan))
     growth = Growth("llama_pro", plan, {}, {}, {"parameters": {"before": 0, "after": 0}})
     write_json(place / FILE, growth.to_json())
     return place
 
 
-def compile_case(case: Case, model: Path, file: Path) -> None:
-    """The case's step, without the search for its largest batch."""
-    options = ["--model", str(model), "--compile-for", case.target, "--batch-size", str(case.sequences)]
-    options += ["--sequence-length", str(case.length), "--train", case.train, *case.options]
+def options_of(case: Case, folder: Path) -> list[str]:
+    config = MODELS[case.model]
+    depth = config["num_hidden_layers"]
+    plan = make_plan(depth, "llama_pro", layers=depth * 3 // 2, placement="top")
+    model = described(folder / case.model, config, plan)
+    batch = ["--batch-size", str(case.sequences), "--sequence-length", str(case.length)]
+    return ["--model", str(model), *batch, "--train", case.train, *case.options]
+
+
+def compile_step(target_name: str, options: Sequence[str], file: Path) -> None:
+    """Writes down what `lesa_jax.train --compile-for TARGET` says, without the search for the largest batch."""
     prepare_compilers()
-    target = parse_target(case.target)
-    step = compiled_step(
-        tyro.cli(TrainSettings, args=options, config=(tyro.conf.OmitArgPrefixes,)), target, target_devices(target)
-    )
-    write_json(file, step.to_json())
+    target = parse_target(target_name)
+    args = ["--compile-for", target_name, *options]
+    settings = tyro.cli(TrainSettings, args=args, config=(tyro.conf.OmitArgPrefixes,))
+    write_json(file, compiled_step(settings, target, target_devices(target)).to_json())
 
 
 HEAD = (

@@ -7,9 +7,13 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Int
 
+from lesa_jax.parallel.mesh import platform_of
+
 # Scores of one block of queries stay in a processor's cache up to this many bytes; each block is compiled.
 SCORE_BYTES = 3 << 20
 SMALLEST_BLOCK, LARGEST_BLOCK, MOST_BLOCKS = 32, 128, 16
+# An accelerator has no such cache, and compiles for minutes where there are many blocks: so few as there is room for.
+SCORE_BYTES_ON_DEVICE, FEWEST_BLOCKS = 1 << 30, 4
 
 SAVED = "attention"  # the name of what a rule for rematerialisation may keep of attention
 
@@ -22,10 +26,14 @@ def _same(
     return (queries_BxQ[:, :, None] == keys_BxS[:, None, :])[:, None]
 
 
-def query_blocks(batch: int, tokens: int, heads: int, window: int | None) -> list[tuple[int, int, int]]:
+def query_blocks(
+    batch: int, tokens: int, heads: int, window: int | None, platform: str = "cpu"
+) -> list[tuple[int, int, int]]:
     """(start, stop) of each block's queries, and the first key in their reach; its last key is stop - 1."""
-    size = SCORE_BYTES // (4 * batch * heads * tokens)
-    size = max(min(size, LARGEST_BLOCK), SMALLEST_BLOCK, -(-tokens // MOST_BLOCKS))
+    on_cpu = platform == "cpu"
+    size = (SCORE_BYTES if on_cpu else SCORE_BYTES_ON_DEVICE) // (4 * batch * heads * tokens)
+    size = min(size, LARGEST_BLOCK if on_cpu else -(-tokens // FEWEST_BLOCKS))
+    size = max(size, SMALLEST_BLOCK, -(-tokens // MOST_BLOCKS))
     return [
         (start, min(start + size, tokens), max(0, start - window + 1) if window else 0)
         for start in range(0, tokens, size)
@@ -44,7 +52,8 @@ def attention_by_blocks(q_BxTxHxD, k_BxTxKxD, v_BxTxKxD, window: Window, documen
     q_BxTxHxD, k_BxTxKxD, v_BxTxKxD = (checkpoint_name(x, SAVED) for x in (q_BxTxHxD, k_BxTxKxD, v_BxTxKxD))
     q = q_BxTxHxD.reshape(batch, tokens, kv_heads, heads // kv_heads, width).transpose(0, 2, 3, 1, 4)
     k, v = (x.transpose(0, 2, 1, 3) for x in (k_BxTxKxD, v_BxTxKxD))
-    blocks = query_blocks(batch, tokens, heads, window if isinstance(window, int) else None)
+    static = window if isinstance(window, int) else None
+    blocks = query_blocks(batch, tokens, heads, static, platform_of(q_BxTxHxD))
 
     def scores(q, k, start: int, stop: int, first: int, reach, documents) -> Any:
         """Scores [batch, kv_heads, group, queries, keys] of a block, scaled and capped, -inf out of reach."""

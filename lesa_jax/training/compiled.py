@@ -94,6 +94,7 @@ class CompiledStep:
             "bytes": {**self.parts, "total": self.total, "limit": round(self.target.chip.memory)},
             "collectives": self.by_kind(),
             "kernels": dict(self.kernels),
+            "no_kernel": self.run.no_kernel,
             "floor_seconds": dict(self.floor_seconds),
             "sequences": self.sequences,
             "tokens": self.tokens,

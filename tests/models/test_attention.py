@@ -17,6 +17,7 @@ from lesa_jax.models.attention import (
     shard_spec,
     square_attention,
 )
+from lesa_jax.models.blocked_attention import query_blocks
 from lesa_jax.models.views import UNLIMITED
 from lesa_jax.parallel.mesh import BATCH
 from tests.support.operations import largest_bytes
@@ -161,6 +162,24 @@ def test_long_float32_attention_on_a_gpu_never_holds_all_scores(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     q, k = (jax.ShapeDtypeStruct((8, 8192, heads, 128), jnp.float32) for heads in (32, 8))
     assert largest_bytes(causal_attention, q, k, k) < 8 * 32 * 8192 * 8192 * 4 / 15
+
+
+@pytest.mark.parametrize(
+    ("platform", "shape", "number"),
+    [
+        ("cpu", (8, 1024, 8), 16),
+        ("gpu", (8, 1024, 8), 4),
+        ("tpu", (4, 4096, 16), 4),
+        ("gpu", (8, 8192, 32), 16),
+        ("gpu", (1, 48, 4), 2),
+    ],
+)
+def test_an_accelerator_has_few_blocks_as_long_as_their_scores_are_small(platform, shape, number):
+    batch, tokens, heads = shape
+    blocks = query_blocks(batch, tokens, heads, None, platform)
+    assert len(blocks) == number
+    assert [start for start, _, _ in blocks] == [0, *(stop for _, stop, _ in blocks[:-1])]
+    assert blocks[-1][1] == tokens
 
 
 def test_kernels_are_sharded_as_batch_and_heads_are():
