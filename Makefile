@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PARALLEL := -n auto --dist loadfile
 
-.PHONY: expand test test-slow lint types clean
+.PHONY: expand test test-slow test-compilers lint types clean
 
 expand: .venv/installed
 	$(BIN)/python -m lesa_jax.expand --overwrite
@@ -13,6 +13,11 @@ test: .venv/installed-test
 
 test-slow: .venv/installed-test
 	$(BIN)/python -m pytest $(PARALLEL) -m slow
+
+# Steps compiled for a TPU slice and for GPUs, with their own compilers: 2.4 GB.
+test-compilers: .venv/installed-test
+	$(BIN)/python -m pip install --quiet --requirement requirements-compilers.txt
+	$(BIN)/python -m pytest -m slow tests/training/test_targets.py
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .

@@ -52,7 +52,8 @@ CHIPS = {
 }
 COMPILERS = {
     "tpu": "pip install libtpu==0.0.42.1",
-    "gpu": 'pip install "jax-cuda12-plugin[with-cuda]==0.10.2" jax-cuda12-pjrt==0.10.2',
+    "gpu": "pip install jax-cuda12-plugin==0.10.2 jax-cuda12-pjrt==0.10.2 nvidia-cuda-nvcc-cu12==12.9.86 "
+    "nvidia-cudnn-cu12==9.28.0.42",
 }
 MODULES = {"tpu": "libtpu", "gpu": "jax_plugins.xla_cuda12"}
 PREALLOCATED = 0.75  # of a GPU's memory, which JAX takes at the start and never more than

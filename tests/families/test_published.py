@@ -127,7 +127,12 @@ def refusal(config: dict[str, Any]) -> str:
     return ""
 
 
-@pytest.mark.parametrize("family", RUNNING)
+FIRST = ("llama", "gemma3", "falcon", "gpt2", "deepseek_v3", "t5", "bart")  # of seconds each
+
+
+@pytest.mark.parametrize(
+    "family", [pytest.param(name, marks=[] if name in FIRST else [pytest.mark.slow]) for name in RUNNING]
+)
 def test_a_damaged_entry_ends_in_one_line_at_worst(family):
     whole = entries(family)
     refused = [refusal(whole | {key: value}) for key in whole for value in DAMAGE]

@@ -36,10 +36,10 @@ def rename(name: str, layer_prefix: str, position: int) -> str:
     return f"{layer_prefix}{position}.{rest}"
 
 
-# Every prediction is compiled for its shapes, seconds for each family; copies cost nothing.
-PREDICTED = ("llama", "qwen3", "mixtral")
+# Every prediction is compiled for its shapes, seconds for each family; stacking copies alike for all.
+FIRST = {"lesa": ("llama", "mixtral"), "solar": ("llama", "gemma3", "deepseek_v3"), "duplicate": ("llama", "gpt2")}
 PAIRS = [
-    pytest.param(f, m, marks=[pytest.mark.slow] if m == "lesa" and f not in PREDICTED else [])
+    pytest.param(f, m, marks=[pytest.mark.slow] if f not in FIRST.get(m, DECODERS) else [])
     for f in DECODERS
     for m in METHODS
     if m != "llama_pro" or f in SILENCEABLE

@@ -89,7 +89,9 @@ PLACEMENTS = sorted({*get_args(Placement)} - {*MEASURED})
 STACKED = [name for name, method in METHODS.items() if method.stacking]
 
 
-@pytest.mark.parametrize("train", ["new", "new+norms", r"layers\.(9|11)\.mlp"])
+@pytest.mark.parametrize(
+    "train", ["new", *(pytest.param(more, marks=pytest.mark.slow) for more in ("new+norms", r"layers\.(9|11)\.mlp"))]
+)
 @pytest.mark.parametrize("where", [*PLACEMENTS, *STACKED])
 def test_the_formula_is_the_count_wherever_new_layers_are(where, train):
     method, placement = ("llama_pro", where) if where in PLACEMENTS else (where, None)

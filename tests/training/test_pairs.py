@@ -277,7 +277,9 @@ TRAINED = ["new", "all", CROSS_KEYS, r"encoder\..*\.0\..*norm"]
 
 @pytest.mark.parametrize("train", TRAINED)
 @pytest.mark.parametrize("stack", ["encoder", "decoder", "both"])
-@pytest.mark.parametrize("family", ["t5", "t5_gated", "bart"])
+@pytest.mark.parametrize(
+    "family", ["t5", *(pytest.param(more, marks=pytest.mark.slow) for more in ("t5_gated", "bart"))]
+)
 def test_the_formula_for_the_cost_is_the_count(family, stack, train):
     """Of matrix products in a step's gradient. Targets are of one token: of longer ones the products of attention to
     later tokens, whose scores are masked, are in the program and not in the formula."""
