@@ -14,7 +14,7 @@ test: .venv/installed-test
 test-slow: .venv/installed-test
 	$(BIN)/python -m pytest $(PARALLEL) -m slow
 
-# Steps compiled for a TPU slice and for GPUs, with their own compilers: 2.4 GB.
+# Steps compiled for a TPU slice and for GPUs, with their own compilers: 3.4 GB.
 test-compilers: .venv/installed-test
 	$(BIN)/python -m pip install --quiet --requirement requirements-compilers.txt
 	$(BIN)/python -m pytest -m slow tests/training/test_targets.py
