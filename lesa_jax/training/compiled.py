@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, get_args
 
 import jax
 from jax.extend.core import jaxprs_in_params
@@ -24,7 +24,9 @@ from lesa_jax.training.job import TrainJob, make_train_job
 from lesa_jax.training.lowering import trace_step
 from lesa_jax.training.peaks import peak_of
 from lesa_jax.training.result import TrainResult, describe
-from lesa_jax.training.settings import TrainSettings
+from lesa_jax.training.settings import Remat, TrainSettings
+
+REMATS: tuple[Remat, ...] = get_args(Remat)
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class CompiledStep:
       run: sizes and operations of the run.
       sequences, tokens: of a step, over all chips.
       remat: what the backward pass computes again.
+      kept: bytes on one chip that layers keep for the backward pass, by each rule that --remat knows.
       parts: bytes on one chip by what they are for; `rest` is what the compiler takes beyond what is known.
       total: bytes that the compiler needs on one chip; None if it refused and did not say.
       collectives: what chips send each other in a step; () if it refused.
@@ -50,7 +53,8 @@ class CompiledStep:
     run: TrainResult
     sequences: int
     tokens: int
-    remat: str
+    remat: Remat
+    kept: Mapping[Remat, int]
     parts: Mapping[str, int]
     total: int | None
     collectives: tuple[Collective, ...]
@@ -100,6 +104,7 @@ class CompiledStep:
             "tokens": self.tokens,
             "most_sequences": self.most_sequences,
             "remat": self.remat,
+            "kept_by_remat": dict(self.kept),
             "operations_per_token": {
                 "formula": self.run.cost.total,
                 "formula_beside_attention": self.run.cost.total - self.run.cost.attention,
@@ -133,17 +138,19 @@ def compiled_step(settings: TrainSettings, target: Target, devices: Sequence[Any
     job = make_train_job(settings, devices)
     print(f"compiling for {target.name} ({job.settings.batch.batch_size} sequences) ...", file=sys.stderr, flush=True)
     started = time.monotonic()
-    traced = trace_step(job)
-    kept = kept_bytes(traced.jaxpr, job)
-    found = compile_lowered(traced.lower(), target)
+    traced = {remat: trace_step(replace(job, program=replace(job.program, remat=remat))) for remat in REMATS}
+    kept: dict[Remat, int] = {remat: kept_bytes(step.jaxpr, job) for remat, step in traced.items()}
+    remat = settings.devices.remat
+    found = compile_lowered(traced[remat].lower(), target)
     run, sent = describe(job), collectives(found.program)
     return CompiledStep(
         target=target,
         run=run,
         sequences=settings.batch.batch_size,
         tokens=job.step_tokens,
-        remat=settings.devices.remat,
-        parts=memory_parts(run, kept, found.total),
+        remat=remat,
+        kept=kept,
+        parts=memory_parts(run, kept[remat], found.total),
         total=found.total,
         collectives=sent,
         kernels=kernels(found.program),

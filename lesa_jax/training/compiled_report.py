@@ -23,12 +23,14 @@ def print_compiled(step: CompiledStep) -> None:
     table = Table(show_header=False)
     limit, target = step.target.chip.memory, step.target
     table.add_row("target", f"{target.name}: {target.chips} x {target.chip.kind}")
-    table.add_row("step", f"{step.sequences} sequences, {step.tokens:,} tokens; remat {step.remat}")
+    table.add_row("step", f"{step.sequences} sequences, {step.tokens:,} tokens")
     table.add_row("layers", f"{step.run.segments} (scans)")
     table.add_row("fits", verdict(step))
     parts = ", ".join(f"{name} {format_bytes(size)}" for name, size in step.parts.items() if size)
     total = "unknown" if step.total is None else format_bytes(step.total)
     table.add_row("memory a chip", f"{total} of {format_bytes(round(limit))}: {parts}")
+    kept = ", ".join(f"{name} {format_bytes(size)}" for name, size in step.kept.items())
+    table.add_row("--remat", f"{step.remat}; what layers keep for the backward pass: {kept}")
     for kind, sent in step.by_kind().items():
         table.add_row(
             kind,
@@ -80,7 +82,7 @@ def remedies(step: CompiledStep) -> Iterator[str]:
     """Against too little memory."""
     activations, state = step.parts["activations"], step.run.memory.total
     if step.remat != "full":
-        yield f"use --remat full: it keeps less than the {format_bytes(activations)} of activations"
+        yield f"use --remat full: it keeps {format_bytes(step.kept['full'])} instead of {format_bytes(activations)}"
     if activations + max(step.parts.get("rest", 0), 0) > state // 4:
         yield "use a larger --accumulate, or a smaller --batch-size or --sequence-length"
     if state > step.target.chip.memory // 2:

@@ -123,6 +123,12 @@ def test_the_report_says_the_same_as_json(described, step, tmp_path, monkeypatch
     assert "to spare" in shown
 
 
+def test_each_rule_for_rematerialisation_keeps_less_than_the_one_before(step):
+    assert list(step.kept) == ["none", "block", "full"]
+    assert step.kept["full"] < step.kept["block"] < step.kept["none"]
+    assert step.kept[step.remat] == step.parts["activations"]
+
+
 def test_attention_without_a_kernel_is_named_with_its_cost(step):
     assert step.run.no_kernel is None  # a CPU has none to miss
     slow = replace(step, run=replace(step.run, no_kernel="it has no soft cap"))
