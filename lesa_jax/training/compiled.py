@@ -54,7 +54,7 @@ class CompiledStep:
     sequences: int
     tokens: int
     remat: Remat
-    kept: Mapping[Remat, int]
+    kept: Mapping[str, int]
     parts: Mapping[str, int]
     total: int | None
     collectives: tuple[Collective, ...]
@@ -139,7 +139,7 @@ def compiled_step(settings: TrainSettings, target: Target, devices: Sequence[Any
     print(f"compiling for {target.name} ({job.settings.batch.batch_size} sequences) ...", file=sys.stderr, flush=True)
     started = time.monotonic()
     traced = {remat: trace_step(replace(job, program=replace(job.program, remat=remat))) for remat in REMATS}
-    kept: dict[Remat, int] = {remat: kept_bytes(step.jaxpr, job) for remat, step in traced.items()}
+    kept = {remat: kept_bytes(step.jaxpr, job) for remat, step in traced.items()}
     remat = settings.devices.remat
     found = compile_lowered(traced[remat].lower(), target)
     run, sent = describe(job), collectives(found.program)
