@@ -6,9 +6,9 @@ Command:   python experiments/ablation/small_t5.py --data books-cpt.txt --text b
            With --task restore it learns to put words right that were left out and swapped, for which it must read its
            encoder; span corruption alone hardly makes so small a model do that.
 Run time:  an hour on one core that had some other work, and 6 minutes for the rest.
-Expected:  experiments/results/small_t5.md, small_t5_restore.md: how continuous each stack's leading singular coefficients are in depth, with
-           the null of shuffled layers (see continuity.py), and the perplexity of targets right after growth, by method
-           and stack, no layer having been trained.
+Expected:  experiments/results/small_t5.md, or small_t5_restore.md: how continuous each stack's leading singular
+           coefficients are in depth, with the null of shuffled layers (see continuity.py), and the perplexity of
+           targets right after growth, by method and stack, no layer having been trained.
 
 A T5 of 8 + 8 layers of width 96 and 1,024 tokens: the first ones of a given byte-level BPE, and the sentinels of span
 corruption. What it learned is what it is measured by.

@@ -1,5 +1,7 @@
 """experiments/ablation/small_t5.py in seconds: a model of three layers, trained for a few steps."""
 
+import itertools
+import json
 import sys
 from pathlib import Path
 
@@ -28,14 +30,31 @@ def test_a_tokenizer_is_cut_to_its_first_merges_and_has_sentinels_at_its_top():
     corruption.lengths(128)
 
 
+def test_pairs_lack_some_words_and_have_others_behind_the_next():
+    words = [f"w{number}" for number in range(10 * small_t5.WORDS + 5)]
+    made = [json.loads(line) for line in small_t5.pairs(" ".join(words))]
+    assert " ".join(pair["target"] for pair in made).split() == words[: 10 * small_t5.WORDS]
+    lost = swapped = 0
+    for pair in made:
+        source, target = pair["input"].split(), pair["target"].split()
+        assert set(source) <= set(target)
+        lost += len(target) - len(source)
+        places = [target.index(word) for word in source]
+        swapped += sum(later < earlier for earlier, later in itertools.pairwise(places))
+    assert 10 < lost < 60
+    assert 10 < swapped < 60
+
+
 @pytest.mark.slow
-def test_it_trains_looks_and_grows_and_goes_on_where_it_was(tmp_path):
+@pytest.mark.parametrize("task", ["spans", "restore"])
+def test_it_trains_looks_and_grows_and_goes_on_where_it_was(tmp_path, task):
     (tmp_path / "data.txt").write_text(evaluation_text()[:30_000])
     (tmp_path / "text.txt").write_text(evaluation_text()[30_000:34_000])
     settings = small_t5.Settings(
         data=tmp_path / "data.txt",
         text=tmp_path / "text.txt",
         work=tmp_path / "work",
+        task=task,
         layers=4,
         width=32,
         vocabulary=400,
@@ -46,7 +65,8 @@ def test_it_trains_looks_and_grows_and_goes_on_where_it_was(tmp_path):
         results=tmp_path / "results",
     )
     small_t5.main(settings)
-    text = (tmp_path / "results" / "small_t5.md").read_text()
+    page = tmp_path / "results" / ("small_t5.md" if task == "spans" else "small_t5_restore.md")
+    text = page.read_text()
     rows = {line.split(" | ")[0]: line for line in text.splitlines() if line.startswith("| ")}
     base = (line for line in text.splitlines() if "before growth it is" in line)
     perplexity = next(base).split()[-1].rstrip(":")
@@ -56,4 +76,4 @@ def test_it_trains_looks_and_grows_and_goes_on_where_it_was(tmp_path):
     measured = (tmp_path / "work" / "perplexities.json").stat().st_mtime_ns
     small_t5.main(settings)
     assert (tmp_path / "work" / "perplexities.json").stat().st_mtime_ns == measured
-    assert (tmp_path / "results" / "small_t5.md").read_text() == text
+    assert page.read_text() == text
