@@ -73,7 +73,10 @@ def advice(step: CompiledStep) -> Iterator[str]:
         yield "set XLA_PYTHON_CLIENT_MEM_FRACTION=0.95: JAX takes three quarters of a GPU's memory unless it is told"
     floors = step.floor_seconds
     if floors["network"] > max(floors["compute"], floors["memory"]):
-        yield "the network is the slowest part: use a larger --batch-size, whose sends are the same, or fewer chips"
+        yield (
+            "the network is the slowest part: use a smaller --accumulate or a larger --batch-size, which gather weights "
+            "less often for each token, or fewer chips"
+        )
     if step.run.no_kernel is not None:
         yield f"attention: {without_kernel(step.run.no_kernel)}"
 
