@@ -74,8 +74,8 @@ def advice(step: CompiledStep) -> Iterator[str]:
     floors = step.floor_seconds
     if floors["network"] > max(floors["compute"], floors["memory"]):
         yield (
-            "the network is the slowest part: use a smaller --accumulate or a larger --batch-size, which gather weights "
-            "less often for each token, or fewer chips"
+            "the network is the slowest part: use a smaller --accumulate or a larger --batch-size, which gather "
+            "weights less often for each token, or fewer chips"
         )
     if step.run.no_kernel is not None:
         yield f"attention: {without_kernel(step.run.no_kernel)}"
