@@ -2,8 +2,9 @@
 
 Command:   python experiments/depth_law/sweep.py --data books.txt --text books-val.txt --output build/sweep
 Run time:  in proportion to layers and tokens; the defaults, 92 runs, are for a GPU. Stopped runs go on when the command
-           is given again, and finished ones are not run again. With --depths 2 4 8 16 --bases 4 --seeds 1 --width 32
-           --vocabulary 512 --tokens 4M --batch-size 16 --rates 4e-3 --grown-rates 2e-3 it is half an hour of a core.
+           is given again, and finished ones are not run again. With --depths 2 3 4 6 8 --bases 2 4 --seeds 3
+           --width 32 --vocabulary 512 --tokens 5M --shares 0.25 --batch-size 16 --rates 4e-3 --grown-rates 2e-3, as in
+           the table that is kept, it is two hours of a core.
 Expected:  experiments/results/depth_sweep_NAME.csv, .md and .png.
 
 Models that differ in depth alone are trained from nothing on the same batches, far past 20 tokens a parameter; L(l) =

@@ -184,13 +184,16 @@ def kept_bytes(jaxpr: Any, job: TrainJob) -> int:
 
 
 def kept_arrays(jaxpr: Any) -> Iterator[Any]:
-    """What forward scans stack up, in a jaxpr and those inside it."""
+    """What forward scans stack up, in a jaxpr and those inside it; a scan over parts of a batch stacks up nothing."""
     for equation in jaxpr.eqns:
-        if equation.primitive.name == "scan" and not equation.params["reverse"]:
-            yield from (variable.aval for variable in equation.outvars[equation.params["num_carry"] :])
-        if equation.primitive.name != "scan":
-            for inner in jaxprs_in_params(equation.params):
-                yield from kept_arrays(inner)
+        if equation.primitive.name == "scan":
+            if equation.params["reverse"]:
+                continue
+            if stacked := equation.outvars[equation.params["num_carry"] :]:
+                yield from (variable.aval for variable in stacked)
+                continue
+        for inner in jaxprs_in_params(equation.params):
+            yield from kept_arrays(inner)
 
 
 def floors(job: TrainJob, run: TrainResult, target: Target, sent: Sequence[Collective]) -> dict[str, float]:

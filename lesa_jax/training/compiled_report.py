@@ -7,7 +7,7 @@ from rich.table import Table
 from lesa_jax.base.console import report_console
 from lesa_jax.base.units import format_bytes
 from lesa_jax.training.compiled import CompiledStep
-from lesa_jax.training.report import without_kernel
+from lesa_jax.training.result import without_kernel
 
 MEANINGS = {
     "all-gather": "shares put together",

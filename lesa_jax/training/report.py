@@ -7,7 +7,7 @@ from rich.table import Table
 
 from lesa_jax.base.console import report_console
 from lesa_jax.base.units import format_bytes
-from lesa_jax.training.result import TrainResult
+from lesa_jax.training.result import TrainResult, without_kernel
 
 
 def print_train_report(report: TrainResult) -> None:
@@ -50,11 +50,6 @@ def print_train_report(report: TrainResult) -> None:
         )
     else:
         console.print(f"finished: {report.output}", highlight=False, soft_wrap=True)
-
-
-def without_kernel(reason: str) -> str:
-    """What it costs that attention has no kernel."""
-    return f"no kernel ({reason}): computed block by block, in some two to four times a kernel's time"
 
 
 def perplexity(loss: float) -> float:

@@ -99,3 +99,8 @@ def no_attention_kernel(platform: str, config: ModelConfig, dtype: DTypeLike, to
     if config.encoder is not None:
         return "encoder-decoders have none yet"
     return no_kernel(platform, dtype, tokens, config.head_dim, config.attention_cap)
+
+
+def without_kernel(reason: str) -> str:
+    """What it costs that attention has no kernel."""
+    return f"no kernel ({reason}): computed block by block, in some two to four times a kernel's time"

@@ -32,8 +32,7 @@ from lesa_jax.training.job import TrainJob, make_train_job
 from lesa_jax.training.loop import loop
 from lesa_jax.training.memory import enough_memory
 from lesa_jax.training.record import trained_growth
-from lesa_jax.training.report import without_kernel
-from lesa_jax.training.result import Losses, TrainResult, describe, paired
+from lesa_jax.training.result import Losses, TrainResult, describe, paired, without_kernel
 from lesa_jax.training.settings import TrainSettings
 from lesa_jax.training.start import start
 

@@ -71,6 +71,12 @@ def test_activations_grow_with_the_batch_and_shrink_with_remat(described, step):
 
 
 @pytest.mark.slow
+def test_a_batch_in_parts_keeps_what_one_part_needs(described, step):
+    parts = compiled_step(settings(described, accumulate=4, batch_size=32), TARGET, jax.devices()[:1])
+    assert parts.parts["activations"] == step.parts["activations"]
+
+
+@pytest.mark.slow
 def test_moments_in_bfloat16_are_half_of_it(described, step):
     half = compiled_step(settings(described, moments="bfloat16"), TARGET, jax.devices()[:1])
     assert half.parts["moments"] == step.parts["moments"] // 2
