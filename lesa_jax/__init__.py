@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lesa_jax.planning.methods import METHODS, Method, register
     from lesa_jax.planning.placement import make_plan
     from lesa_jax.planning.plan import Plan
+    from lesa_jax.profiles.settings import ProfileSettings
     from lesa_jax.training.settings import TrainSettings
     from lesa_jax.ungrowth.settings import UngrowSettings
 
@@ -34,6 +35,7 @@ __all__ = [
     "InputError",
     "Method",
     "Plan",
+    "ProfileSettings",
     "TrainSettings",
     "UngrowSettings",
     "__version__",
@@ -54,6 +56,7 @@ _HOMES = {
     "METHODS": "planning.methods",
     "Method": "planning.methods",
     "Plan": "planning.plan",
+    "ProfileSettings": "profiles.settings",
     "TrainSettings": "training.settings",
     "UngrowSettings": "ungrowth.settings",
     "forward": "models.decoder",

@@ -16,16 +16,23 @@ FLOORS = (
     {"reports"},
     {"checkpoint", "parallel", "tracking", "demo", "command"},
     {"data", "families"},
-    {"planning"},
+    {"planning", "profiles"},
     {"models", "ungrowth"},
     {"initializers", "evaluation"},
     {"growth", "training", "analysis"},
     {"comparison"},
     {"__init__"},  # the public names
-    {"expand", "ungrow", "evaluate", "train", "compare", "analyze", "__main__"},  # the doors
+    {"expand", "ungrow", "evaluate", "train", "compare", "analyze", "profile", "__main__"},  # the doors
 )
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-WITHOUT_JAX = {"base", "checkpoint", "families", "planning", "ungrowth"}  # copying runs at the speed of `cp`
+WITHOUT_JAX = {
+    "base",
+    "checkpoint",
+    "families",
+    "planning",
+    "profiles",
+    "ungrowth",
+}  # copying runs at the speed of `cp`
 JAX = {"jax", "flax", "optax", "orbax"}
 PRESENTATION = {"report", "card", "page", "pictures"}
 

@@ -5,7 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from lesa_jax import AnalyzeSettings, CompareSettings, EvaluateSettings, ExpandSettings, TrainSettings, UngrowSettings
+from lesa_jax import (
+    AnalyzeSettings,
+    CompareSettings,
+    EvaluateSettings,
+    ExpandSettings,
+    ProfileSettings,
+    TrainSettings,
+    UngrowSettings,
+)
 from lesa_jax.base.settings import flatten, option
 from lesa_jax.command import run_command
 
@@ -51,10 +59,16 @@ OPTIONS = {
         "optimizer": "adamw", "lora": False, "eval_every": "100k", "learning_rate": 0.0002,
         "controls": True, "batch_size": 16, "sequence_length": None, "ppl_protocol": "corpus", "keep_models": False,
     },
+    ProfileSettings: {
+        "profile": "all", "layers": 18, "hidden_size": 768, "head_dim": 64, "kv_ratio": 3, "ffn": None, "heads": None,
+        "parameters": None, "vocab_size": 32000, "tied": True, "ffn_divisor": 256, "rounding": "openelm",
+        "config": None, "json": False,
+    },
 }  # fmt: skip
 for _options in OPTIONS.values():
     _options["debug"] = False
-SWITCHES = {"controls", "debug", "distributed", "dry_run", "keep_models", "lora", "overwrite", "resume"}
+SWITCHES = {"controls", "debug", "distributed", "dry_run", "json", "keep_models", "lora", "overwrite", "resume", "tied"}
+POSITIONAL = {"profile"}  # it stands first, without a name
 
 
 @pytest.mark.parametrize("settings", OPTIONS, ids=lambda settings: settings.__name__)
@@ -69,7 +83,7 @@ def test_the_help_has_every_option_by_its_plain_name_and_says_what_it_is(setting
         run_command(print, settings, print, ["--help"])
     assert ended.value.code == 0
     shown = capsys.readouterr().out
-    expected = {"--help", *map(option, OPTIONS[settings])}
+    expected = {"--help", *map(option, OPTIONS[settings].keys() - POSITIONAL)}
     expected |= {f"--no-{name.replace('_', '-')}" for name in SWITCHES & OPTIONS[settings].keys()}
     assert set(re.findall(r"(?m)(?:^\W |, )(--[a-z][a-z-]+)", shown)) == expected
 
