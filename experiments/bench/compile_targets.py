@@ -79,7 +79,7 @@ CASES = (
     Case("Llama-3-8B", "h100", 4, 4096, options=LEAN),
     Case("Llama-3-8B", "h100x8", 8, 4096),
     Case("Llama-3-8B", "h100x8", 8, 4096, "all"),
-    Case("Llama-3-8B", "h100x64", 64, 4096),
+    Case("Llama-3-8B", "h100x64", 256, 4096),
     Case("Llama-3-70B", "h100x64", 1024, 4096, options=PARTS),
     Case("Llama-3-70B", "h100x64", 1024, 4096, options=("--remat", "full", "--accumulate", "4")),
     Case("Llama-3-70B", "h100x64", 1024, 4096, "all", ("--remat", "full", "--accumulate", "8")),
