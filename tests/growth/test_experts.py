@@ -40,9 +40,14 @@ def all_output(folder):
     ("family", "tensor", "place"),
     [
         ("mixtral", "model.layers.2.block_sparse_moe.experts.{}.w2.weight", (3, 3)),
-        ("granitemoe", "model.layers.2.block_sparse_moe.output_linear.weight", ("{}", 3, 3)),
-        ("qwen2_moe", "model.layers.2.mlp.shared_expert.down_proj.weight", (3, 3)),
-        ("deepseek_v3", "model.layers.6.mlp.experts.{}.down_proj.weight", (3, 3)),
+        *(
+            pytest.param(*more, marks=pytest.mark.slow)
+            for more in (
+                ("granitemoe", "model.layers.2.block_sparse_moe.output_linear.weight", ("{}", 3, 3)),
+                ("qwen2_moe", "model.layers.2.mlp.shared_expert.down_proj.weight", (3, 3)),
+                ("deepseek_v3", "model.layers.6.mlp.experts.{}.down_proj.weight", (3, 3)),
+            )
+        ),
     ],
 )
 def test_an_expert_that_is_not_silent_is_found_whoever_would_choose_it(tmp_path, family, tensor, place):

@@ -67,7 +67,12 @@ def test_what_differs_is_found_and_named(tmp_path, grown, case):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("family", RUNNING)
+FIRST = ("llama", "gemma2", "gpt2", "mixtral", "t5", "bart")
+
+
+@pytest.mark.parametrize(
+    "family", [pytest.param(name, marks=[] if name in FIRST else [pytest.mark.slow]) for name in RUNNING]
+)
 def test_every_family_that_runs_is_checked_and_says_so(tmp_path, family):
     report = grow(tiny(family), tmp_path / "out", "llama_pro")
     assert report.function == f"checked: on {TOKENS} tokens the logits are the original's, to the bit"

@@ -29,7 +29,10 @@ SOURCE = RNG.integers(3, 64, (2, 19))
 COUNTED = np.arange(19)[None] < np.array([[19], [11]])
 TARGET = RNG.integers(3, 64, (2, 13))
 logits = jax.jit(encoder_decoder.logits, static_argnums=(3, 4))
-families = pytest.mark.parametrize("family", ENCODER_DECODERS)
+FIRST = ("t5", "bart")  # of seconds each
+families = pytest.mark.parametrize(
+    "family", [pytest.param(name, marks=[] if name in FIRST else [pytest.mark.slow]) for name in ENCODER_DECODERS]
+)
 
 
 def torch_model(family: str) -> Any:
