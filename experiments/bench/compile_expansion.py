@@ -47,7 +47,7 @@ LLAMA_70B = Case(
     1 << 31,
 )
 MODELS = (CASES["8b"], LLAMA_70B)
-TARGETS = ("h100", "v5e:1x1")
+TARGETS = ("h100", "v5e:2x2")  # of which one chip computes
 TRAINING = "predictor's training"
 
 

@@ -36,7 +36,7 @@ COMMON = {
     "max_position_embeddings": 4096,
 }
 EXPERTS = {"moe_intermediate_size": 512, "num_experts_per_tok": 2}
-SOURCES = {"vocab_size": 32000, "d_model": 1024, "decoder_start_token_id": 0}
+SOURCES = {"vocab_size": 32000, "d_model": 1024, "decoder_start_token_id": 0, "n_positions": 1024}
 
 
 @dataclass(frozen=True)
