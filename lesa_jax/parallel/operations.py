@@ -18,6 +18,7 @@ ARRANGING = re.compile(
     "parameter|constant|iota|tuple|get-tuple-element|bitcast|while|conditional|call|after-all|opt-barrier"
     "|partition-id|replica-id|.*-done"
 )
+LIBRARY = "__cublas"  # of NVIDIA's products
 AGAIN = "rematted_computation"  # what `jax.checkpoint` computes again, by its name in an operation's source
 
 
@@ -62,9 +63,10 @@ def products(program: Program) -> Products:
     types = {one.name: one.type for body in program.bodies.values() for one in body}
     counts = {False: 0, True: 0}
     for instruction, times, _ in program.executed():
-        if instruction.opcode in ("dot", "convolution"):
-            count = dot if instruction.opcode == "dot" else convolution
-            counts[AGAIN in instruction.source] += times * count(instruction, types)
+        if instruction.opcode == "convolution":
+            counts[AGAIN in instruction.source] += times * convolution(instruction, types)
+        elif instruction.opcode == "dot" or (call_target(instruction) or "").startswith(LIBRARY):
+            counts[AGAIN in instruction.source] += times * dot(instruction, types)
     return Products(once=counts[False], again=counts[True])
 
 
@@ -74,10 +76,10 @@ def sides(type_: str) -> tuple[int, ...]:
 
 
 def dot(instruction: Instruction, types: Mapping[str, str]) -> int:
-    """Operations of a `dot`: each number of its result is a sum over the contracted sides."""
+    """Operations of a `dot`, or of a library's: each number of its result is a sum over the contracted sides."""
     left = sides(types[instruction.operands[0]])
-    listed = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", instruction.rest)
-    contracted = [left[int(place)] for place in listed[1].split(",") if place] if listed else []
+    listed = re.search(r'lhs_contracting_dim(?:s=|ensions":)[\[{]([\d,"]*)[\]}]', instruction.rest)
+    contracted = [left[int(place)] for place in re.findall(r"\d+", listed[1])] if listed else []
     return 2 * math.prod(sides(instruction.type)) * math.prod(contracted)
 
 

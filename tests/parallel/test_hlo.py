@@ -129,6 +129,21 @@ def test_products_are_counted_as_often_as_they_run_and_padding_costs_nothing():
     assert products(read_program(PRODUCTS)) == Products(once=once, again=5 * 2 * 4 * 3 * 8)
 
 
+LIBRARY = """\
+ENTRY %main (p: bf16[24,8], k: bf16[16,8]) -> bf16[24,16] {
+  %p = bf16[24,8]{1,0} parameter(0)
+  %k = bf16[16,8]{1,0} parameter(1)
+  ROOT %cublas-gemm.1 = (bf16[24,16]{1,0}, s8[4194304]{0}) custom-call(%p, %k), custom_call_target="__cublas$gemm", \
+backend_config={"gemm_backend_config":{"dot_dimension_numbers":{"lhs_contracting_dimensions":["1"],\
+"rhs_contracting_dimensions":["1"],"lhs_batch_dimensions":[],"rhs_batch_dimensions":[]}}}
+}
+"""
+
+
+def test_a_librarys_products_count_as_others():
+    assert products(read_program(LIBRARY)) == Products(once=2 * 24 * 16 * 8, again=0)
+
+
 def test_launches_are_what_runs_on_the_device_and_a_fusion_is_one():
     assert launches(read_program(PRODUCTS)) == 5 * 2 + 2
     assert (
