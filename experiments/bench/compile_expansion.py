@@ -10,21 +10,19 @@ together. Nothing runs, so that nothing is said of time but what the number of k
 """
 
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import tyro
+from compile_cases import reported, write_table
 from device_stages import CASES, STORED, Case, Kinds
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from lesa_jax.base.files import read_json, write_json
 from lesa_jax.initializers.lesa.ahead import Ahead
 from lesa_jax.initializers.lesa.predict import prediction_programs
 from lesa_jax.initializers.lesa.predictor import fit_programs
@@ -68,17 +66,11 @@ def main(settings: Settings) -> None:
         for case in MODELS:
             for kinds in case.kinds:
                 name = f"{target.replace(':', '_')}-{case.name}-{kinds.names[0]}"
-                file = settings.output / f"{name}.json"
-                if settings.only in name and not file.exists():
-                    with ProcessPoolExecutor(1, get_context("spawn")) as process:  # its memory goes with it
-                        found = process.submit(compile_kinds, target, case, kinds).result()
-                    settings.output.mkdir(parents=True, exist_ok=True)
-                    write_json(file, found)
-                if file.exists():
-                    rows += [row(target, case, kinds, one) for one in read_json(file, "made here")["programs"]]
-    table = settings.results / "compile_expansion.md"
-    table.write_text("\n".join([*HEAD, *rows]) + "\n")
-    print(table.read_text())
+                file, wanted = settings.output / f"{name}.json", settings.only in name
+                report = reported(file, wanted, compile_kinds, target, case, kinds)
+                if report is not None:
+                    rows += [row(target, case, kinds, one) for one in report["programs"]]
+    write_table(settings.results / "compile_expansion.md", [*HEAD, *rows])
 
 
 def programs(case: Case, kinds: Kinds) -> Iterator[Ahead]:

@@ -9,19 +9,17 @@ Models of 6 to 9 layers with a real model's heads, experts and windows, grown by
 """
 
 from collections.abc import Mapping
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import jax
 import tyro
+from compile_cases import reported, write_table
 from compile_targets import SENT, compile_step, described
 from tokenizers import Tokenizer, models
 from transformers import AutoConfig, PreTrainedTokenizerFast
 
-from lesa_jax.base.files import read_json
 from lesa_jax.planning.placement import make_plan
 
 TOKENS, SEQUENCES = 1024, 8
@@ -99,18 +97,16 @@ def main(settings: Settings) -> None:
     for target in TARGETS:
         for family in FAMILIES:
             name = f"{family.model_type}-{target.replace(':', '_')}"
-            file = settings.output / f"{name}.json"
-            if settings.only in name and not file.exists():
-                model = describe(settings.output / "models", family)
-                options = ["--batch-size", str(SEQUENCES), "--sequence-length", str(TOKENS), "--remat", "full"]
-                with ProcessPoolExecutor(1, get_context("spawn")) as process:  # JAX is told of other compilers once
-                    process.submit(compile_step, target, ["--model", str(model), *options], file).result()
-            if file.exists():
-                rows.append(row(family, read_json(file, "made here")))
-    settings.results.mkdir(parents=True, exist_ok=True)
-    table = settings.results / "compile_families.md"
-    table.write_text("\n".join([*HEAD, *rows]) + "\n")
-    print(table.read_text())
+            file, wanted = settings.output / f"{name}.json", settings.only in name
+            report = reported(file, wanted, compile_family, target, family, settings.output / "models")
+            if report is not None:
+                rows.append(row(family, report))
+    write_table(settings.results / "compile_families.md", [*HEAD, *rows])
+
+
+def compile_family(target: str, family: Family, folder: Path) -> dict[str, Any]:
+    options = ["--batch-size", str(SEQUENCES), "--sequence-length", str(TOKENS), "--remat", "full"]
+    return compile_step(target, ["--model", str(describe(folder, family)), *options])
 
 
 def describe(folder: Path, family: Family) -> Path:

@@ -11,17 +11,16 @@ Models are described by their config.json alone, grown by half, new layers on to
 
 import math
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import jax
 import tyro
+from compile_cases import reported, write_table
 from device_train import LLAMA_8B
 
-from lesa_jax.base.files import read_json, write_json
+from lesa_jax.base.files import write_json
 from lesa_jax.parallel.targets import parse_target, prepare_compilers, target_devices
 from lesa_jax.planning.config import grow_config
 from lesa_jax.planning.placement import make_plan
@@ -107,19 +106,14 @@ class Settings:
 
 
 def main(settings: Settings) -> None:
-    chosen = [case for case in CASES if settings.only in case.name]
-    for case in chosen:
-        file = settings.output / f"{case.name}.json"
-        if not file.exists():
-            with ProcessPoolExecutor(1, get_context("spawn")) as process:  # JAX is told of other compilers once
-                options = options_of(case, settings.output / "models")
-                process.submit(compile_step, case.target, options, file).result()
-    done = {case: settings.output / f"{case.name}.json" for case in CASES}
-    reports = {case: read_json(file, "made here") for case, file in done.items() if file.exists()}
-    settings.results.mkdir(parents=True, exist_ok=True)
-    table = settings.results / "compile_targets.md"
-    table.write_text("\n".join([*HEAD, *(row(case, report) for case, report in reports.items())]) + "\n")
-    print(table.read_text())
+    reports = {}
+    for case in CASES:
+        file, wanted = settings.output / f"{case.name}.json", settings.only in case.name
+        report = reported(file, wanted, compile_case, case, settings.output / "models")
+        if report is not None:
+            reports[case] = report
+    rows = [row(case, report) for case, report in reports.items()]
+    write_table(settings.results / "compile_targets.md", [*HEAD, *rows])
     slices = [slice_row(case, report) for case, report in reports.items() if report["fits"]]
     settings.scripts.write_text(between(settings.scripts.read_text(), [*SLICES, *slices]))
 
@@ -133,22 +127,22 @@ def described(place: Path, config: Mapping[str, Any], plan: Plan) -> Path:
     return place
 
 
-def options_of(case: Case, folder: Path) -> list[str]:
+def compile_case(case: Case, folder: Path) -> dict[str, Any]:
     config = MODELS[case.model]
     depth = config["num_hidden_layers"]
     plan = make_plan(depth, "llama_pro", layers=depth * 3 // 2, placement="top")
     model = described(folder / case.model, config, plan)
     batch = ["--batch-size", str(case.sequences), "--sequence-length", str(case.length)]
-    return ["--model", str(model), *batch, "--train", case.train, *case.options]
+    return compile_step(case.target, ["--model", str(model), *batch, "--train", case.train, *case.options])
 
 
-def compile_step(target_name: str, options: Sequence[str], file: Path) -> None:
-    """Writes down what `lesa_jax.train --compile-for TARGET` says, without the search for the largest batch."""
+def compile_step(target_name: str, options: Sequence[str]) -> dict[str, Any]:
+    """What `lesa_jax.train --compile-for TARGET --report` says, without the search for the largest batch."""
     prepare_compilers()
     target = parse_target(target_name)
     args = ["--compile-for", target_name, *options]
     settings = tyro.cli(TrainSettings, args=args, config=(tyro.conf.OmitArgPrefixes,))
-    write_json(file, compiled_step(settings, target, target_devices(target)).to_json())
+    return compiled_step(settings, target, target_devices(target)).to_json()
 
 
 HEAD = (

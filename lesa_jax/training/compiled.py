@@ -15,7 +15,7 @@ from jax.extend.core import jaxprs_in_params
 
 from lesa_jax.base.files import write_json
 from lesa_jax.parallel.collectives import KINDS, Collective, collectives
-from lesa_jax.parallel.compilation import compile_lowered
+from lesa_jax.parallel.compilation import Compilation, compile_lowered
 from lesa_jax.parallel.mesh import parse_mesh, row_shares
 from lesa_jax.parallel.operations import Products, kernels, products
 from lesa_jax.parallel.targets import PREALLOCATED, Target, parse_target, prepare_compilers, target_devices
@@ -45,7 +45,7 @@ class CompiledStep:
       kernels: that are no work of XLA's own, with their runs in a step.
       products: operations of the program's matrix products on one chip, beside those kernels.
       floor_seconds: of a step, if nothing else took time than operations, memory or network, by the data sheet.
-      most_sequences: of the largest batch that fits, estimated from the memory of two; None if not asked for.
+      most_sequences: of the largest batch that fits, estimated from the memory of two or three; None if not asked for.
       seconds: that compiling took.
     """
 
@@ -136,12 +136,11 @@ def compile_for(settings: TrainSettings) -> CompiledStep:
 def compiled_step(settings: TrainSettings, target: Target, devices: Sequence[Any]) -> CompiledStep:
     """One compilation, without the largest batch."""
     job = make_train_job(settings, devices)
-    print(f"compiling for {target.name} ({job.settings.batch.batch_size} sequences) ...", file=sys.stderr, flush=True)
     started = time.monotonic()
     traced = {remat: trace_step(replace(job, program=replace(job.program, remat=remat))) for remat in REMATS}
     kept = {remat: kept_bytes(step.jaxpr, job) for remat, step in traced.items()}
     remat = settings.devices.remat
-    found = compile_lowered(traced[remat].lower(), target)
+    found = compile_traced(traced[remat], settings, target)
     run, sent = describe(job), collectives(found.program)
     return CompiledStep(
         target=target,
@@ -159,6 +158,12 @@ def compiled_step(settings: TrainSettings, target: Target, devices: Sequence[Any
         most_sequences=None,
         seconds=time.monotonic() - started,
     )
+
+
+def compile_traced(traced: Any, settings: TrainSettings, target: Target) -> Compilation:
+    """The compiler's word on a step that was traced; says on stderr that it is asked."""
+    print(f"compiling for {target.name} ({settings.batch.batch_size} sequences) ...", file=sys.stderr, flush=True)
+    return compile_lowered(traced.lower(), target)
 
 
 def memory_parts(run: TrainResult, kept: int, total: int | None) -> dict[str, int]:
@@ -218,8 +223,8 @@ def most_sequences(settings: TrainSettings, step: CompiledStep, devices: Sequenc
     other = 2 * step.sequences if step.sequences == least else max(least, step.sequences // 2 // least * least)
 
     def needed_by(sequences: int) -> int | None:
-        batch = replace(settings.batch, batch_size=sequences)
-        return compiled_step(replace(settings, batch=batch), step.target, devices).total
+        other_batch = replace(settings, batch=replace(settings.batch, batch_size=sequences))
+        return compile_traced(trace_step(make_train_job(other_batch, devices)), other_batch, step.target).total
 
     known = {step.sequences: step.total, other: needed_by(other)}
     guess = largest(known, step.target.chip.memory, least)
