@@ -98,7 +98,7 @@ def measure_kind(checkpoint: Checkpoint, alike: Sequence[WeightKind]) -> KindMea
     by_experts = len(alike) * kind.pages > 1 or not ROUTERS.isdisjoint(kind.stack.template.split("."))
     for one in alike:
         for number in range(one.pages):
-            w, _ = read_matrices(checkpoint, one, number)
+            w = read_matrices(checkpoint, one, number)
             pages.append(measure_page(one, w))
             if len(w) >= FEWEST and not by_experts:
                 path, predicted = continuity(leading_coefficients(w)), prediction(w, first)

@@ -54,6 +54,19 @@ def parse_numbers(option: str, text: str) -> list[int]:
     return numbers
 
 
+def parse_bytes(option: str, text: str) -> int:
+    """`16GB` as 16,000,000,000; also `16G` or a plain number.
+
+    Raises InputError for anything but a whole number of bytes.
+    """
+    word = text.strip().upper()
+    number = word[:-1] if len(word) > 1 and word.endswith("B") and word[-2] in "KMGT" else word
+    try:
+        return parse_count(option, number)
+    except InputError:
+        raise InputError(f"{option} {text}: expected an amount of memory, such as 500MB or 16GB") from None
+
+
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "G": 10**9, "T": 10**12}
 NUMBER = re.compile(r"(\d{1,20}(?:\.\d{1,20})?(?:E\d{1,2})?)([KMBGT]?)", re.ASCII)
 MOST = 10**15  # far beyond what was ever trained on, and well within what arrays and floats count exactly

@@ -6,7 +6,7 @@ on the disk, so whatever carries the final name is complete.
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -100,7 +100,7 @@ def size_of(spec: TensorSpec) -> int:
 
 
 class TensorWriter:
-    """The files of one layout; every tensor is written exactly once, in any order, by one thread.
+    """The files of one layout; every byte of a tensor is written exactly once, in any order, by one thread.
 
     A file is open only while it is written to: models come in more shards than a process may have open.
     """
@@ -109,25 +109,35 @@ class TensorWriter:
         self.folder = folder
         self.layout = layout
         self.advance = advance
-        self.missing = set(layout.places)
+        self.missing = {name: place.nbytes for name, place in layout.places.items()}  # bytes
         for name, header in layout.headers.items():
             with (folder / name).open("xb", buffering=0) as file:
                 self._write(file, header)
 
-    def write(self, name: str, data: bytes | memoryview | np.ndarray) -> None:
-        """Writes the bytes of one tensor, contiguous, at its place.
+    def write(self, name: str, data: bytes | memoryview | np.ndarray, starts: Sequence[int] = (0,)) -> None:
+        """Writes a tensor, or pieces of one.
+
+        Args:
+          name: the tensor's.
+          data: contiguous bytes, of pieces of one length.
+          starts: where in the tensor they begin.
 
         Raises:
           InputError: they hold a number that is none.
         """
-        place, data = self.layout.places[name], as_bytes(data)
-        if len(data) != place.nbytes or name not in self.missing:
+        place, data = self.layout.places[name], memoryview(as_bytes(data))
+        left = self.missing.get(name, 0) - len(data)
+        if left < 0 or (starts == (0,) and len(data) != place.nbytes):
             raise ValueError(f"{name}: {len(data)} bytes for {place.nbytes}, or written twice")
         check_numbers(name, data, place.dtype)
+        piece = len(data) // len(starts)
         with (self.folder / place.file).open("r+b", buffering=0) as file:
-            file.seek(place.start)
-            self._write(file, data)
-        self.missing.remove(name)
+            for number, start in enumerate(starts):
+                file.seek(place.start + start)
+                self._write(file, data[number * piece : (number + 1) * piece])
+        self.missing[name] = left
+        if not left:
+            del self.missing[name]
 
     def _write(self, file: FileIO, data: bytes | memoryview) -> None:
         for start in range(0, len(data), CHUNK):

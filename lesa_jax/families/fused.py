@@ -39,8 +39,12 @@ class Rows:
         return self.groups * (self.stop - self.start)
 
     def of(self, fused: np.ndarray) -> np.ndarray:
-        """The part [groups, rows, ...] of a matrix [out, in] or of a vector, no copy: to be read or to be filled."""
+        """The part [groups, rows, ...] of a matrix [out, in] or of a vector, no copy."""
         return fused.reshape(self.groups, -1, *fused.shape[1:])[:, self.start : self.stop]
+
+    def firsts(self, total: int) -> range:
+        """The part's first row in each group of a matrix of so many rows."""
+        return range(self.start, total, total // self.groups)
 
 
 @dataclass(frozen=True)

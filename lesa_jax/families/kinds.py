@@ -1,9 +1,7 @@
 """Kinds of weight: the tensors that go by one name in all layers, and their matrices, read for all layers at once."""
 
-import ctypes
 import math
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -96,32 +94,54 @@ def row_count(checkpoint: Checkpoint, stack: Stack) -> int:
     return stack.spec.shape[1 if is_transposed(checkpoint, stack) else 0]
 
 
-def read_matrices(checkpoint: Checkpoint, kind: WeightKind, page: int) -> tuple[np.ndarray, float]:
-    """One matrix, or vector, of each layer, [layers, out, in] or [layers, n], and their mean norm."""
-    return_memory()
+def read_matrices(checkpoint: Checkpoint, kind: WeightKind, page: int) -> np.ndarray:
+    """One matrix, or vector, of each layer, [layers, out, in] or [layers, n]."""
     stacked = np.empty(kind.shape, DTYPES[kind.stack.spec.dtype])
-    packed = len(kind.stack.spec.shape) == 3
-    lie_apart = kind.part is not None and kind.part.groups > 1
-    first = page if kind.part is None else kind.part.start
-    for layer, (matrix, name) in enumerate(zip(stacked, kind.tensors, strict=True)):
-        if kind.order is not None and not kind.inner:  # packed experts or a router's rows, by roles
-            tensor = read(checkpoint, name)[list(kind.order[layer])]
-            matrix[...] = tensor[page] if packed else tensor
-        elif kind.transposed or lie_apart:
-            tensor = read(checkpoint, name)
-            rows = tensor.T if kind.transposed else tensor
-            matrix[...] = rows if kind.part is None else kind.part.of(rows).reshape(matrix.shape)
+    for layer, matrix in enumerate(stacked):
+        read_matrix_into(checkpoint, kind, page, layer, matrix)
+    return stacked
+
+
+def read_matrix(checkpoint: Checkpoint, kind: WeightKind, page: int, layer: int) -> np.ndarray:
+    """One layer's matrix [out, in], or vector [n]; layers are counted from the first one that has the kind."""
+    matrix = np.empty(kind.shape[1:], DTYPES[kind.stack.spec.dtype])
+    read_matrix_into(checkpoint, kind, page, layer, matrix)
+    return matrix
+
+
+def read_matrix_into(checkpoint: Checkpoint, kind: WeightKind, page: int, layer: int, matrix: np.ndarray) -> None:
+    """`read_matrix` into a given one."""
+    packed, name = len(kind.stack.spec.shape) == 3, kind.tensors[layer]
+    order = kind.order[layer] if kind.order is not None and not kind.inner else None  # experts by roles
+    if packed:
+        page = page if order is None else order[page]
+        if kind.transposed:
+            matrix[...] = read(checkpoint, name, page, 1)[0].T
         else:
-            read_into(checkpoint, name, matrix[None] if packed else matrix, first)
-    norms = [np.linalg.norm(matrix.astype(np.float32, copy=False)) for matrix in stacked]
-    return stacked, float(np.mean(norms))
+            read_into(checkpoint, name, matrix[None], page)
+    elif order is not None or kind.transposed or (kind.part is not None and kind.part.groups > 1):
+        tensor = read(checkpoint, name)
+        tensor = tensor if order is None else tensor[list(order)]  # a router's rows
+        tensor = tensor.T if kind.transposed else tensor
+        matrix[...] = tensor if kind.part is None else kind.part.of(tensor).reshape(matrix.shape)
+    else:
+        read_into(checkpoint, name, matrix, 0 if kind.part is None else kind.part.start)
 
 
-def return_memory() -> None:
-    """Gives freed memory back to the system, before much is asked for again.
+def byte_starts(kind: WeightKind, page: int, layer: int) -> list[int]:
+    """Where in a tensor of the kind the pieces of one matrix begin, as it lies in the file, all of one length.
 
-    The C library keeps what compilation and the kind before have freed, in pieces that the next kind does not fit into:
-    0.13 GB at width 1024 and 12 layers.
+    Args:
+      kind: of the matrix.
+      page: of packed experts, by roles if the kind's experts have an order.
+      layer: in whose order they are; counted as by `read_matrix`.
     """
-    with suppress(OSError, AttributeError):  # only glibc has it
-        ctypes.CDLL(None).malloc_trim(0)
+    shape, itemsize = kind.stack.spec.shape, DTYPES[kind.stack.spec.dtype].itemsize
+    if len(shape) == 3:
+        order = kind.order[layer] if kind.order is not None and not kind.inner else range(shape[0])
+        return [order[page] * math.prod(shape[1:]) * itemsize]
+    if kind.part is None:
+        return [0]
+    if kind.transposed:  # the rows are columns there
+        return [itemsize * (line * shape[1] + row) for line in range(shape[0]) for row in kind.part.firsts(shape[1])]
+    return [itemsize * math.prod(shape[1:]) * row for row in kind.part.firsts(shape[0])]

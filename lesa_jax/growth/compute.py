@@ -4,19 +4,20 @@ Any number of grown models of one original are filled at once: a kind is read on
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
-from itertools import chain
 
 import jax
 import numpy as np
 from rich.progress import Progress
 
 from lesa_jax.base.background import second_thread
-from lesa_jax.base.errors import InputError
+from lesa_jax.base.machine import arrays_given_back
+from lesa_jax.base.scratch import Scratch
+from lesa_jax.base.stages import stage
 from lesa_jax.checkpoint.format import DTYPES
 from lesa_jax.checkpoint.reader import Checkpoint
-from lesa_jax.families.kinds import WeightKind, read_matrices
+from lesa_jax.families.kinds import WeightKind, read_matrix
 from lesa_jax.growth.job import ExpandJob
 from lesa_jax.growth.matrices import (
     NewMatrices,
@@ -25,6 +26,7 @@ from lesa_jax.growth.matrices import (
     batch_bytes,
     compute_matrices,
     raised,
+    streams,
 )
 from lesa_jax.growth.output import Output
 from lesa_jax.growth.result import Learned
@@ -33,58 +35,48 @@ from lesa_jax.initializers.lesa.predict import prediction_programs
 from lesa_jax.planning.methods import Lesa
 
 
-def compute_new_layers(checkpoint: Checkpoint, outputs: Sequence[Output], progress: Progress) -> None:
+def compute_new_layers(
+    checkpoint: Checkpoint, outputs: Sequence[Output], room: Scratch, seconds: dict[str, float], progress: Progress
+) -> None:
     """Computes and writes new layers' matrices, one weight kind after the other, for all outputs.
 
     Args:
       checkpoint: the original.
       outputs: of jobs that compute; each gets its tensors, or a `failure`.
+      room: for what is kept of all layers of a kind.
+      seconds: by stage; what is spent here is added.
       progress: gets a bar over weight kinds.
     """
     jobs = [output.job for output in outputs]
     groups = shared_batches(jobs)
     bar = progress.add_task("weight kinds", total=sum(map(len, groups)), note="")
-    with second_thread() as compiler:
+    with second_thread() as compiler, arrays_given_back():
         for batch, following in zip(groups, [*groups[1:], None], strict=True):
+            if following is not None:
+                compiler.submit(compile_batch, jobs, following)
             wanting = [output for output in outputs if batch[0] in output.job.computed and output.failure is None]
-            kinds = chain.from_iterable(old_matrices(checkpoint, kind) for kind in batch)
-            computed = compute_matrices(kinds, [request_of(output.job, batch[0]) for output in wanting])
-            for kind in batch:
+            requests = [request_of(output.job, batch[0]) for output in wanting]
+            pages = [(kind, page) for kind in batch for page in range(kind.pages)]
+            kinds = [old_matrices(checkpoint, kind, page) for kind, page in pages]
+            for number, i, new in compute_matrices(kinds, requests, room, seconds):
+                kind, page = pages[number]
                 progress.update(bar, note=kind.name)
-                pages = []
-                for _ in range(kind.pages):
-                    pages.append(next(computed))  # comes as soon as its training is under way
-                    if following is not None:
-                        compiler.submit(compile_batch, jobs, following)
-                        following = None
-                    wait(pages[-1][1])
-                write(kind, wanting, pages)
-                del pages  # before the next kind is read
-                progress.advance(bar)
+                with stage(seconds, "new layers"):
+                    matrices = on_host(new.matrices, wanting[i].job.method.name)
+                    wanting[i].receive(kind, page, matrices, kinds[number].norm, learned(new))
+            progress.advance(bar, len(batch))
 
 
-def write(
-    kind: WeightKind, outputs: Sequence[Output], pages: Sequence[tuple[OldMatrices, Sequence[NewMatrices]]]
-) -> None:
-    """Hands each output its new matrices of one kind, of packed experts a page for each."""
-    old_norm = float(np.mean([old.norm for old, _ in pages]))
-    for output, new in zip(outputs, zip(*(new for _, new in pages), strict=True), strict=True):
-        try:
-            output.receive(kind, [matrices_of(page, output.job.method.name) for page in new], old_norm, learned(new))
-        except InputError as error:
-            output.failure = error
-
-
-def matrices_of(page: NewMatrices, method: str) -> np.ndarray:
-    """A page's matrices in the host's memory.
+def on_host(matrices: Iterator[jax.Array], method: str) -> Iterator[np.ndarray]:
+    """The matrices in the host's memory, one after the other.
 
     Raises:
-      InputError: they could not be made, or their computation, which goes on after it was asked for, failed.
+      InputError: the computation, which goes on after it was asked for, failed.
     """
-    if page.failure is not None:
-        raise page.failure
     try:
-        return np.asarray(page.weights)
+        for matrix in matrices:
+            wait(matrix)
+            yield np.asarray(matrix)
     except jax.errors.JaxRuntimeError as error:
         raise raised(f"method {method}: its computation", error) from error
 
@@ -95,10 +87,11 @@ def request_of(job: ExpandJob, kind: WeightKind) -> Request:
     return Request(job.method.start, gaps, job.settings.seed, job.settings.predictor, job.method.name)
 
 
-def learned(pages: Sequence[NewMatrices]) -> list[Learned]:
-    """How well predictors learned, page by page; empty where none was trained."""
-    trained = [(page.fit, page.agreement) for page in pages if page.fit is not None and page.agreement is not None]
-    return [Learned(float(fit.epoch_losses[-1]), float(agreement)) for fit, agreement in trained]
+def learned(new: NewMatrices) -> Learned | None:
+    """How well a predictor learned; None where none was trained."""
+    if new.fit is None or new.agreement is None:
+        return None
+    return Learned(float(new.fit.epoch_losses[-1]), float(new.agreement))
 
 
 def shared_batches(jobs: Sequence[ExpandJob]) -> list[list[WeightKind]]:
@@ -119,31 +112,25 @@ def compile_first(jobs: Sequence[ExpandJob]) -> None:
 
 def compile_batch(jobs: Sequence[ExpandJob], batch: list[WeightKind]) -> None:
     """Compiles what `compute_new_layers` will run for this batch of weight kinds."""
-    if jax.default_backend() != "cpu":  # there a batch is one program of its own
-        return
     kind = batch[0]
+    if not streams(kind.nbytes // kind.pages):  # there a batch is one program of its own
+        return
     for request in dict.fromkeys(request_of(job, kind) for job in jobs if kind in job.computed):
         if isinstance(request.start, Lesa):
             dtype = DTYPES[kind.stack.spec.dtype]
-            for program in prediction_programs(kind.shape, dtype, request.gaps, request.start, request.predictor):
+            for program in prediction_programs(kind.shape, dtype, request.start, request.predictor):
                 program.compile()
 
 
-def wait(page: Sequence[NewMatrices]) -> None:
+def wait(matrix: jax.Array) -> None:
     """Waits for a computation in a way that Ctrl-C can end, which blocking inside XLA is not."""
-    while not all(new.weights.is_ready() for new in page):  # pyright: ignore[reportAttributeAccessIssue]
+    while not matrix.is_ready():  # pyright: ignore[reportAttributeAccessIssue]
         time.sleep(0.01)
 
 
-def old_matrices(checkpoint: Checkpoint, kind: WeightKind) -> Iterator[OldMatrices]:
-    """A kind's matrices of all layers in the file's dtype; for packed experts, expert after expert."""
-    for page in range(kind.pages):
-        part = "" if kind.part is None else f" {kind.part.name}"
-        name, beside = f"{kind.stack.template} {kind.inner} {page}{part}", partial(read_beside, checkpoint, kind)
-        # No name here keeps the stack while this frame waits.
-        yield OldMatrices(name, *read_matrices(checkpoint, kind, page), beside)
-
-
-def read_beside(checkpoint: Checkpoint, kind: WeightKind) -> Mapping[str, np.ndarray]:
-    """The matrices of all layers that stand beside a kind."""
-    return {side: read_matrices(checkpoint, other, 0)[0] for side, other in kind.beside}
+def old_matrices(checkpoint: Checkpoint, kind: WeightKind, page: int = 0) -> OldMatrices:
+    """A kind's matrices of all layers in the file's dtype; `page` is that of packed experts."""
+    part = "" if kind.part is None else f" {kind.part.name}"
+    name, dtype = f"{kind.stack.template} {kind.inner} {page}{part}", DTYPES[kind.stack.spec.dtype]
+    beside = {side: old_matrices(checkpoint, other) for side, other in kind.beside}
+    return OldMatrices(name, kind.shape, dtype, partial(read_matrix, checkpoint, kind, page), beside)

@@ -23,7 +23,7 @@ from lesa_jax.families.roles import check_silenceable
 from lesa_jax.families.stacks import count_stacks, find_stacks
 from lesa_jax.growth.beside import weight_kinds
 from lesa_jax.growth.experts import by_tokens, by_weights, experts_of, match_experts
-from lesa_jax.growth.memory import check_memory
+from lesa_jax.growth.memory import MemoryPlan, plan_memory
 from lesa_jax.growth.orders import Orders, as_numbered
 from lesa_jax.growth.ranking import rank_layers
 from lesa_jax.growth.recipe import Part, write_recipe
@@ -99,6 +99,11 @@ class ExpandJob:
             for (stack, inner), parts in found.items()
             for kind in weight_kinds(self.checkpoint, stack, inner, orders)
         }
+
+    @functools.cached_property
+    def memory(self) -> MemoryPlan:
+        """What computing new layers takes."""
+        return plan_memory(self.method.start, self.settings.predictor, self.computed, self.settings.memory)
 
 
 def open_source(settings: ExpandSettings) -> Checkpoint:
@@ -197,7 +202,6 @@ def make_job(
     elif not text is calibration is routers_text is None:
         raise model  # they ask for a forward pass
     nbytes = layout.nbytes + sum(file.stat().st_size for file in companions)
-    check_output(settings.output, checkpoint.folder, settings.overwrite, nbytes)
     job = ExpandJob(
         settings,
         method,
@@ -214,7 +218,7 @@ def make_job(
         routers_text,
         doubts,
     )
-    check_memory(method.start, settings.predictor, job.computed)
+    check_output(settings.output, checkpoint.folder, settings.overwrite, nbytes + job.memory.scratch)
     return job
 
 
@@ -249,7 +253,7 @@ def text_to_measure(settings: ExpandSettings) -> str | None:
 
 def check_room(jobs: Sequence[ExpandJob]) -> None:
     """Refuses outputs that fit on the disk one by one, but not together."""
-    needed = sum(job.layout.nbytes for job in jobs)
+    needed = sum(job.layout.nbytes for job in jobs) + max(job.memory.scratch for job in jobs)
     folder = nearest_folder(jobs[0].settings.output.parent)
     free = free_space(folder)
     if needed > free:

@@ -1,8 +1,10 @@
 """New matrices of one kind of weight, for all grown models at once: read once, decomposed once, learned once."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import functools
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Any, TypeAlias
 from zlib import crc32
 
@@ -12,20 +14,22 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from lesa_jax.base.errors import InputError
+from lesa_jax.base.scratch import Scratch
+from lesa_jax.base.stages import stage
 from lesa_jax.growth.weights import BATCH_BYTES
 from lesa_jax.initializers.lesa.predict import (
     Basis,
+    agreement,
     decompose,
     decompose_together,
     learn,
     learn_together,
+    new_matrices,
     one_of,
-    predict_matrices,
+    rows_shape,
 )
 from lesa_jax.initializers.lesa.predictor import Fit
 from lesa_jax.planning.methods import PUBLISHED, Aligned, Formula, Lesa, PredictorSettings, Start
-
-Weights: TypeAlias = Float[np.ndarray | Array, "layers ..."]  # of one kind: matrices [out, in], or vectors
 
 
 @dataclass(frozen=True)
@@ -49,45 +53,52 @@ class Request:
 
 @dataclass(frozen=True)
 class NewMatrices:
-    """What one request got, float32; of LESA's predictor how it was trained, and how far its predictions of layers that
-    exist agree with them (`predict.Prediction`); or no matrix, and why.
+    """What one request got of a kind: its new matrices, float32, each made when it is asked for, which may raise
+    InputError; and of LESA's predictor how it was trained, and its `agreement` with layers that exist.
     """
 
-    weights: Float[Array, "new ..."]
+    matrices: Iterator[Float[Array, "..."]]
     fit: Fit | None = None
     agreement: Float[Array, ""] | None = None
-    failure: InputError | None = None
 
 
 class OldMatrices:
-    """The matrices of all layers of one kind, any float dtype, in memory until their last user takes them.
+    """The matrices, or vectors, of one kind in all layers, any float dtype, read one by one when they are asked for.
 
     Attributes:
       name: what is random about the kind depends on it, so that it does not depend on which other kinds there are.
-      norm: mean Frobenius norm over the layers.
-      beside: reads the matrices whose rows are neurons of these, for initialisers that ask for them.
+      shape: [layers, out, in], or [layers, n].
+      dtype: in which they come.
+      beside: the kinds whose rows are neurons of this one, for initialisers that ask for them.
     """
 
-    def __init__(self, name: str, weights: Weights, norm: float, beside: Callable[[], Mapping[str, Weights]] = dict):
-        self.name, self.norm, self.beside = name, norm, beside
-        self._weights: Weights | None = weights
+    def __init__(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        dtype: Any,
+        read: Callable[[int], np.ndarray],
+        beside: Mapping[str, "OldMatrices"] | None = None,
+    ):
+        self.name, self.shape, self.dtype, self.read, self.beside = name, shape, np.dtype(dtype), read, beside or {}
 
-    @property
-    def weights(self) -> Weights:
-        """The matrices, still to be used by others.
+    def __getitem__(self, layer: int) -> np.ndarray:
+        return self.read(layer)
 
-        Raises:
-          ValueError: they have been taken.
-        """
-        if self._weights is None:
-            raise ValueError(f"{self.name}: its matrices have been taken")
-        return self._weights
+    @functools.cached_property
+    def norm(self) -> float:
+        """Mean Frobenius norm over the layers."""
+        layers = (self.read(layer) for layer in range(self.shape[0]))
+        return float(np.mean([np.linalg.norm(matrix.astype(np.float32, copy=False)) for matrix in layers]))
 
-    def take(self) -> Weights:
-        """The matrices, for the last time: nobody but the caller keeps them, who may work in their memory."""
-        weights = self.weights
-        self._weights = None
-        return weights
+    def all(self, room: Scratch) -> np.ndarray:
+        """All of them, not to be written to, as others read them, too."""
+        stacked = room.array(self.shape, self.dtype)
+        for layer in range(self.shape[0]):
+            stacked[layer] = self.read(layer)
+        view = stacked.view()
+        view.flags.writeable = False
+        return view
 
     def key(self, seed: int) -> PRNGKeyArray:
         return jax.random.fold_in(jax.random.key(seed), crc32(self.name.encode()))
@@ -107,63 +118,78 @@ def batch_bytes(device: Any = None) -> int:
     return max(BATCH_BYTES, stats.get("bytes_limit", 0) // 4)
 
 
-def compute_matrices(
-    kinds: Iterable[OldMatrices], requests: Sequence[Request]
-) -> Iterator[tuple[OldMatrices, list[NewMatrices]]]:
-    """Each kind, in order, and what each request gets of it; kinds of one shape. Takes the kinds' matrices.
+def streams(nbytes: int) -> bool:
+    """Whether rows to predict stay on the host, of a kind with so many bytes of float32: always on a CPU, elsewhere
+    where they do not fit on the device."""
+    return jax.default_backend() == "cpu" or nbytes > batch_bytes()
 
-    On a CPU the kinds are read and worked out one after the other, so that an iterator of kinds keeps one in memory.
-    Elsewhere all kinds train at once, in one vmapped loop for each predictor. Which kinds and requests come together
-    changes no result beyond rounding, and on a CPU not a bit.
+
+def compute_matrices(
+    kinds: Sequence[OldMatrices], requests: Sequence[Request], room: Scratch, seconds: dict[str, float]
+) -> Iterator[tuple[int, int, NewMatrices]]:
+    """The numbers of a kind and of a request, and what this request gets of that kind, for all of them.
+
+    Kinds are of one shape. Each result is to be used before the next is asked for. On a CPU the kinds are worked out
+    one after the other. Elsewhere all train at once, in one vmapped loop for each predictor, while they fit. Which
+    kinds and requests come together changes no result beyond rounding, and on a CPU not a bit; where `room` puts rows
+    changes none anywhere. Adds to `seconds`, by stage.
 
     Raises:
       InputError: fewer layers than LESA needs, or a gap that does not exist.
     """
-    one_by_one = jax.default_backend() == "cpu"
-    kinds = iter(kinds)
-    while batch := list(islice(kinds, 1) if one_by_one else kinds):
-        yield from _compute_batch(batch, requests, together=len(batch) > 1)
-        del batch  # before the next is read
+    if streams(4 * math.prod(kinds[0].shape)):
+        for number, kind in enumerate(kinds):
+            yield from ((number, i, new) for _, i, new in _compute([kind], requests, room, seconds, streamed=True))
+    else:
+        yield from _compute(kinds, requests, room, seconds, streamed=False)
 
 
-def _compute_batch(
-    kinds: list[OldMatrices], requests: Sequence[Request], together: bool
-) -> Iterator[tuple[OldMatrices, list[NewMatrices]]]:
-    computed: dict[tuple[int, int], NewMatrices] = {}
-    for i, request in enumerate(requests):
-        if isinstance(request.start, Formula):
-            for k, kind in enumerate(kinds):
-                computed[k, i] = _apply(request.start, kind, request)
-    # The last space may work in the weights' own memory: none is kept while its predictors train.
-    spaces = sorted({request.start.space for request in requests if isinstance(request.start, Lesa)}, reverse=True)
-    for space in spaces:
-        weights = (kind.take() if space == spaces[-1] else kind.weights for kind in kinds)
-        basis = decompose_together(weights, len(kinds), space) if together else decompose(next(weights), space)
-        computed |= _predict(kinds, basis, space, requests, together)
+def _compute(
+    kinds: Sequence[OldMatrices],
+    requests: Sequence[Request],
+    room: Scratch,
+    seconds: dict[str, float],
+    streamed: bool,
+) -> Iterator[tuple[int, int, NewMatrices]]:
+    formulas = [(i, request, one) for i, request in enumerate(requests) if isinstance(one := request.start, Formula)]
+    for k, kind in enumerate(kinds if formulas else ()):
+        weights = kind.all(room)
+        beside: dict[str, np.ndarray] = {}
+        if any(isinstance(formula, Aligned) for _, _, formula in formulas):
+            beside = {side: other.all(room) for side, other in kind.beside.items()}
+        for i, request, formula in formulas:
+            shown = beside if isinstance(formula, Aligned) else {}
+            yield k, i, NewMatrices(_apply(formula, weights, shown, kind.key(request.seed), request))
+        del weights, beside
+    for space in sorted({request.start.space for request in requests if isinstance(request.start, Lesa)}, reverse=True):
+        with stage(seconds, "decompose"):
+            if streamed:
+                basis = decompose(kinds[0], space, room.rows(rows_shape(kinds[0].shape, space)))
+            elif len(kinds) > 1:
+                basis = decompose_together(kinds, len(kinds), space)
+            else:
+                basis = decompose(kinds[0], space)
+        yield from _predict(kinds, basis, space, requests, seconds)
         del basis  # before the next space's
-    for k, kind in enumerate(kinds):
-        yield kind, [computed.pop((k, i)) for i in range(len(requests))]
 
 
-def _apply(formula: Formula, kind: OldMatrices, request: Request) -> NewMatrices:
-    """What a function makes of a kind; whatever it does wrong, which may be anybody's, fails this request alone."""
-    weights = kind.weights
-    if isinstance(weights, np.ndarray):  # others read them, too
-        weights = weights.view()
-        weights.flags.writeable = False
-    name, expected = f"method {request.method}: its initialiser", (len(request.gaps), *weights.shape[1:])
-    try:
-        beside = kind.beside() if isinstance(formula, Aligned) else {}
-        new = formula.function(weights, request.gaps, kind.key(request.seed), **beside)
-        new = jnp.asarray(new if isinstance(new, jax.Array) else np.array(new))  # no view of what others work on
+def _apply(
+    formula: Formula, weights: np.ndarray, beside: Mapping[str, np.ndarray], key: PRNGKeyArray, request: Request
+) -> Iterator[Float[Array, "..."]]:
+    """What a function makes of a kind, gap by gap; whatever it does wrong, which may be anybody's, is an InputError."""
+    name = f"method {request.method}: its initialiser"
+    for gap, count in Counter(request.gaps).items():
+        expected = (count, *weights.shape[1:])
+        try:
+            new = formula.function(weights, (gap,) * count, jax.random.fold_in(key, gap), **beside)
+            new = jnp.asarray(new if isinstance(new, jax.Array) else np.array(new))  # no view of what others read
+        except Exception as error:
+            raise (error if isinstance(error, InputError) else raised(name, error)) from error
         if not jnp.issubdtype(new.dtype, jnp.floating) and not jnp.issubdtype(new.dtype, jnp.integer):
             raise InputError(f"{name} gave numbers of dtype {new.dtype}; return floating-point numbers")
         if new.shape != expected:
             raise InputError(f"{name} gave shape {new.shape}; return {expected}, a matrix for each new layer")
-        return NewMatrices(new.astype(jnp.float32))
-    except Exception as error:
-        failure = error if isinstance(error, InputError) else raised(name, error)
-        return NewMatrices(jnp.zeros((0, *weights.shape[1:])), failure=failure)
+        yield from new.astype(jnp.float32)
 
 
 def raised(name: str, error: Exception) -> InputError:
@@ -174,24 +200,24 @@ def raised(name: str, error: Exception) -> InputError:
 
 
 def _predict(
-    kinds: Sequence[OldMatrices], basis: Basis, space: str, requests: Sequence[Request], together: bool
-) -> dict[tuple[int, int], NewMatrices]:
+    kinds: Sequence[OldMatrices], basis: Basis, space: str, requests: Sequence[Request], seconds: dict[str, float]
+) -> Iterator[tuple[int, int, NewMatrices]]:
     """What requests in this space get, by kind and request."""
     fits: dict[Lesson, list[Fit]] = {}
-    predicted = {}
     for i, request in enumerate(requests):
-        if isinstance(request.start, Lesa) and request.start.space == space:
-            # How loud predictions will be, and whose they are, is no matter of learning.
-            lesson = replace(request.start, shrunk=False, matched=False), request.seed, request.predictor
-            if lesson not in fits:
-                fits[lesson] = _learn([kind.key(request.seed) for kind in kinds], basis, lesson, together)
-            for k, fit in enumerate(fits[lesson]):
-                one = one_of(basis, k) if together else basis
-                prediction = predict_matrices(one, fit, request.gaps)
-                predicted[k, i] = NewMatrices(prediction.weights, fit, prediction.agreement)
-    return predicted
+        if not isinstance(request.start, Lesa) or request.start.space != space:
+            continue
+        # How loud predictions will be, and whose they are, is no matter of learning.
+        lesson = replace(request.start, shrunk=False, matched=False), request.seed, request.predictor
+        if lesson not in fits:
+            with stage(seconds, "learn"):
+                fits[lesson] = _learn([kind.key(request.seed) for kind in kinds], basis, lesson)
+        for k, fit in enumerate(fits[lesson]):
+            one = basis if len(kinds) == 1 else one_of(basis, k)
+            matrices = new_matrices(one, fit.params, request.gaps)
+            yield k, i, NewMatrices(matrices, fit, agreement(one, fit.params))
 
 
-def _learn(keys: Sequence[PRNGKeyArray], basis: Basis, lesson: Lesson, together: bool) -> list[Fit]:
+def _learn(keys: Sequence[PRNGKeyArray], basis: Basis, lesson: Lesson) -> list[Fit]:
     lesa, _, settings = lesson
-    return learn_together(basis, keys, lesa, settings) if together else [learn(basis, keys[0], lesa, settings)]
+    return [learn(basis, keys[0], lesa, settings)] if len(keys) == 1 else learn_together(basis, keys, lesa, settings)

@@ -1,6 +1,6 @@
 """A grown checkpoint on its way to the disk."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from types import TracebackType
 
@@ -10,8 +10,7 @@ from lesa_jax.base.errors import InputError
 from lesa_jax.base.folders import publish
 from lesa_jax.checkpoint.format import DTYPES
 from lesa_jax.checkpoint.writer import TensorWriter
-from lesa_jax.families.fused import Rows
-from lesa_jax.families.kinds import WeightKind, kind_name
+from lesa_jax.families.kinds import WeightKind, byte_starts, kind_name
 from lesa_jax.growth.job import ExpandJob
 from lesa_jax.growth.recipe import Part
 from lesa_jax.growth.result import KindResult, Learned, averaged
@@ -34,47 +33,48 @@ class Output:
         self.job = job
         self.failure: InputError | None = None
         self._measured: dict[str, list[KindResult]] = {}
-        self._waiting: dict[str, list[tuple[Rows, np.ndarray]]] = {}  # parts of fused tensors, by the tensor's name
         self._open = ExitStack()
         self.folder = self._open.enter_context(publish(job.settings.output, job.settings.overwrite))
         self.writer = TensorWriter(self.folder, job.layout, advance)
 
     def receive(
-        self, kind: WeightKind, pages: Sequence[np.ndarray], old_norm: float, learned: Sequence[Learned] = ()
+        self,
+        kind: WeightKind,
+        page: int,
+        matrices: Iterable[np.ndarray],
+        old_norm: float,
+        learned: Learned | None = None,
     ) -> None:
-        """Writes one kind's new matrices in the source's dtype; what cannot be written is the output's `failure`.
-
-        Parts of a fused tensor wait until all of them are there.
+        """Writes one kind's new matrices in the source's dtype, each as it is made; what cannot be made or written is
+        the output's `failure`.
 
         Args:
           kind: of which they are.
-          pages: [new, out, in] each; one, or one for each packed expert.
+          page: of which packed expert; 0 of others.
+          matrices: [out, in], one for each new layer.
           old_norm: mean Frobenius norm of the original matrices.
-          learned: how well, for each page, if a predictor made them.
+          learned: how well, if a predictor made them.
         """
-        parts, dtype = self.job.computed[kind], kind.stack.spec.dtype
-        expected = [len(parts), *kind.shape[1:]]
-        if list(pages[0].shape) != expected:
-            self.failure = InputError(f"{kind.name}: the initialiser gave {list(pages[0].shape)} for {expected}")
+        if self.failure is not None:
             return
-        new_norm = float(np.mean([np.linalg.norm(matrix) for page in pages for matrix in page]))
-        factors = [one.agreement if self.job.shrinks else 1.0 for one in learned] or [1.0] * len(pages)
-        for number, part in enumerate(parts):
-            with np.errstate(over="ignore"):  # found when it is written
-                new = np.stack([part.scaled(page[number], a) for page, a in zip(pages, factors, strict=True)])
-                new = new.astype(DTYPES[dtype])
-            tensor = new if kind.part is None else self._fuse(part.name, kind, kind.part, new[0])
-            if tensor is None:
-                continue
-            if kind.transposed:
-                tensor = np.ascontiguousarray(tensor.swapaxes(-1, -2))
-            if kind.order is not None and not kind.inner:  # from roles to the numbers of the layer below
-                tensor = tensor.reshape(kind.stack.spec.shape)
-                tensor = tensor[np.argsort(kind.order[part.numbers[0] - kind.stack.starts[0]])]
-            if not self.write(part.name, tensor, self.job.method.start.remedy):
-                return
-        quality = np.mean(learned, axis=0).tolist() if learned else ()
-        self._measured.setdefault(kind.name, []).append(KindResult(old_norm, new_norm, *quality))
+        factor = learned.agreement if learned is not None and self.job.shrinks else 1.0
+        norms = []
+        try:
+            for part, matrix in zip(self.job.computed[kind], matrices, strict=True):
+                norms.append(np.linalg.norm(matrix))
+                with np.errstate(over="ignore"):  # found when it is written
+                    new = part.scaled(matrix, factor).astype(DTYPES[kind.stack.spec.dtype])
+                layer = part.numbers[0] - kind.stack.starts[0]
+                if kind.order is not None and not kind.inner and kind.pages == 1:  # a router's rows
+                    new = new[np.argsort(kind.order[layer])]  # from roles to the numbers of the layer below
+                new = np.ascontiguousarray(new.T if kind.transposed else new)
+                if not self.write(part.name, new, self.job.method.start.remedy, byte_starts(kind, page, layer)):
+                    return
+        except InputError as error:
+            self.failure = error
+            return
+        quality = () if learned is None else learned
+        self._measured.setdefault(kind.name, []).append(KindResult(old_norm, float(np.mean(norms)), *quality))
 
     def agreement(self, part: Part) -> float:
         """How loud what a tensor belongs to is to be, if it is not computed itself: as far as the projection is right
@@ -86,25 +86,16 @@ class Output:
         agreements = [known[name]] if name in known else known.values()  # all, of what was not predicted itself
         return float(np.mean([kind.agreement for kind in agreements if kind.agreement is not None]))
 
-    def _fuse(self, name: str, kind: WeightKind, part: Rows, new: np.ndarray) -> np.ndarray | None:
-        """A fused tensor as [out, in], of this part and those that were given before; None while some are missing."""
-        parts = [*self._waiting.pop(name, []), (part, new)]
-        shape = kind.stack.spec.shape[::-1] if kind.transposed else kind.stack.spec.shape
-        if sum(rows.count for rows, _ in parts) < shape[0]:
-            self._waiting[name] = parts
-            return None
-        fused = np.empty(shape, new.dtype)
-        for rows, matrix in parts:
-            space = rows.of(fused)
-            space[...] = matrix.reshape(space.shape)
-        return fused
-
     def write(
-        self, name: str, data: bytes | memoryview | np.ndarray, remedy: str = "choose another --output-scale"
+        self,
+        name: str,
+        data: bytes | memoryview | np.ndarray,
+        remedy: str = "choose another --output-scale",
+        starts: Sequence[int] = (0,),
     ) -> bool:
-        """Writes one tensor; whether its numbers are finite. If not, that is the output's `failure`."""
+        """Writes a tensor, or pieces of one; whether its numbers are finite. If not, that is the output's `failure`."""
         try:
-            self.writer.write(name, data)
+            self.writer.write(name, data, starts)
         except InputError as error:
             self.failure = InputError(f"{error}; {remedy}")
         return self.failure is None

@@ -61,10 +61,10 @@ def print_report(report: ExpandResult, console: Console | None = None) -> None:
         console.print("Frobenius norm of one tensor, mean over layers:", highlight=False, soft_wrap=True)
         console.print(norm_table(report.kinds))
     if report.dry_run:
-        memory = format_bytes(report.estimated_memory)
-        console.print(
-            f"memory    about {memory} at its peak, besides 0.5 GB for the program", highlight=False, soft_wrap=True
-        )
+        if report.estimated_memory:
+            scratch = f", and {format_bytes(report.scratch)} of scratch on the disk" if report.scratch else ""
+            memory = f"about {format_bytes(report.estimated_memory)} at its peak{scratch}"
+            console.print(f"memory    {memory}", highlight=False, soft_wrap=True)
         console.print(f"to write  {format_bytes(report.nbytes)} into {report.output}", highlight=False, soft_wrap=True)
         return
     times = ", ".join(f"{name} {seconds:.1f}" for name, seconds in report.seconds.items())

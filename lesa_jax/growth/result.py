@@ -80,7 +80,8 @@ class ExpandResult:
       notes: what the method could not do with this family of models, one line each.
       seconds: wall-clock time by stage.
       peak_memory: largest resident size of this process so far, bytes.
-      estimated_memory: what the prediction was expected to need besides the program itself, bytes.
+      estimated_memory: what computing new layers was expected to need, bytes; 0 where none are computed.
+      scratch: what was expected to lie on the disk meanwhile, bytes.
       dry_run: whether nothing was written.
     """
 
@@ -102,6 +103,7 @@ class ExpandResult:
     seconds: Mapping[str, float]
     peak_memory: int
     estimated_memory: int
+    scratch: int
     dry_run: bool
 
     @property

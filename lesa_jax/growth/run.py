@@ -4,10 +4,9 @@
 """
 
 import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,8 @@ from lesa_jax.base.digests import digest_files
 from lesa_jax.base.errors import InputError
 from lesa_jax.base.files import write_json, write_text
 from lesa_jax.base.folders import claim
+from lesa_jax.base.scratch import Scratch
+from lesa_jax.base.stages import stage
 from lesa_jax.checkpoint.companions import carry, left_behind
 from lesa_jax.checkpoint.integrity import check_finite
 from lesa_jax.checkpoint.reader import Checkpoint, check_unchanged
@@ -104,16 +105,6 @@ def identify_source(
         return {"model": source_name(settings), "revision": settings.revision, "sha256": sha256}
 
 
-@contextmanager
-def stage(seconds: dict[str, float], name: str) -> Iterator[None]:
-    """Adds the block's wall-clock time to `seconds[name]`."""
-    start = time.perf_counter()
-    try:
-        yield
-    finally:
-        seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
-
-
 def warm_up(jobs: Sequence[ExpandJob]) -> None:
     """Imports JAX and compiles what comes first, for methods that compute.
 
@@ -143,8 +134,8 @@ def write_weights(outputs: Sequence[Output], seconds: dict[str, float], progress
     if computing:
         from lesa_jax.growth.compute import compute_new_layers
 
-        with stage(seconds, "compute"):
-            compute_new_layers(checkpoint, computing, progress)
+        room = Scratch(computing[0].folder, min(output.job.memory.room for output in computing))
+        compute_new_layers(checkpoint, computing, room, seconds, progress)
     with stage(seconds, "copy"):
         write_copies(checkpoint, outputs)
         for output in outputs:

@@ -78,6 +78,9 @@ class ExpandSettings:
     sequence_length: int | None = None
     """Tokens per window of the corpus protocol; by default 1024, or fewer if the model has fewer positions."""
 
+    memory: str | None = free(None)
+    """Most that computing new layers may take, such as 16GB; by default three quarters of what is free. What does not
+    fit goes into a scratch file beside the output. The result does not depend on it."""
     shard_size: float = 5.0
     """Largest size of an output file in GB (1e9 bytes)."""
     dry_run: bool = free(False)

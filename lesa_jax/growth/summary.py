@@ -17,7 +17,6 @@ from lesa_jax.growth.job import ExpandJob
 from lesa_jax.growth.recipe import not_predicted
 from lesa_jax.growth.result import ExpandResult, KindResult, RouterResult
 from lesa_jax.growth.settings import recorded_settings
-from lesa_jax.growth.weights import computation_memory
 from lesa_jax.planning.config import config_changes
 from lesa_jax.planning.methods import Aligned
 from lesa_jax.planning.record import Growth
@@ -55,7 +54,8 @@ def summarise(
         notes=(*shrinkage(job, kinds), *notes(job)),
         seconds=dict(seconds),
         peak_memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024),
-        estimated_memory=computation_memory(job.computed),
+        estimated_memory=job.memory.peak,
+        scratch=job.memory.scratch,
         dry_run=job.settings.dry_run,
     )
 

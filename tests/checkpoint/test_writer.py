@@ -76,7 +76,22 @@ def test_no_number_that_is_none_is_ever_written(tmp_path, bad, dtype, stored):
     writer = TensorWriter(tmp_path, layout)
     with pytest.raises(InputError, match=rf"^t: not finite in {dtype}"):
         writer.write("t", array)
-    assert writer.missing == {"t"}
+    assert writer.missing == {"t": array.nbytes}
+
+
+def test_a_tensor_may_come_in_pieces(tmp_path):
+    """Columns of a matrix, as parts of a fused one; each byte once, and all of them."""
+    layout = lay_out({"t": TensorSpec((3, 4), "F32")}, 10_000)
+    writer, whole = TensorWriter(tmp_path, layout), np.arange(12, dtype=np.float32).reshape(3, 4)
+    for columns in (slice(2, 4), slice(0, 2)):
+        starts = [4 * (4 * row + columns.start) for row in range(3)]
+        with pytest.raises(ValueError, match="never written"):
+            writer.close()
+        writer.write("t", np.ascontiguousarray(whole[:, columns]), starts)
+    with pytest.raises(ValueError, match="written twice"):
+        writer.write("t", np.ascontiguousarray(whole[:, :2]), starts)
+    writer.close()
+    np.testing.assert_array_equal(load_file(tmp_path / "model.safetensors")["t"], whole)
 
 
 def test_a_change_that_overflows_the_stored_dtype_is_refused(tmp_path):

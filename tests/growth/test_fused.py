@@ -14,11 +14,9 @@ from lesa_jax.base.errors import InputError
 from lesa_jax.checkpoint.reader import open_checkpoint
 from lesa_jax.families.roles import is_linear
 from lesa_jax.growth.beside import weight_kinds
-from lesa_jax.growth.job import prepare_jobs
 from lesa_jax.growth.matrices import OldMatrices
 from lesa_jax.growth.run import grow as grow_together
 from lesa_jax.growth.settings import ExpandSettings
-from lesa_jax.growth.weights import computation_memory
 from lesa_jax.planning import methods
 from tests.support import tiny as checkpoints
 from tests.support.growth import grow
@@ -177,21 +175,6 @@ def test_no_other_tensor_is_taken_apart():
             kinds = weight_kinds(checkpoint, stack, (0,) * (len(stack.sizes) - 1)) if stack.sizes else ()
             assert all((kind.part is not None) == known for kind in kinds), stack.template
             assert not known or not is_linear(stack.template) or sum(kind.shape[1] for kind in kinds) in (64, 96)
-
-
-def test_what_waits_for_its_other_parts_counts_as_memory(tmp_path):
-    """Three new layers of gate and up, [96, 32] in float32."""
-    (job,) = prepare_jobs(
-        [ExpandSettings(str(tiny("phi3")), tmp_path / "out", method="average", gaps=GAPS)],
-        open_checkpoint(tiny("phi3")),
-    )
-    assert not isinstance(job, InputError)
-    whole = {kind: parts for kind, parts in job.computed.items() if kind.part is None}
-    largest = max(computation_memory({kind: parts}) for kind, parts in whole.items())
-    gate_up = {kind: parts for kind, parts in job.computed.items() if "gate_up" in kind.name}
-    batch = 2 * 2 * 6 * 48 * 32 * 4 + 5 * 4 * 48 * 48
-    assert computation_memory(gate_up) == batch + 3 * 96 * 32 * 4
-    assert computation_memory(job.computed) == max(largest, batch) + 3 * 96 * 32 * 4
 
 
 @pytest.mark.parametrize(("family", "name"), [("phi3", "self_attn.qkv_proj"), ("gpt_neox", "query_key_value")])

@@ -1,13 +1,24 @@
 """Predicted layers, and how they depend on what comes together."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from lesa_jax.base.errors import InputError
-from lesa_jax.initializers.lesa.predict import decompose, halvings, learn, predict_matrices, prediction_programs
-from lesa_jax.initializers.lesa.predictor import PredictorSettings, predict
+from lesa_jax.base.scratch import Scratch
+from lesa_jax.initializers.lesa.predict import (
+    agreement,
+    decompose,
+    halvings,
+    learn,
+    new_matrices,
+    prediction_programs,
+    rows_shape,
+)
+from lesa_jax.initializers.lesa.predictor import Fit, PredictorSettings, predict
 from lesa_jax.initializers.lesa.svd import layer_svd
 from lesa_jax.planning.methods import Lesa
 
@@ -21,9 +32,18 @@ def weights(out: int = 40, fan_in: int = 24, layers: int = 5) -> np.ndarray:
     return np.random.default_rng(0).standard_normal((layers, out, fan_in), np.float32)
 
 
-def predicted(w, gaps=GAPS, lesa=LESA, settings=SETTINGS, key=KEY):
-    basis = decompose(w, lesa.space)
-    return predict_matrices(basis, learn(basis, key, lesa, settings), gaps)
+class Predicted(NamedTuple):
+    weights: np.ndarray
+    fit: Fit
+    agreement: float
+
+
+def predicted(w, gaps=GAPS, lesa=LESA, settings=SETTINGS, key=KEY, room=None) -> Predicted:
+    """On the device, or with rows in `room`."""
+    basis = decompose(w, lesa.space, None if room is None else room.rows(rows_shape(w.shape, lesa.space)))
+    fit = learn(basis, key, lesa, settings)
+    new = np.stack([np.asarray(matrix) for matrix in new_matrices(basis, fit.params, gaps)])
+    return Predicted(new, fit, float(agreement(basis, fit.params)))
 
 
 @pytest.mark.parametrize("shape", [(40, 24), (24, 40), (150, 24)])
@@ -44,7 +64,6 @@ def test_raw_space_predicts_rows_of_the_weights():
     prediction = predicted(w, lesa=Lesa("raw"))
     rows = predict(prediction.fit.params, jnp.concatenate([w[3], w[4]], axis=1))
     np.testing.assert_allclose(prediction.weights[1], rows, rtol=1e-3, atol=1e-5)
-    assert prediction.singular_values.size == 0
 
 
 @pytest.mark.parametrize("space", ["svd", "raw"])
@@ -59,17 +78,17 @@ def test_agreement_is_the_factor_that_brings_predictions_of_old_layers_nearest_t
         rows = predict(fit.params, jnp.concatenate([basis.v[layer - 1], basis.v[layer + 1]], axis=1))
         made.append(np.asarray(rows if space == "raw" else (basis.u * basis.s[None, :]) @ rows))
     factor = np.linalg.lstsq(np.stack(made).reshape(-1, 1), rising[1:4].reshape(-1), rcond=None)[0]
-    agreement = float(predict_matrices(basis, fit, GAPS).agreement)
-    assert agreement == pytest.approx(factor.item(), rel=1e-4)
-    assert 0.01 < agreement < 1
+    found = float(agreement(basis, fit.params))
+    assert found == pytest.approx(factor.item(), rel=1e-4)
+    assert 0.01 < found < 1
 
 
 def test_agreement_of_a_predictor_that_says_the_opposite_is_nothing():
     basis = decompose(np.repeat(weights(layers=1), 5, axis=0), "raw")
     fit = learn(basis, KEY, Lesa("raw"), PredictorSettings(hidden_size=24, epochs=40, batch_size=16))
-    wrong = fit.replace(params=fit.params | {name: -fit.params[name] for name in ("third_kernel", "third_bias")})
-    assert predict_matrices(basis, fit, GAPS).agreement > 0.5
-    assert predict_matrices(basis, wrong, GAPS).agreement == 0
+    wrong = fit.params | {name: -fit.params[name] for name in ("third_kernel", "third_bias")}
+    assert agreement(basis, fit.params) > 0.5
+    assert agreement(basis, wrong) == 0
 
 
 def test_rank_of_a_new_matrix_is_that_of_the_network():
@@ -99,9 +118,9 @@ def test_the_shuffled_control_learns_from_other_neighbours():
 
 
 def test_halving_predicts_the_middle_first():
-    assert halvings((1, 3), 5) == ([((1, 3), (2, 4))], (5, 6))
-    assert halvings((2, 2, 2), 4) == ([((2,), (3,)), ((2, 4), (4, 3))], (5, 4, 6))
-    assert halvings((0, 0, 1), 4) == ([((0, 1), (1, 2)), ((0,), (4,))], (6, 4, 5))
+    assert halvings(1) == [(1, 0, 2)]
+    assert halvings(2) == [(2, 0, 3), (1, 0, 2)]
+    assert halvings(3) == [(2, 0, 4), (1, 0, 2), (3, 2, 4)]
 
 
 @pytest.mark.parametrize("space", ["svd", "raw"])
@@ -119,24 +138,46 @@ def test_several_layers_in_a_gap_are_predicted_from_each_other(space):
 
     middle = between(basis.v[2], basis.v[3])
     expected = [matrix(rows) for rows in (between(basis.v[2], middle), middle, between(middle, basis.v[3]))]
-    three = predict_matrices(basis, fit, (2, 2, 2)).weights
-    np.testing.assert_allclose(three, jnp.stack(expected), rtol=1e-3, atol=1e-4)
-    np.testing.assert_allclose(predict_matrices(basis, fit, (2,)).weights[0], three[1], rtol=1e-3, atol=1e-4)
+    three = list(new_matrices(basis, fit.params, (2, 2, 2)))
+    np.testing.assert_allclose(jnp.stack(three), jnp.stack(expected), rtol=1e-3, atol=1e-4)
+    [one] = new_matrices(basis, fit.params, (2,))
+    np.testing.assert_allclose(one, three[1], rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("space", ["svd", "raw"])
-def test_nothing_is_left_to_compile_after_compiling_ahead(space, caplog):
+def test_nothing_is_left_to_compile_after_compiling_ahead(space, caplog, tmp_path):
     shape = (5, 36, 28) if space == "svd" else (5, 44, 28)  # of their own: other tests' programs must not serve
-    for program in prediction_programs(shape, jnp.float32, GAPS, Lesa(space), SETTINGS):
+    for program in prediction_programs(shape, jnp.float32, Lesa(space), SETTINGS):
         program.compile()
     w = np.random.default_rng(0).standard_normal(shape, np.float32)
     with jax.log_compiles():
         jax.jit(lambda x: x + 1)(1)
-        predicted(w, lesa=Lesa(space)).weights.block_until_ready()
+        predicted(w, lesa=Lesa(space), room=Scratch(tmp_path, 10**9))
     compiled = " ".join(record.getMessage() for record in caplog.records if "XLA compilation" in record.getMessage())
     assert "jit(<lambda>)" in compiled  # the log works
-    for name in ("_gram_eigh", "_project", "init_params", "sample_order", "train", "_matrices"):
+    for name in ("_add_gram", "_project", "_scale_rows", "init_params", "sample_order", "train_on", "_matrix"):
         assert f"jit({name})" not in compiled
+
+
+@pytest.mark.parametrize("gaps", [GAPS, (0, 2, 2, 2)])
+@pytest.mark.parametrize("lesa", [Lesa(), Lesa("raw"), Lesa(shuffled=True)], ids=["svd", "raw", "shuffled"])
+def test_where_rows_are_kept_changes_no_bit(lesa, gaps, tmp_path, monkeypatch):
+    """In memory or in a file, and however many batches are laid out at once. On the device it is a matter of
+    rounding: there the batches are gathered by the same program that trains."""
+    w = weights(60, 24).astype(jnp.bfloat16)
+    memory, disk, device = (
+        predicted(w, gaps, lesa, room=room) for room in (Scratch(tmp_path, 10**9), Scratch(tmp_path, 0), None)
+    )
+    monkeypatch.setattr("lesa_jax.initializers.lesa.streaming.AT_ONCE", 1 << 14)
+    pieces = predicted(w, gaps, lesa, room=Scratch(tmp_path, 0))
+    for other in (disk, pieces):
+        assert memory.weights.tobytes() == other.weights.tobytes()
+        assert memory.agreement == other.agreement
+        for losses, theirs in zip(jax.tree.leaves(memory.fit), jax.tree.leaves(other.fit), strict=True):
+            np.testing.assert_array_equal(losses, theirs)
+    np.testing.assert_allclose(memory.weights, device.weights, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(memory.fit.losses, device.fit.losses, rtol=1e-4, atol=1e-6)
+    assert not list(tmp_path.iterdir())
 
 
 def test_null_layers_give_finite_matrices():

@@ -7,62 +7,51 @@ in one gap are found by halving: the middle one first, then those between it and
 """
 
 import functools
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
-import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from lesa_jax.base.errors import InputError
 from lesa_jax.initializers.lesa.ahead import Ahead
+from lesa_jax.initializers.lesa.layers import Blocks, Layers, each, store
 from lesa_jax.initializers.lesa.predictor import (
     PUBLISHED,
     Fit,
     Params,
     PredictorSettings,
     fit,
-    fit_programs,
     hidden_features,
     param_shapes,
     predict,
 )
+from lesa_jax.initializers.lesa.streaming import fit_streamed, streaming_programs
 from lesa_jax.initializers.lesa.svd import LayerSVD, layer_svd, svd_programs, svd_shapes
 from lesa_jax.initializers.matrices import dot
 from lesa_jax.planning.methods import Lesa
 
 
-@flax.struct.dataclass
-class Prediction:
-    """New matrices of one weight kind, float32, and how they came about.
-
-    `singular_values` descend up to rounding, with 0 for directions cut as null; in raw space there are none, size 0.
-    `agreement` is the factor, from 0 to 1, that brings the same predictor's predictions of layers that exist, each from
-    those on both sides, nearest to these layers: with equal norms, their cosine.
-    """
-
-    weights: Float[Array, "new out in"]
-    fit: Fit
-    singular_values: Float[Array, " r"]
-    agreement: Float[Array, ""]
-
-
 class RawRows(NamedTuple):
     """The weights as they are, in place of a `LayerSVD`."""
 
-    v: Float[Array, "*kinds layers out in"]
+    v: Any  # `Blocks` [*kinds layers out in]
     kept: Bool[Array, "*kinds out"]
 
 
 Basis = LayerSVD | RawRows
 
 
-def decompose(w: Float[np.ndarray | Array, "layers out in"], space: str) -> Basis:
-    """One kind's matrices taken apart into rows to predict, see `methods.Lesa`. A float32 JAX array is consumed.
+def decompose(w: Layers, space: str, v: Blocks | None = None) -> Basis:
+    """One kind's matrices taken apart into rows to predict, see `methods.Lesa`.
+
+    Args:
+      w: the matrices, any float dtype.
+      space: "svd" or "raw".
+      v: where the rows go, float32, of the shape that `rows_shape` says; by default an array on the device.
 
     Raises:
       InputError: fewer than 3 layers.
@@ -70,16 +59,28 @@ def decompose(w: Float[np.ndarray | Array, "layers out in"], space: str) -> Basi
     if w.shape[0] < 3:
         raise InputError(f"lesa learns from layers between two others: needs at least 3 layers, got {w.shape[0]}")
     if space == "svd":
-        return layer_svd(jax.device_put(w))
-    return RawRows(jax.device_put(w).astype(jnp.float32), jnp.ones(w.shape[1], bool))
+        return layer_svd(w, v=v)
+    v = jnp.zeros(w.shape, jnp.float32) if v is None else v
+    for number, w_l in enumerate(each(w)):
+        v = store(v, number, w_l.astype(jnp.float32))
+    return RawRows(v, jnp.ones(w.shape[1], bool))
+
+
+def rows_shape(shape: tuple[int, ...], space: str) -> tuple[int, int, int]:
+    """Of the rows that matrices [layers, out, in] are taken apart into."""
+    layers, out, fan_in = shape
+    return layers, min(out, layers * fan_in) if space == "svd" else out, fan_in
 
 
 def learn(basis: Basis, key: PRNGKeyArray, lesa: Lesa, settings: PredictorSettings = PUBLISHED) -> Fit:
     """The predictor of one kind, trained on its interior layers."""
-    return _learn_rows(basis.v, basis.kept, key, lesa, settings)
+    if isinstance(basis.v, jax.Array):
+        return _learn_rows(basis.v, basis.kept, key, lesa, settings)
+    places = _shuffled(key, basis.v.shape[0]) if lesa.shuffled else None
+    return fit_streamed(basis.v, basis.kept, key, settings, places)
 
 
-def decompose_together(kinds: Iterable[Float[np.ndarray | Array, "layers out in"]], count: int, space: str) -> Basis:
+def decompose_together(kinds: Iterable[Layers], count: int, space: str) -> Basis:
     """`decompose` for `count` kinds of one shape, as one basis with a leading axis of kinds.
 
     Each lies in the stack before the next is taken apart, so that only one of them is ever in memory twice.
@@ -118,13 +119,18 @@ def learn_together(
 
 
 def _learn_rows(v, kept, key, lesa: Lesa, settings: PredictorSettings) -> Fit:
-    if lesa.shuffled:  # the same SVD as of shuffled layers: U and S do not know the order
-        v = v[jax.random.permutation(jax.random.fold_in(key, 1), v.shape[0])]
-    return fit(v, kept, key, settings)
+    return fit(v[_shuffled(key, v.shape[0])] if lesa.shuffled else v, kept, key, settings)
 
 
-def predict_matrices(basis: Basis, fit: Fit, gaps: Sequence[int]) -> Prediction:
-    """The new matrices, one for each gap in order; g stands for a new layer between layers g and g+1.
+def _shuffled(key, layers):
+    """An order of the layers for the control; the SVD is that of shuffled ones, as U and S do not know the order."""
+    return jax.random.permutation(jax.random.fold_in(key, 1), layers)
+
+
+def new_matrices(basis: Basis, params: Params, gaps: Sequence[int]) -> Iterator[Float[Array, "out in"]]:
+    """The new matrices, float32, one for each gap in order; g stands for a new layer between layers g and g+1.
+
+    Each is made when it is asked for.
 
     Raises:
       InputError: a gap that does not exist.
@@ -133,52 +139,55 @@ def predict_matrices(basis: Basis, fit: Fit, gaps: Sequence[int]) -> Prediction:
     if not all(0 <= gap < layers - 1 for gap in gaps):
         raise InputError(f"gaps {list(gaps)}: with {layers} layers, gaps go from 0 to {layers - 2}")
     u, s = (basis.u, basis.s) if isinstance(basis, LayerSVD) else (None, None)
-    if len(set(gaps)) == len(gaps):
-        weights = _matrices(fit.params, u, s, basis.v, np.array(gaps, np.int32))
-    else:
-        rows = basis.v
-        levels, order = halvings(gaps, layers)
-        for lower, upper in levels:
-            rows = _append_rows(fit.params, rows, np.array(lower, np.int32), np.array(upper, np.int32))
-        weights = _compose(u, s, rows[np.array(order)])
-    return Prediction(weights, fit, jnp.zeros(0) if s is None else s, _agreement(fit.params, s, basis.v))
+    return _new_matrices(u, s, basis.v, params, gaps)
 
 
-def halvings(gaps: Sequence[int], layers: int) -> tuple[list[tuple[tuple[int, ...], tuple[int, ...]]], tuple[int, ...]]:
-    """In which order the new layers of shared gaps are predicted, and from which.
+def _new_matrices(u, s, v, params, gaps):
+    for gap, count in Counter(gaps).items():
+        rows = {0: jax.device_put(v[gap]), count + 1: jax.device_put(v[gap + 1])}
+        halves = halvings(count)
+        needed = {place for _, *pair in halves for place in pair}
+        for place, lower, upper in halves:
+            if place in needed:
+                rows[place] = _between(params, rows[lower], rows[upper])
+        for _, lower, upper in sorted(halves):
+            yield _matrix(params, u, s, rows[lower], rows[upper])
 
-    Args:
-      gaps: ascending; a gap named n times gets n new layers. Of an even number the lower half is the larger one.
-      layers: original layers, numbered 0 to layers - 1; new ones are numbered on from there as they are predicted.
 
-    Returns:
-      levels: for each round of predictions, the numbers of the lower and of the upper neighbours.
-      order: for each entry of `gaps`, the number of its layer.
+def halvings(count: int) -> list[tuple[int, int, int]]:
+    """In which order the new layers of one gap are predicted, and from which: places with those below and above them.
+
+    Places go from 1 to `count`, between the old layers 0 and count + 1. The middle one comes first, then the middle
+    of each half; of an even number the lower half is the larger one.
     """
-    open_spans = [(gap, gap + 1, [i for i, g in enumerate(gaps) if g == gap]) for gap in dict.fromkeys(gaps)]
-    order = [0] * len(gaps)
-    levels = []
-    number = layers
-    while open_spans:
-        levels.append((tuple(span[0] for span in open_spans), tuple(span[1] for span in open_spans)))
-        halves = []
-        for lower, upper, places in open_spans:
-            middle = len(places) // 2
-            order[places[middle]] = number
-            halves += [(lower, number, places[:middle]), (number, upper, places[middle + 1 :])]
-            number += 1
-        open_spans = [span for span in halves if span[2]]
-    return levels, tuple(order)
+    found, spans = [], [(0, count + 1)]
+    for lower, upper in spans:  # grows on the way
+        if (inside := upper - lower - 1) > 0:
+            place = lower + 1 + inside // 2
+            found.append((place, lower, upper))
+            spans += [(lower, place), (place, upper)]
+    return found
+
+
+def agreement(basis: Basis, params: Params) -> Float[Array, ""]:
+    """The factor, from 0 to 1, that brings a predictor's predictions of layers that exist, each from those on both
+    sides, nearest to these layers: with equal norms, their cosine."""
+    s = basis.s if isinstance(basis, LayerSVD) else None
+    sums = jnp.zeros(2)
+    for layer in range(1, basis.v.shape[0] - 1):
+        sums = sums + _products(params, s, *(jax.device_put(basis.v[layer + i]) for i in (-1, 0, 1)))
+    agreeing, square = sums
+    return jnp.clip(agreeing / jnp.where(square > 0, square, 1), 0, 1)
 
 
 def prediction_programs(
     shape: tuple[int, ...],
     dtype: DTypeLike,
-    gaps: Sequence[int],
     lesa: Lesa,
     settings: PredictorSettings = PUBLISHED,
 ) -> list[Ahead]:
-    """What the functions above will run on a CPU for a kind [layers, out, in]: to be compiled by a thread beside them.
+    """What the functions above will run for a kind [layers, out, in] whose rows are on the host: to be compiled by a
+    thread beside them.
 
     Compilation is the work of one core, and the predictor's steps leave a second one partly idle.
     """
@@ -187,54 +196,37 @@ def prediction_programs(
     if lesa.space == "svd":
         programs += svd_programs(w)
         u, s, v, kept = svd_shapes(w)
-    programs += fit_programs(v, kept, settings)
-    params = param_shapes(shape[2], settings)
-    programs.append(Ahead("agreement", _agreement, (params, s, v)))
-    if len(set(gaps)) == len(gaps):
-        places = jax.ShapeDtypeStruct((len(gaps),), jnp.int32)
-        programs.append(Ahead("new matrices", _matrices, (params, u, s, v, places)))
-    return programs
+    programs += streaming_programs(v, kept, settings)
+    params, block = param_shapes(shape[2], settings), jax.ShapeDtypeStruct(v.shape[1:], jnp.float32)
+    return [
+        *programs,
+        Ahead("agreement", _products, (params, s, block, block, block)),
+        Ahead("new matrix", _matrix, (params, u, s, block, block)),
+    ]
 
 
 @jax.jit
-def _matrices(params: Params, u, s, v, gaps):
-    """U diag(S) G([V_g, V_{g+1}]) for every gap; without u and s, G([V_g, V_{g+1}]).
+def _matrix(params: Params, u, s, below, above):
+    """U diag(S) G([below, above]); without u and s, G([below, above]).
 
     G = h W + b has rank hidden + 1 at most, so that (U diag(S) h) W + (U s) b costs a quarter of U diag(S) (h W + b).
     """
-
-    def matrix(gap):
-        h = hidden_features(params, jnp.concatenate([v[gap], v[gap + 1]], axis=1))
-        shift = jnp.ones((v.shape[1], 1))
-        if u is not None:
-            h, shift = dot(u, s[:, None] * h), dot(u, s[:, None])
-        return dot(h, params["third_kernel"]) + shift * params["third_bias"][None, :]
-
-    return lax.map(matrix, gaps)
+    h = hidden_features(params, jnp.concatenate([below, above], axis=1))
+    shift = jnp.ones((below.shape[0], 1))
+    if u is not None:
+        h, shift = dot(u, s[:, None] * h), dot(u, s[:, None])
+    return dot(h, params["third_kernel"]) + shift * params["third_bias"][None, :]
 
 
 @jax.jit
-def _agreement(params: Params, s, v):
-    """Of diag(s) G([V_{l-1}, V_{l+1}]) with diag(s) V_l, l between two others; U changes no product of these."""
-
-    def products(layer):
-        p, y = predict(params, jnp.concatenate([v[layer - 1], v[layer + 1]], axis=1)), v[layer]
-        if s is not None:
-            p, y = s[:, None] * p, s[:, None] * y
-        return jnp.sum(p * y), jnp.sum(jnp.square(p))
-
-    agreeing, square = (jnp.sum(x) for x in lax.map(products, jnp.arange(1, v.shape[0] - 1)))
-    return jnp.clip(agreeing / jnp.where(square > 0, square, 1), 0, 1)
+def _between(params: Params, below, above):
+    return predict(params, jnp.concatenate([below, above], axis=1))
 
 
 @jax.jit
-def _append_rows(params: Params, rows, lower, upper):
-    """`rows` [layers, r, in] with G([rows[lower], rows[upper]]) after them."""
-    new = lax.map(lambda pair: predict(params, jnp.concatenate([rows[pair[0]], rows[pair[1]]], axis=1)), (lower, upper))
-    return jnp.concatenate([rows, new])
-
-
-@jax.jit
-def _compose(u, s, rows):
-    """U diag(S) rows for every layer; without u and s, the rows."""
-    return rows if u is None else lax.map(lambda v: dot(u * s[None, :], v), rows)
+def _products(params: Params, s, below, layer, above):
+    """Of p = diag(s) G([below, above]) with diag(s) layer, and with itself; U changes neither."""
+    p = predict(params, jnp.concatenate([below, above], axis=1))
+    if s is not None:
+        p, layer = s[:, None] * p, s[:, None] * layer
+    return jnp.stack([jnp.sum(p * layer), jnp.sum(jnp.square(p))])

@@ -191,21 +191,68 @@ def train(
         low, middle, high = (flat.at[sample + i * rows].get(mode="promise_in_bounds") for i in range(3))
         return jnp.concatenate([low, high], axis=1), middle
 
+    step = _step(norm_weight, settings.learning_rate if learning_rate is None else learning_rate)
+    used = used.astype(v.dtype)
+    steps = (order.reshape(-1, order.shape[-1]), used.reshape(-1, used.shape[-1]))
+    (params, _), logs = lax.scan(
+        lambda carry, inputs: step(carry, *batch(inputs[0]), inputs[1]), (params, init_state(params)), steps
+    )
+    return fit_of(params, logs, used.reshape(order.shape))
+
+
+def init_state(params: Params) -> Any:
+    """Of the optimiser, before the first step."""
+    return adamw(0.0).init(params)
+
+
+def _step(norm_weight, learning_rate):
+    """A step of training: (params, state), inputs, targets and which rows are samples -> the next, and what it logs."""
+    optimizer = adamw(learning_rate)
+
     def objective(params, x, y, used):
         return _masked_loss(predict(params, x), y, used, norm_weight)
 
-    def step(carry, inputs):
+    def step(carry, x, y, used):
         params, state = carry
-        sample, used = inputs
-        (loss, sums), grads = jax.value_and_grad(objective, has_aux=True)(params, *batch(sample), used)
+        (loss, sums), grads = jax.value_and_grad(objective, has_aux=True)(params, x, y, used)
         updates, state = optimizer.update(grads, state, params, active=used[0])  # samples fill a batch from the front
         return (optax.apply_updates(params, updates), state), jnp.stack([loss, *sums])
 
-    optimizer = adamw(settings.learning_rate if learning_rate is None else learning_rate)
-    used = used.astype(v.dtype)
-    steps = (order.reshape(-1, order.shape[-1]), used.reshape(-1, used.shape[-1]))
-    (params, _), logs = lax.scan(step, (params, optimizer.init(params)), steps)
-    losses, error, energy = jnp.moveaxis(logs.reshape(*order.shape[:2], 3), -1, 0)
+    return step
+
+
+@functools.partial(jax.jit, donate_argnums=(0, 1))
+def train_on(
+    params: Params,
+    state: optax.ScaleByAdamState,
+    x: Float[Array, "steps batch two_in"],
+    y: Float[Array, "steps batch in"],
+    used: Float[Array, "steps batch"],
+    count: int | Int[Array, ""],
+    norm_weight: float | Float[Array, ""],
+    learning_rate: float | Float[Array, ""],
+) -> tuple[Params, optax.ScaleByAdamState, Float[Array, "steps 3"]]:
+    """The first `count` steps on batches that somebody has laid out, for rows that are not on the device.
+
+    Their number is traced: however many steps a kind has, one program does. Consumes parameters and state.
+    """
+    step = _step(norm_weight, learning_rate)
+
+    def at(number, carry):
+        params, state, logs = carry
+        (params, state), log = step((params, state), x[number], y[number], used[number])
+        return params, state, logs.at[number].set(log)
+
+    return lax.fori_loop(0, count, at, (params, state, jnp.zeros((len(x), 3), x.dtype)))
+
+
+def fit_of(
+    params: Params,
+    logs: Float[np.ndarray | Array, "all_steps 3"],
+    used: Float[np.ndarray | Array, "epochs steps batch"],
+) -> Fit:
+    """What training was, from the loss and the sums of (p - y)^2 and y^2 of each step, epochs one after the other."""
+    losses, error, energy = jnp.moveaxis(jnp.asarray(logs).reshape(*used.shape[:2], 3), -1, 0)
     energy = jnp.sum(energy, axis=1)
     return Fit(
         params=params,
@@ -228,8 +275,8 @@ def adamw(
     b1, b2, eps = 0.9, 0.999, 1e-8
 
     def init(params: Params) -> optax.ScaleByAdamState:
-        zeros = jax.tree.map(jnp.zeros_like, params)
-        return optax.ScaleByAdamState(jnp.zeros((), jnp.int32), zeros, zeros)
+        mu, nu = (jax.tree.map(jnp.zeros_like, params) for _ in range(2))  # two, to be given away
+        return optax.ScaleByAdamState(jnp.zeros((), jnp.int32), mu, nu)
 
     def update(updates, state, params=None, **extra):
         grads, active = updates, extra["active"]

@@ -1,10 +1,11 @@
-"""Thin SVD of a model's L matrices of one kind laid side by side, from their Gram matrix.
+"""Thin SVD of a model's L matrices of one kind laid side by side, from their Gram matrix, layer by layer.
 
 LESA (arXiv 2502.13794, section 3.1) decomposes [W_0 | W_1 | ... | W_{L-1}], each W_l [out, in], into U diag(S) V^T and
 works on the blocks V_l [r, in] of V^T. The public code forms the concatenation [out, L*in] and calls an SVD on it. Only
 U and S couple the layers, and both come from the Gram matrix sum_l W_l W_l^T [out, out], which is summed layer by
 layer; the block of one layer is then V_l = S^-1 U^T W_l. That replaces an SVD by an eigendecomposition that does not
-grow with L, and matrix products.
+grow with L, and matrix products. Layers are asked for one after the other, several times over, so that they may stay
+in the file that they come from; V goes where the caller has room for it.
 
 Precision. A Gram matrix squares the condition number, so in float32 the eigenvectors of singular values below about
 0.05 sigma_1 are mixed with one another (hardly with the large ones: those gaps are wide). The cure is deflation:
@@ -16,16 +17,18 @@ Inputs without such a tail do not pay.
 
 import functools
 import itertools
+from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
+import scipy.linalg
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from lesa_jax.initializers.lesa.ahead import Ahead
+from lesa_jax.initializers.lesa.layers import Blocks, Layers, each, store
 from lesa_jax.initializers.matrices import dot
 
 
@@ -40,7 +43,7 @@ class LayerSVD:
 
     u: Float[Array, "*kinds out r"]
     s: Float[Array, "*kinds r"]
-    v: Float[Array, "*kinds layers r in"]
+    v: Any  # `Blocks` [*kinds layers r in]
     kept: Bool[Array, "*kinds r"]
 
 
@@ -54,44 +57,82 @@ def tail_ratio(dtype: DTypeLike) -> float:
     return 2.7 * float(jnp.finfo(dtype).eps) ** 0.25
 
 
-def unit_scale(w: Float[Array, "layers out in"], dtype: DTypeLike = jnp.float32) -> Float[Array, ""]:
+def layer_svd(w: Layers, dtype: DTypeLike = jnp.float32, v: Blocks | None = None) -> LayerSVD:
+    """SVD of the layers side by side, in `dtype` (float64 needs `jax.enable_x64`). Not for use inside `jax.jit`.
+
+    Measured on float32 inputs of condition number up to 1e4: singular values within 1e-4 relative of float64 LAPACK.
+    On any input: U^T U within 1e-5 of the identity, ||W - U S V||_F / ||W||_F below 2e-6 and what was cut.
+
+    Args:
+      w: matrices [out, in], any float dtype.
+      dtype: to compute in.
+      v: where the blocks V_l go, [layers, r, in] of `dtype`; by default an array on the device.
+    """
+    layers, out, fan_in = w.shape
+    unit = unit_scale(w, dtype)
+    ut = left_vectors(w, unit, dtype)
+    r = min(out, layers * fan_in)
+    v = jnp.zeros((layers, r, fan_in), dtype) if v is None else v
+    squares = jnp.zeros(r, dtype)
+    for number, w_l in enumerate(each(w)):
+        block, square = _project(ut, w_l, unit, r)
+        v, squares = store(v, number, block), squares + square
+    s, kept, scale = _singular_values(squares, unit)
+    for number in reversed(range(layers)):  # the last ones may still be at hand
+        v = store(v, number, _scale_rows(v[number], scale))
+    return LayerSVD(u=ut[:r].T, s=s, v=v, kept=kept)
+
+
+def unit_scale(w: Layers, dtype: DTypeLike = jnp.float32) -> Float[Array, ""]:
     """The power of two that brings the largest entry near 1: squares of very large or small weights leave `dtype`.
 
     Such a product rounds nothing, so that weights of any size have the same directions, bit for bit.
     """
     limit = -jnp.finfo(dtype).minexp
-    exponent = jnp.frexp(jnp.max(jnp.abs(w)).astype(dtype))[1]
+    exponent = jnp.frexp(_largest([_largest_entry(w_l) for w_l in each(w)]).astype(dtype))[1]
     return jnp.ldexp(jnp.ones((), dtype), jnp.clip(-exponent, -limit, limit))
 
 
-def gram(
-    w: Float[Array, "layers out in"], scale: Float[Array, ""] | float = 1.0, dtype: DTypeLike = jnp.float32
-) -> Float[Array, "out out"]:
+def _largest(values):
+    return jnp.max(jnp.stack(values))
+
+
+@jax.jit
+def _largest_entry(w_l):
+    return jnp.max(jnp.abs(w_l))
+
+
+def gram(w: Layers, scale: Float[Array, ""] | float = 1.0, dtype: DTypeLike = jnp.float32) -> Float[Array, "out out"]:
     """sum_l W_l W_l^T of scale W in `dtype`, up to and including its diagonal; blocks that lie above it stay 0.
 
-    An eigensolver reads no more of a symmetric matrix, and at 2816 rows it is five eighths of the work. A half
-    precision layer is cast when its turn comes, never the stack.
+    An eigensolver reads no more of a symmetric matrix, and at 2816 rows it is five eighths of the work.
     """
-    return _sum_gram(lambda w_l: scale * w_l.astype(dtype), w, dtype)
+    total = jnp.zeros((w.shape[1], w.shape[1]), dtype)
+    for w_l in each(w):
+        total = jax.block_until_ready(_add_gram(total, w_l, scale))  # so that no layer is read before it is due
+    return total
 
 
-def _sum_gram(rows_of, w, dtype):
-    """`gram` of rows_of(W_l)."""
-    out = w.shape[1]
-    edges = np.linspace(0, out, 3 + out // 1024, dtype=int).tolist()  # few: small products are slow ones
-
-    def add(total, w_l):
-        b = rows_of(w_l)
-        for start, end in itertools.pairwise(edges):
-            total = total.at[start:end, :end].add(dot(b[start:end], b[:end].T))
-        return total, None
-
-    return lax.scan(add, jnp.zeros((out, out), dtype), w)[0]
+@functools.partial(jax.jit, donate_argnums=0)
+def _add_gram(total, w_l, scale):
+    return _plus_gram(total, scale * w_l.astype(total.dtype))
 
 
-def left_vectors(w: Float[Array, "layers out in"], dtype: DTypeLike = jnp.float32) -> Float[Array, "out out"]:
-    """Transposed left singular vectors U^T (rows, by descending singular value) of the layers side by side."""
-    ut, energies = _gram_eigh(w, jnp.dtype(dtype))
+def _plus_gram(total, b):
+    edges = np.linspace(0, len(b), 3 + len(b) // 1024, dtype=int).tolist()  # few: small products are slow ones
+    for start, end in itertools.pairwise(edges):
+        total = total.at[start:end, :end].add(dot(b[start:end], b[:end].T))
+    return total
+
+
+def left_vectors(
+    w: Layers, unit: Float[Array, ""] | float = 1.0, dtype: DTypeLike = jnp.float32
+) -> Float[Array, "out out"]:
+    """Transposed left singular vectors U^T (rows, by descending singular value) of the layers side by side.
+
+    `unit` times the layers is what is worked on.
+    """
+    ut, energies = descending_eigh(gram(w, unit, dtype))
     rank_bound = min(w.shape[1], w.shape[0] * w.shape[2])
     mixed, cut = tail_ratio(dtype) ** 2, cut_ratio(dtype) ** 2
     # On the host: `lax.while_loop` would have every input compile the rotation, and vmap would have it run it.
@@ -101,35 +142,117 @@ def left_vectors(w: Float[Array, "layers out in"], dtype: DTypeLike = jnp.float3
         clear = np.count_nonzero(energies >= mixed * energies[first])
         if clear >= rank_bound:
             break
-        ut, rotated = _rotate_tail(ut, np.arange(len(energies)) >= clear, w)
+        ut, rotated = _rotate_tail(ut, clear, w, unit)
         energies[clear:], first = rotated[: len(energies) - clear], clear
     return ut
 
 
-def layer_svd(w: Float[Array, "layers out in"], dtype: DTypeLike = jnp.float32) -> LayerSVD:
-    """SVD of the layers side by side, in `dtype` (float64 needs `jax.enable_x64`). Not for use inside `jax.jit`.
+def _rotate_tail(ut, clear, w, unit):
+    """Diagonalises the layers inside the span of the rows of U^T from `clear` on; the other rows stay as they are.
 
-    Measured on float32 inputs of condition number up to 1e4: singular values within 1e-4 relative of float64 LAPACK.
-    On any input: U^T U within 1e-5 of the identity, ||W - U S V||_F / ||W||_F below 2e-6 and what was cut. Consumes
-    `w`: its buffer becomes that of v when shape and dtype allow.
+    Also returns the eigenvalues, the tail's first.
     """
-    return _project(left_vectors(w, dtype), w)
+    tail = np.arange(len(ut)) >= clear
+    total = jnp.zeros_like(ut)
+    for w_l in each(w):
+        total = jax.block_until_ready(_add_tail_gram(total, ut, tail, w_l, unit))
+    rotation, energies = descending_eigh(_head_last(total, tail))
+    return _rotated(ut, tail, rotation), np.asarray(energies)
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _add_tail_gram(total, ut, tail, w_l, unit):
+    return _plus_gram(total, jnp.where(tail[:, None], dot(ut, unit * w_l.astype(ut.dtype)), 0))
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _head_last(g, tail):
+    """The head gets an eigenvalue below all of the tail's, none of which is negative beyond rounding: so its (unit)
+    eigenvectors come last, however steep the tail is, and drop out."""
+    largest = jnp.max(jnp.diagonal(g))
+    return g + jnp.diag(jnp.where(tail, 0, -jnp.where(largest > 0, largest, 1)))
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _rotated(ut, tail, rotation):
+    rotation = jnp.where(tail, jnp.roll(rotation, jnp.sum(~tail), axis=0), 0)
+    return jnp.where(tail[:, None], dot(rotation, ut), ut)
+
+
+def descending_eigh(g: Float[Array, "n n"]) -> tuple[Float[Array, "n n"], Float[Array, " n"]]:
+    """Eigenvectors as rows and eigenvalues of a symmetric matrix given by its lower triangle, largest first.
+
+    Consumes `g`. On a CPU by LAPACK in the matrix's own memory, with twice as much for its workspace: XLA's call of the
+    same routine keeps the matrix besides.
+    """
+    if jax.default_backend() != "cpu":
+        return _device_eigh(g)
+    lower = np.array(g)
+    g.delete()
+    n = len(lower)
+    driver = "evd" if 1 + 6 * n + 2 * n * n < 2**31 else "evr"  # divide and conquer, while 32 bits count its workspace
+    # Read by columns, as LAPACK does, it is the upper triangle.
+    values, vectors = scipy.linalg.eigh(lower.T, lower=False, overwrite_a=True, check_finite=False, driver=driver)
+    return jnp.asarray(np.ascontiguousarray(vectors.T[::-1])), jnp.asarray(values[::-1])
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _device_eigh(g):
+    values, vectors = jnp.linalg.eigh(g, symmetrize_input=False)
+    return vectors.T[::-1], values[::-1]
+
+
+@functools.partial(jax.jit, static_argnums=3)
+def _project(ut, w_l, unit, r):
+    """The first r rows of U^T unit W_l, and the sum of the squares of each."""
+    block = dot(ut, unit * w_l.astype(ut.dtype))[:r]
+    return block, jnp.sum(jnp.square(block), axis=1)
+
+
+@jax.jit
+def _singular_values(squares, unit):
+    """s, which directions count, and what brings the rows of U^T unit W to those of V."""
+    s = jnp.sqrt(squares)
+    kept = s > cut_ratio(s.dtype) * jnp.max(s)
+    return jnp.where(kept, s, 0) / unit, kept, jnp.where(kept, 1 / jnp.where(kept, s, 1), 0)
+
+
+@jax.jit
+def _scale_rows(block, scale):
+    return block * scale[:, None]
 
 
 def svd_programs(w: jax.ShapeDtypeStruct) -> list[Ahead]:
-    """What `layer_svd` runs for float32 or narrower layers of this shape [layers, out, in], refinements left out."""
-    ut = jax.ShapeDtypeStruct((w.shape[1], w.shape[1]), jnp.float32)
-    return [
-        Ahead("eigenvectors of the Gram matrix", _gram_eigh, (w, jnp.dtype(jnp.float32))),
-        Ahead("projection", _project, (ut, w)),
+    """What `layer_svd` runs for float32 or narrower layers of this shape [layers, out, in], refinements left out; on a
+    CPU eigenvectors need no program."""
+    _, out, fan_in = w.shape
+    u, s, v, _ = svd_shapes(w)
+    w_l, g, unit = jax.ShapeDtypeStruct((out, fan_in), w.dtype), square(out), jax.ShapeDtypeStruct((), jnp.float32)
+    block = jax.ShapeDtypeStruct(v.shape[1:], jnp.float32)
+    programs = [
+        Ahead("largest entry", _largest_entry, (w_l,)),
+        Ahead("Gram matrix", _add_gram, (g, w_l, unit)),
+        Ahead("eigenvectors of the Gram matrix", _device_eigh, (g,)),
+        Ahead("projection", _project, (g, w_l, unit, u.shape[1])),
+        Ahead("singular values", _singular_values, (s, unit)),
+        Ahead("rows of V", _scale_rows, (block, s)),
     ]
+    return [one for one in programs if one.function is not _device_eigh or jax.default_backend() != "cpu"]
 
 
 def refinement_programs(w: jax.ShapeDtypeStruct) -> list[Ahead]:
     """What `layer_svd` runs besides where small singular values want a second eigendecomposition."""
-    out = w.shape[1]
-    ut, tail = jax.ShapeDtypeStruct((out, out), jnp.float32), jax.ShapeDtypeStruct((out,), bool)
-    return [Ahead("refinement", _rotate_tail, (ut, tail, w))]
+    _, out, fan_in = w.shape
+    ut, tail, unit = square(out), jax.ShapeDtypeStruct((out,), bool), jax.ShapeDtypeStruct((), jnp.float32)
+    w_l = jax.ShapeDtypeStruct((out, fan_in), w.dtype)
+    return [
+        Ahead("refinement's Gram matrix", _add_tail_gram, (ut, ut, tail, w_l, unit)),
+        Ahead("refinement's rotation", _rotated, (ut, tail, ut)),
+    ]
+
+
+def square(n: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((n, n), jnp.float32)
 
 
 def svd_shapes(w: jax.ShapeDtypeStruct) -> tuple[jax.ShapeDtypeStruct, ...]:
@@ -138,49 +261,3 @@ def svd_shapes(w: jax.ShapeDtypeStruct) -> tuple[jax.ShapeDtypeStruct, ...]:
     r = min(out, layers * fan_in)
     shapes = (out, r), (r,), (layers, r, fan_in)
     return *(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes), jax.ShapeDtypeStruct((r,), bool)
-
-
-@functools.partial(jax.jit, static_argnums=1)
-def _gram_eigh(w, dtype):
-    """Eigenvectors of the Gram matrix as rows, and its eigenvalues, largest first."""
-    return _descending_eigh(gram(w, unit_scale(w, dtype), dtype))
-
-
-@functools.partial(jax.jit, donate_argnums=1)
-def _project(ut, w):
-    layers, out, fan_in = w.shape
-    unit = unit_scale(w, ut.dtype)
-
-    def project(layer, b):  # in place: one loop-carried stack, so that W and V never exist side by side
-        return b.at[layer].set(dot(ut, unit * b[layer]))
-
-    b = lax.fori_loop(0, layers, project, w.astype(ut.dtype))
-    r = min(out, layers * fan_in)
-    b = b[:, :r]
-    s = jnp.sqrt(jnp.sum(jnp.square(b), axis=(0, 2)))
-    kept = s > cut_ratio(ut.dtype) * jnp.max(s)
-    scale = jnp.where(kept, 1 / jnp.where(kept, s, 1), 0)
-    return LayerSVD(u=ut[:r].T, s=jnp.where(kept, s, 0) / unit, v=b * scale[None, :, None], kept=kept)
-
-
-def _descending_eigh(g):
-    """Eigenvectors as rows and eigenvalues of a symmetric matrix given by its lower triangle, largest first."""
-    values, vectors = jnp.linalg.eigh(g, symmetrize_input=False)
-    return vectors.T[::-1], values[::-1]
-
-
-@jax.jit
-def _rotate_tail(ut, tail, w):
-    """Diagonalises the layers inside the span of the `tail` rows of U^T; the other rows stay as they are.
-
-    Also returns the eigenvalues, the tail's first.
-    """
-    unit = unit_scale(w, ut.dtype)
-    g = _sum_gram(lambda w_l: jnp.where(tail[:, None], dot(ut, unit * w_l.astype(ut.dtype)), 0), w, ut.dtype)
-    # The head gets an eigenvalue below all of the tail's, none of which is negative beyond rounding: so its (unit)
-    # eigenvectors come last, however steep the tail is, and drop out.
-    largest = jnp.max(jnp.diagonal(g))
-    head = jnp.where(tail, 0, -jnp.where(largest > 0, largest, 1))
-    rotation, energies = _descending_eigh(g + jnp.diag(head))
-    rotation = jnp.where(tail, jnp.roll(rotation, jnp.sum(~tail), axis=0), 0)
-    return jnp.where(tail[:, None], dot(rotation, ut), ut), energies
