@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import tyro
 from bench_report import write_report
@@ -31,9 +30,9 @@ from random_llama import matrix_shapes, write_llama
 from lesa_jax.checkpoint.reader import open_checkpoint
 from lesa_jax.families.kinds import WeightKind
 from lesa_jax.growth.compute import old_matrices
-from lesa_jax.initializers.lesa.predictor import fit
-from lesa_jax.initializers.lesa.svd import layer_svd
-from lesa_jax.planning.methods import PUBLISHED
+from lesa_jax.growth.matrices import OldMatrices
+from lesa_jax.initializers.lesa.predict import decompose, learn, rows_shape
+from lesa_jax.planning.methods import PUBLISHED, Lesa
 
 WIDTH, INNER, LAYERS, NEW = 1024, 2816, 12, 6
 SHAPES = matrix_shapes(WIDTH, INNER)
@@ -90,17 +89,15 @@ def stage_times(folder: Path) -> dict[str, tuple[float, float]]:
     times = {"svd": 0.0, "training": 0.0}
     for stack in checkpoint.stacks:
         if stack.sizes and len(stack.spec.shape) == 2:
-            (kind,) = old_matrices(checkpoint, WeightKind(stack))
-            basis = None
+            kind, basis = old_matrices(checkpoint, WeightKind(stack)), None
 
-            def decompose(w: np.ndarray | jax.Array = kind.weights) -> None:
+            def take_apart(kind: OldMatrices = kind) -> None:
                 nonlocal basis
-                basis = jax.block_until_ready(layer_svd(jnp.asarray(w)))
+                basis = decompose(kind, "svd", np.empty(rows_shape(kind.shape, "svd"), np.float32))
 
-            times["svd"] += seconds(decompose)
+            times["svd"] += seconds(take_apart)
             assert basis is not None
-            v, kept = basis.v, basis.kept
-            times["training"] += seconds(lambda v=v, kept=kept: jax.block_until_ready(fit(v, kept, jax.random.key(0))))
+            times["training"] += seconds(lambda basis=basis: learn(basis, jax.random.key(0), Lesa()))
     return {
         "svd": (times["svd"], sum(svd_flops(LAYERS, *shape) for shape in SHAPES.values())),
         "training": (

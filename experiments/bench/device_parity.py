@@ -55,8 +55,7 @@ def singular_values(name: str) -> list[float]:
     """Of one kind of the demo model's weights, all layers side by side."""
     checkpoint = open_checkpoint(MODEL_DIRECTORY)
     [kind] = [WeightKind(stack) for stack in checkpoint.stacks if WeightKind(stack).name == name]
-    [matrices] = old_matrices(checkpoint, kind)
-    return np.asarray(layer_svd(jax.device_put(matrices.take())).s).tolist()
+    return np.asarray(layer_svd(old_matrices(checkpoint, kind)).s).tolist()
 
 
 def perplexity(model: str | None, text: Path) -> float:

@@ -46,7 +46,7 @@ def claim(output: Path) -> Iterator[None]:
 
 
 @contextmanager
-def publish(output: Path, overwrite: bool = False) -> Iterator[Path]:
+def publish(output: Path, overwrite: bool = False, job: str | None = None) -> Iterator[Path]:
     """A hidden folder beside `output` that takes its name when the block ends well and vanishes when it does not.
 
     The caller sees to it that no other process does the same, by `claim` or a lock of its own.
@@ -54,6 +54,8 @@ def publish(output: Path, overwrite: bool = False) -> Iterator[Path]:
     Args:
       output: the folder to be made. An empty one may be there.
       overwrite: whether an earlier folder of this program may go, if nothing else is in it.
+      job: a digest of all that the content depends on, of callers that go on with what a process left that died at the
+        same job; what was left of any other is removed.
 
     Raises:
       InputError: something else has taken the name meanwhile. It stays, and so does what was made.
@@ -61,9 +63,12 @@ def publish(output: Path, overwrite: bool = False) -> Iterator[Path]:
     output = output.resolve()
     output.parent.mkdir(parents=True, exist_ok=True)
     hidden = partial(output)
-    remove_leftover(hidden)
-    hidden.mkdir()
-    write_json(hidden / MANIFEST, {"files": {}})
+    if job is not None and unfinished_job(hidden) == job:
+        print(f"going on with {hidden}, left by a process that died", file=sys.stderr)
+    else:
+        remove_leftover(hidden)
+        hidden.mkdir()
+        write_json(hidden / MANIFEST, {"files": {}} | ({} if job is None else {"job": job}))
     try:
         yield hidden
         seal(hidden)
@@ -71,6 +76,16 @@ def publish(output: Path, overwrite: bool = False) -> Iterator[Path]:
         shutil.rmtree(hidden, ignore_errors=True)
         raise
     give_name(hidden, output, overwrite)
+
+
+def unfinished_job(hidden: Path) -> str | None:
+    """The job that a folder was left by, if it says so."""
+    if hidden.is_symlink() or not hidden.is_dir():
+        return None
+    try:
+        return json.loads((hidden / MANIFEST).read_text("utf-8")).get("job")
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 def seal(folder: Path) -> None:
@@ -215,7 +230,7 @@ def check_output(output: Path, source: Path, overwrite: bool, nbytes: int) -> No
     check_replaceable(output, overwrite)
     parent = nearest_folder(output.resolve().parent)
     check_writable(output, parent)
-    free = free_space(parent)
+    free = free_space(parent) + occupied(partial(output.resolve()))
     if free < nbytes:
         raise InputError(
             f"--output {output}: needs {nbytes / 1e9:.2f} GB but {parent} has {free / 1e9:.2f} GB free; "
@@ -254,6 +269,13 @@ def nearest_folder(path: Path) -> Path:
     """What there is of a path that is still to be made: itself, or the first of its parents that exists."""
     path = path.resolve()
     return next(place for place in (path, *path.parents) if place.exists())
+
+
+def occupied(folder: Path) -> int:
+    """Bytes on the disk that an unfinished folder takes, which are written over or removed."""
+    if folder.is_symlink() or not folder.is_dir():
+        return 0
+    return sum(512 * path.stat().st_blocks for path in folder.rglob("*") if path.is_file())
 
 
 def free_space(path: Path) -> int:

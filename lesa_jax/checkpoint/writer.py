@@ -102,7 +102,8 @@ def size_of(spec: TensorSpec) -> int:
 class TensorWriter:
     """The files of one layout; every byte of a tensor is written exactly once, in any order, by one thread.
 
-    A file is open only while it is written to: models come in more shards than a process may have open.
+    A file is open only while it is written to: models come in more shards than a process may have open. Files that are
+    there already stay, and what is not skipped of them is written over.
     """
 
     def __init__(self, folder: Path, layout: Layout, advance: Callable[[int], None] = lambda nbytes: None):
@@ -111,8 +112,16 @@ class TensorWriter:
         self.advance = advance
         self.missing = {name: place.nbytes for name, place in layout.places.items()}  # bytes
         for name, header in layout.headers.items():
-            with (folder / name).open("xb", buffering=0) as file:
+            path = folder / name
+            with path.open("r+b" if path.exists() else "xb", buffering=0) as file:
                 self._write(file, header)
+        self._changed = set(layout.headers)
+
+    def skip(self, name: str, nbytes: int | None = None) -> None:
+        """Leaves a tensor, or so many bytes of it, as an earlier writer of the same layout wrote them."""
+        nbytes = self.missing[name] if nbytes is None else nbytes
+        self.advance(nbytes)
+        self._done(name, nbytes)
 
     def write(self, name: str, data: bytes | memoryview | np.ndarray, starts: Sequence[int] = (0,)) -> None:
         """Writes a tensor, or pieces of one.
@@ -126,17 +135,20 @@ class TensorWriter:
           InputError: they hold a number that is none.
         """
         place, data = self.layout.places[name], memoryview(as_bytes(data))
-        left = self.missing.get(name, 0) - len(data)
-        if left < 0 or (starts == (0,) and len(data) != place.nbytes):
+        if len(data) > self.missing.get(name, 0) or (starts == (0,) and len(data) != place.nbytes):
             raise ValueError(f"{name}: {len(data)} bytes for {place.nbytes}, or written twice")
         check_numbers(name, data, place.dtype)
         piece = len(data) // len(starts)
         with (self.folder / place.file).open("r+b", buffering=0) as file:
+            self._changed.add(place.file)
             for number, start in enumerate(starts):
                 file.seek(place.start + start)
                 self._write(file, data[number * piece : (number + 1) * piece])
-        self.missing[name] = left
-        if not left:
+        self._done(name, len(data))
+
+    def _done(self, name: str, nbytes: int) -> None:
+        self.missing[name] -= nbytes
+        if not self.missing[name]:
             del self.missing[name]
 
     def _write(self, file: FileIO, data: bytes | memoryview) -> None:
@@ -147,6 +159,12 @@ class TensorWriter:
                 part = part[written:]
                 self.advance(written)
 
+    def sync(self) -> None:
+        """Waits until what was written is on the disk."""
+        for name in sorted(self._changed):
+            sync(self.folder / name)
+        self._changed.clear()
+
     def close(self) -> None:
         """Waits until everything is on the disk.
 
@@ -155,8 +173,7 @@ class TensorWriter:
         """
         if self.missing:
             raise ValueError(f"never written: {sorted(self.missing)[:3]} and {len(self.missing) - 1} others")
-        for name in self.layout.headers:
-            sync(self.folder / name)
+        self.sync()
 
 
 def as_bytes(data: bytes | memoryview | np.ndarray) -> bytes | memoryview:

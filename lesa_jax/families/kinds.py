@@ -67,6 +67,11 @@ class WeightKind:
         return shape[0] if len(shape) == 3 else 1
 
     @property
+    def tensor_bytes(self) -> int:
+        """Bytes of one layer's, as they are in a tensor of the file."""
+        return self.pages * math.prod(self.shape[1:]) * DTYPES[self.stack.spec.dtype].itemsize
+
+    @property
     def nbytes(self) -> int:
         """Bytes of the matrices of all layers as float32."""
         return 4 * self.pages * math.prod(self.shape)

@@ -4,7 +4,7 @@ Any number of grown models of one original are filled at once: a kind is read on
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 
 import jax
@@ -29,7 +29,7 @@ from lesa_jax.growth.matrices import (
     streams,
 )
 from lesa_jax.growth.output import Output
-from lesa_jax.growth.result import Learned
+from lesa_jax.growth.result import KindResult, Learned
 from lesa_jax.growth.weights import batches
 from lesa_jax.initializers.lesa.predict import prediction_programs
 from lesa_jax.planning.methods import Lesa
@@ -48,23 +48,40 @@ def compute_new_layers(
       progress: gets a bar over weight kinds.
     """
     jobs = [output.job for output in outputs]
-    groups = shared_batches(jobs)
+    groups = shared_batches([output.pending for output in outputs])
     bar = progress.add_task("weight kinds", total=sum(map(len, groups)), note="")
     with second_thread() as compiler, arrays_given_back():
         for batch, following in zip(groups, [*groups[1:], None], strict=True):
             if following is not None:
                 compiler.submit(compile_batch, jobs, following)
-            wanting = [output for output in outputs if batch[0] in output.job.computed and output.failure is None]
-            requests = [request_of(output.job, batch[0]) for output in wanting]
-            pages = [(kind, page) for kind in batch for page in range(kind.pages)]
-            kinds = [old_matrices(checkpoint, kind, page) for kind, page in pages]
-            for number, i, new in compute_matrices(kinds, requests, room, seconds):
-                kind, page = pages[number]
-                progress.update(bar, note=kind.name)
-                with stage(seconds, "new layers"):
-                    matrices = on_host(new.matrices, wanting[i].job.method.name)
-                    wanting[i].receive(kind, page, matrices, kinds[number].norm, learned(new))
+            wanting = [output for output in outputs if batch[0] in output.pending and output.failure is None]
+            compute_batch(checkpoint, batch, wanting, room, seconds, partial(progress.update, bar))
             progress.advance(bar, len(batch))
+
+
+def compute_batch(
+    checkpoint: Checkpoint,
+    batch: Sequence[WeightKind],
+    outputs: Sequence[Output],
+    room: Scratch,
+    seconds: dict[str, float],
+    show: Callable[..., None],
+) -> None:
+    """`compute_new_layers` for kinds that share shape and layers, and outputs that want all of them."""
+    requests = [request_of(output.job, batch[0]) for output in outputs]
+    pages = [(kind, page) for kind in batch for page in range(kind.pages)]
+    kinds = [old_matrices(checkpoint, kind, page) for kind, page in pages]
+    measured: dict[tuple[WeightKind, int], list[KindResult]] = {}
+    for number, i, new in compute_matrices(kinds, requests, room, seconds):
+        kind, page = pages[number]
+        show(note=kind.name)
+        with stage(seconds, "new layers"):
+            matrices = on_host(new.matrices, outputs[i].job.method.name)
+            result = outputs[i].receive(kind, page, matrices, kinds[number].norm, learned(new))
+            done = measured.setdefault((kind, i), [])
+            done += [] if result is None else [result]
+            if len(done) == kind.pages:
+                outputs[i].finish_kind(kind, done)
 
 
 def on_host(matrices: Iterator[jax.Array], method: str) -> Iterator[np.ndarray]:
@@ -94,20 +111,20 @@ def learned(new: NewMatrices) -> Learned | None:
     return Learned(float(new.fit.epoch_losses[-1]), float(new.agreement))
 
 
-def shared_batches(jobs: Sequence[ExpandJob]) -> list[list[WeightKind]]:
-    """Kinds that share shape, layers, and the jobs that want them; a job with silenced outputs wants fewer."""
+def shared_batches(wanted: Sequence[Collection[WeightKind]]) -> list[list[WeightKind]]:
+    """Kinds that share shape, layers, and the models that want them; one with silenced outputs wants fewer."""
     found = []
-    for batch in batches((kind for job in jobs for kind in job.computed), batch_bytes()):
+    for batch in batches((kind for kinds in wanted for kind in kinds), batch_bytes()):
         groups: dict[tuple[bool, ...], list[WeightKind]] = {}
         for kind in batch:
-            groups.setdefault(tuple(kind in job.computed for job in jobs), []).append(kind)
+            groups.setdefault(tuple(kind in kinds for kinds in wanted), []).append(kind)
         found += groups.values()
     return found
 
 
 def compile_first(jobs: Sequence[ExpandJob]) -> None:
     """Compiles what `compute_new_layers` begins with."""
-    compile_batch(jobs, shared_batches(jobs)[0])
+    compile_batch(jobs, shared_batches([job.computed for job in jobs])[0])
 
 
 def compile_batch(jobs: Sequence[ExpandJob], batch: list[WeightKind]) -> None:

@@ -1,12 +1,16 @@
 """Everything about an expansion that can be known, and refused, before a weight is read."""
 
 import functools
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
+from uuid import uuid4
 
 from lesa_jax import demo
+from lesa_jax.base.digests import digest, digest_bytes
 from lesa_jax.base.errors import InputError
 from lesa_jax.base.files import read_text
 from lesa_jax.base.folders import check_output, free_space, nearest_folder
@@ -27,12 +31,12 @@ from lesa_jax.growth.memory import MemoryPlan, plan_memory
 from lesa_jax.growth.orders import Orders, as_numbered
 from lesa_jax.growth.ranking import rank_layers
 from lesa_jax.growth.recipe import Part, write_recipe
-from lesa_jax.growth.settings import ExpandSettings, check_settings, norm_source, output_scale
+from lesa_jax.growth.settings import ExpandSettings, check_settings, norm_source, output_scale, recorded_settings
 from lesa_jax.models.config import read_model
 from lesa_jax.models.shapes import check_tensors
 from lesa_jax.planning.config_process import grow_configs_apart
 from lesa_jax.planning.depth import find_doubts
-from lesa_jax.planning.methods import MEASURED, Lesa, Method, find_method
+from lesa_jax.planning.methods import BUILT_IN, MEASURED, Lesa, Method, find_method
 from lesa_jax.planning.placement import make_plan, plan_stacks
 from lesa_jax.planning.plan import Plan
 from lesa_jax.planning.plan_file import read_plan
@@ -104,6 +108,23 @@ class ExpandJob:
     def memory(self) -> MemoryPlan:
         """What computing new layers takes."""
         return plan_memory(self.method.start, self.settings.predictor, self.computed, self.settings.memory)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Of all that the tensors depend on, bit for bit: what was left of one job is of use to its like only."""
+        return digest(
+            {
+                "settings": recorded_settings(self.settings, self.method),
+                "plan": self.plan.to_json(),
+                "files": {name: digest_bytes(header) for name, header in self.layout.headers.items()},
+                "source": {str(file): stamp for file, stamp in self.checkpoint.stamps.items()},
+                "orders": repr(self.orders),
+                "code": {name: version(name) for name in ("lesa_jax", "jax", "numpy", "scipy")},
+                "cores": os.cpu_count(),
+                # The code of others' methods may have changed meanwhile: they begin anew.
+                "method": "" if self.settings.method in BUILT_IN else uuid4().hex,
+            }
+        )
 
 
 def open_source(settings: ExpandSettings) -> Checkpoint:

@@ -12,6 +12,7 @@ from lesa_jax.checkpoint.format import DTYPES
 from lesa_jax.checkpoint.writer import TensorWriter
 from lesa_jax.families.kinds import WeightKind, byte_starts, kind_name
 from lesa_jax.growth.job import ExpandJob
+from lesa_jax.growth.journal import Journal, key
 from lesa_jax.growth.recipe import Part
 from lesa_jax.growth.result import KindResult, Learned, averaged
 
@@ -25,6 +26,8 @@ class Output:
       job: what is to be made.
       folder: where the files are meanwhile.
       writer: of its tensors.
+      journal: of what is done.
+      pending: the kinds that are still to be computed.
       failure: why this model cannot be made, if so; others that grow with it go on.
     """
 
@@ -32,10 +35,16 @@ class Output:
         """`advance` is called with numbers of bytes as they are written."""
         self.job = job
         self.failure: InputError | None = None
-        self._measured: dict[str, list[KindResult]] = {}
         self._open = ExitStack()
-        self.folder = self._open.enter_context(publish(job.settings.output, job.settings.overwrite))
+        self.folder = self._open.enter_context(publish(job.settings.output, job.settings.overwrite, job.digest))
         self.writer = TensorWriter(self.folder, job.layout, advance)
+        self.journal = Journal(self.folder)
+        self.pending = {kind: parts for kind, parts in job.computed.items() if key(kind) not in self.journal.kinds}
+        for name in self.journal.tensors:
+            self.writer.skip(name)
+        for kind in job.computed.keys() - self.pending.keys():
+            for part in job.computed[kind]:
+                self.writer.skip(part.name, kind.tensor_bytes)
 
     def receive(
         self,
@@ -44,7 +53,7 @@ class Output:
         matrices: Iterable[np.ndarray],
         old_norm: float,
         learned: Learned | None = None,
-    ) -> None:
+    ) -> KindResult | None:
         """Writes one kind's new matrices in the source's dtype, each as it is made; what cannot be made or written is
         the output's `failure`.
 
@@ -54,9 +63,12 @@ class Output:
           matrices: [out, in], one for each new layer.
           old_norm: mean Frobenius norm of the original matrices.
           learned: how well, if a predictor made them.
+
+        Returns:
+          What was measured on them, if they were written.
         """
         if self.failure is not None:
-            return
+            return None
         factor = learned.agreement if learned is not None and self.job.shrinks else 1.0
         norms = []
         try:
@@ -69,12 +81,17 @@ class Output:
                     new = new[np.argsort(kind.order[layer])]  # from roles to the numbers of the layer below
                 new = np.ascontiguousarray(new.T if kind.transposed else new)
                 if not self.write(part.name, new, self.job.method.start.remedy, byte_starts(kind, page, layer)):
-                    return
+                    return None
         except InputError as error:
             self.failure = error
-            return
-        quality = () if learned is None else learned
-        self._measured.setdefault(kind.name, []).append(KindResult(old_norm, float(np.mean(norms)), *quality))
+            return None
+        return KindResult(old_norm, float(np.mean(norms)), *(() if learned is None else learned))
+
+    def finish_kind(self, kind: WeightKind, results: Sequence[KindResult]) -> None:
+        """Notes that all pages of a kind are written, and what was measured on each."""
+        self.writer.sync()
+        self.journal.finish_kind(kind, results)
+        del self.pending[kind]
 
     def agreement(self, part: Part) -> float:
         """How loud what a tensor belongs to is to be, if it is not computed itself: as far as the projection is right
@@ -103,10 +120,14 @@ class Output:
     @property
     def kinds(self) -> Mapping[str, KindResult]:
         """What was measured on each kind of weight, experts averaged."""
-        return {name: averaged(results) for name, results in self._measured.items()}
+        measured: dict[str, list[KindResult]] = {}
+        for kind in self.job.computed:
+            measured.setdefault(kind.name, []).extend(self.journal.kinds.get(key(kind), ()))
+        return {name: averaged(results) for name, results in measured.items() if results}
 
     def publish(self) -> None:
         """Gives the folder its name."""
+        self.journal.remove()
         self._open.close()
 
     def discard(self, reason: BaseException) -> None:

@@ -347,3 +347,5 @@ for _name, _method in {
     "shuffled": Method("lesa trained on layers in a random order", CONTROL, "top", Lesa(shuffled=True)),
 }.items():  # fmt: skip
     register(_name, _method)
+
+BUILT_IN = frozenset(METHODS)  # whose code is this package's

@@ -186,15 +186,14 @@ def prediction_programs(
     lesa: Lesa,
     settings: PredictorSettings = PUBLISHED,
 ) -> list[Ahead]:
-    """What the functions above will run for a kind [layers, out, in] whose rows are on the host: to be compiled by a
-    thread beside them.
+    """What the functions above will run on a CPU for a kind [layers, out, in]: to be compiled by a thread beside them.
 
     Compilation is the work of one core, and the predictor's steps leave a second one partly idle.
     """
     w, programs = jax.ShapeDtypeStruct(shape, dtype), []
     u, s, v, kept = None, None, jax.ShapeDtypeStruct(shape, jnp.float32), jax.ShapeDtypeStruct(shape[1:2], bool)
     if lesa.space == "svd":
-        programs += svd_programs(w)
+        programs += [program for program in svd_programs(w) if program.name != "eigenvectors"]
         u, s, v, kept = svd_shapes(w)
     programs += streaming_programs(v, kept, settings)
     params, block = param_shapes(shape[2], settings), jax.ShapeDtypeStruct(v.shape[1:], jnp.float32)

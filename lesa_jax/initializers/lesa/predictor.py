@@ -22,7 +22,6 @@ import optax
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from lesa_jax.initializers.lesa.ahead import Ahead
 from lesa_jax.planning.methods import PUBLISHED, PredictorSettings
 
 Params = Any  # the "params" collection of a Predictor
@@ -319,20 +318,6 @@ def fit(
     order, used = sample_order(order_key, kept, v.shape[0], settings, held_out)
     lam = settings.norm_weight if norm_weight is None else norm_weight
     return train(init_params(init_key, v.shape[2], settings), v, order, used, lam, settings)
-
-
-def fit_programs(
-    v: jax.ShapeDtypeStruct, kept: jax.ShapeDtypeStruct, settings: PredictorSettings = PUBLISHED
-) -> list[Ahead]:
-    """What `fit` runs for rows of this shape [layers, rows, in]."""
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    order, used = jax.eval_shape(lambda key, kept: sample_order(key, kept, v.shape[0], settings), key, kept)
-    params = param_shapes(v.shape[2], settings)
-    return [
-        Ahead("predictor's first weights", init_params, (key, v.shape[2], settings)),
-        Ahead("order of samples", sample_order, (key, kept, v.shape[0], settings, ())),
-        Ahead("predictor's training", train, (params, v, order, used, settings.norm_weight, settings)),
-    ]
 
 
 def param_shapes(features: int, settings: PredictorSettings) -> Params:

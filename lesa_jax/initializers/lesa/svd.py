@@ -156,8 +156,11 @@ def _rotate_tail(ut, clear, w, unit):
     total = jnp.zeros_like(ut)
     for w_l in each(w):
         total = jax.block_until_ready(_add_tail_gram(total, ut, tail, w_l, unit))
+    del w_l
     rotation, energies = descending_eigh(_head_last(total, tail))
-    return _rotated(ut, tail, rotation), np.asarray(energies)
+    rotated = dot(_tail_only(rotation, tail), ut)
+    del rotation
+    return _tail_from(ut, rotated, tail), np.asarray(energies)
 
 
 @functools.partial(jax.jit, donate_argnums=0)
@@ -173,10 +176,16 @@ def _head_last(g, tail):
     return g + jnp.diag(jnp.where(tail, 0, -jnp.where(largest > 0, largest, 1)))
 
 
+# Apart, each in the memory of its first argument: three matrices of this size are alive at a time, and not five.
 @functools.partial(jax.jit, donate_argnums=0)
-def _rotated(ut, tail, rotation):
-    rotation = jnp.where(tail, jnp.roll(rotation, jnp.sum(~tail), axis=0), 0)
-    return jnp.where(tail[:, None], dot(rotation, ut), ut)
+def _tail_only(rotation, tail):
+    return jnp.where(tail, rotation, 0)
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _tail_from(ut, rotated, tail):
+    """The rows of the tail from `rotated`, where they come first."""
+    return jnp.where(tail[:, None], jnp.roll(rotated, jnp.sum(~tail), axis=0), ut)
 
 
 def descending_eigh(g: Float[Array, "n n"]) -> tuple[Float[Array, "n n"], Float[Array, " n"]]:
@@ -224,20 +233,20 @@ def _scale_rows(block, scale):
 
 def svd_programs(w: jax.ShapeDtypeStruct) -> list[Ahead]:
     """What `layer_svd` runs for float32 or narrower layers of this shape [layers, out, in], refinements left out; on a
-    CPU eigenvectors need no program."""
+    CPU the eigenvectors are LAPACK's.
+    """
     _, out, fan_in = w.shape
     u, s, v, _ = svd_shapes(w)
     w_l, g, unit = jax.ShapeDtypeStruct((out, fan_in), w.dtype), square(out), jax.ShapeDtypeStruct((), jnp.float32)
     block = jax.ShapeDtypeStruct(v.shape[1:], jnp.float32)
-    programs = [
+    return [
         Ahead("largest entry", _largest_entry, (w_l,)),
         Ahead("Gram matrix", _add_gram, (g, w_l, unit)),
-        Ahead("eigenvectors of the Gram matrix", _device_eigh, (g,)),
+        Ahead("eigenvectors", _device_eigh, (g,)),
         Ahead("projection", _project, (g, w_l, unit, u.shape[1])),
         Ahead("singular values", _singular_values, (s, unit)),
         Ahead("rows of V", _scale_rows, (block, s)),
     ]
-    return [one for one in programs if one.function is not _device_eigh or jax.default_backend() != "cpu"]
 
 
 def refinement_programs(w: jax.ShapeDtypeStruct) -> list[Ahead]:
@@ -247,7 +256,7 @@ def refinement_programs(w: jax.ShapeDtypeStruct) -> list[Ahead]:
     w_l = jax.ShapeDtypeStruct((out, fan_in), w.dtype)
     return [
         Ahead("refinement's Gram matrix", _add_tail_gram, (ut, ut, tail, w_l, unit)),
-        Ahead("refinement's rotation", _rotated, (ut, tail, ut)),
+        Ahead("refinement's rotation", jax.jit(dot), (ut, ut)),
     ]
 
 
