@@ -8,8 +8,10 @@ see to it that the file is still the one that was opened. Source of the format: 
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -184,16 +186,33 @@ def read_bytes(checkpoint: Checkpoint, entry: Entry) -> memoryview:
 
 
 def _read_range(checkpoint: Checkpoint, file: Path, start: int, out: np.ndarray) -> None:
+    with opened(checkpoint, file) as stream:
+        stream.seek(start)
+        if not fill(stream, out.data):
+            raise changed(file)
+
+
+def fill(stream: FileIO, space: memoryview) -> bool:
+    """Reads until the space is full; False if the file ends before."""
+    while space and (count := stream.readinto(space)):  # an unbuffered read may be short
+        space = space[count:]
+    return not space
+
+
+@contextmanager
+def opened(checkpoint: Checkpoint, file: Path) -> Iterator[FileIO]:
+    """A weight file, to be read.
+
+    Raises:
+      InputError: it cannot be read, or when the block ends, it is no longer the file that was opened at first.
+    """
     try:
         with file.open("rb", buffering=0) as stream:
-            stream.seek(start)
-            left = out.data
-            while left and (count := stream.readinto(left)):
-                left = left[count:]
+            yield stream
             same = stamp(os.fstat(stream.fileno())) == checkpoint.stamps[file]
     except OSError as error:
         raise InputError(f"{file}: cannot be read any more ({error.strerror}); try again") from None
-    if left or not same:
+    if not same:
         raise changed(file)
 
 

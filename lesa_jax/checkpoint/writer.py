@@ -4,8 +4,10 @@ A checkpoint is written into a hidden folder beside its destination and gets its
 on the disk, so whatever carries the final name is complete.
 """
 
+import errno
 import json
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from io import FileIO
@@ -19,7 +21,8 @@ from lesa_jax.base.files import sync, write_json
 from lesa_jax.checkpoint.format import DTYPES, INDEX, WEIGHTS, TensorSpec
 from lesa_jax.checkpoint.integrity import is_finite
 
-CHUNK = 1 << 24  # bytes per write call: large enough to cost nothing, small enough for a moving progress bar
+CHUNK = 1 << 20  # bytes per write call: they stay in the cache between reading and writing
+RANGE = 1 << 26  # bytes that the kernel copies at once
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,7 @@ class TensorWriter:
             path = folder / name
             with path.open("r+b" if path.exists() else "xb", buffering=0) as file:
                 self._write(file, header)
+                file.truncate(len(header) + sum(p.nbytes for p in layout.places.values() if p.file == name))
         self._changed = set(layout.headers)
 
     def skip(self, name: str, nbytes: int | None = None) -> None:
@@ -146,6 +150,35 @@ class TensorWriter:
                 self._write(file, data[number * piece : (number + 1) * piece])
         self._done(name, len(data))
 
+    def leave_zero(self, name: str) -> None:
+        """A tensor of zeros, as which a file reads where nothing was written to it."""
+        self.skip(name)
+
+    def copy(self, names: Sequence[str], source: FileIO, start: int) -> bool:
+        """Copies the bytes of tensors that follow each other here and there, within the kernel where it can.
+
+        Args:
+          names: in their order.
+          source: that holds them, from byte `start` on; its numbers are checked by others.
+
+        Returns:
+          Whether the source had so many bytes.
+        """
+        first = self.layout.places[names[0]]
+        left = sum(self.layout.places[name].nbytes for name in names)
+        self._changed.add(first.file)
+        with (self.folder / first.file).open("r+b", buffering=0) as file:
+            position = first.start
+            while left:
+                copied = copy_range(source, start, file, position, min(left, RANGE))
+                if not copied:
+                    return False
+                start, position, left = start + copied, position + copied, left - copied
+                self.advance(copied)
+        for name in names:
+            self._done(name, self.layout.places[name].nbytes)
+        return True
+
     def _done(self, name: str, nbytes: int) -> None:
         self.missing[name] -= nbytes
         if not self.missing[name]:
@@ -174,6 +207,16 @@ class TensorWriter:
         if self.missing:
             raise ValueError(f"never written: {sorted(self.missing)[:3]} and {len(self.missing) - 1} others")
         self.sync()
+
+
+def copy_range(source: FileIO, start: int, target: FileIO, position: int, count: int) -> int:
+    """Copies up to `count` bytes; how many it were, none at the end of the source."""
+    try:
+        return os.copy_file_range(source.fileno(), target.fileno(), count, start, position)
+    except (AttributeError, OSError) as error:  # not Linux, or not between these file systems
+        if getattr(error, "errno", errno.ENOSYS) not in (errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP):
+            raise
+        return os.pwrite(target.fileno(), os.pread(source.fileno(), min(count, CHUNK), start), position)
 
 
 def as_bytes(data: bytes | memoryview | np.ndarray) -> bytes | memoryview:

@@ -39,8 +39,11 @@ class Journal:
     def finish_tensors(self, names: Iterable[str]) -> None:
         self._add({"tensors": list(names)})
 
-    def remove(self) -> None:
+    def close(self) -> None:
         self._file.close()
+
+    def remove(self) -> None:
+        self.close()
         self.path.unlink()
 
     def _add(self, entry: dict[str, Any]) -> None:

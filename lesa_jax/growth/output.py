@@ -39,6 +39,7 @@ class Output:
         self.folder = self._open.enter_context(publish(job.settings.output, job.settings.overwrite, job.digest))
         self.writer = TensorWriter(self.folder, job.layout, advance)
         self.journal = Journal(self.folder)
+        self._open.callback(self.journal.close)
         self.pending = {kind: parts for kind, parts in job.computed.items() if key(kind) not in self.journal.kinds}
         for name in self.journal.tensors:
             self.writer.skip(name)
@@ -92,6 +93,11 @@ class Output:
         self.writer.sync()
         self.journal.finish_kind(kind, results)
         del self.pending[kind]
+
+    def finish_tensors(self, names: Iterable[str]) -> None:
+        """Notes that other tensors are written."""
+        self.writer.sync()
+        self.journal.finish_tensors(names)
 
     def agreement(self, part: Part) -> float:
         """How loud what a tensor belongs to is to be, if it is not computed itself: as far as the projection is right

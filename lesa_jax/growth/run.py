@@ -4,24 +4,21 @@
 """
 
 import sys
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from rich.progress import Progress
 
-from lesa_jax.base.background import second_thread
 from lesa_jax.base.console import progress_bars
-from lesa_jax.base.digests import digest_files
 from lesa_jax.base.errors import InputError
 from lesa_jax.base.files import write_json, write_text
 from lesa_jax.base.folders import claim
 from lesa_jax.base.scratch import Scratch
 from lesa_jax.base.stages import stage
 from lesa_jax.checkpoint.companions import carry, left_behind
-from lesa_jax.checkpoint.integrity import check_finite
+from lesa_jax.checkpoint.integrity import Digests, verified_beside
 from lesa_jax.checkpoint.reader import Checkpoint, check_unchanged
 from lesa_jax.checkpoint.writer import write_index
 from lesa_jax.evaluation.settings import EvaluateSettings
@@ -69,9 +66,10 @@ def grow(wanted: Sequence[ExpandSettings]) -> list[Outcome]:
       InputError: the original cannot be used.
     """
     seconds: dict[str, float] = {}
-    with second_thread() as background, ExitStack() as opened:
+    with ExitStack() as opened:
         with stage(seconds, "check"):
             checkpoint = open_source(wanted[0])
+            digests = opened.enter_context(verified_beside(None if wanted[0].dry_run else checkpoint))
             prepared = prepare_jobs(wanted, checkpoint)
             jobs = [job for job in prepared if isinstance(job, ExpandJob)]
             for file in left_behind(checkpoint.folder) if jobs else ():
@@ -81,10 +79,9 @@ def grow(wanted: Sequence[ExpandSettings]) -> list[Outcome]:
             check_room(jobs)
             for job in jobs:
                 opened.enter_context(claim(job.settings.output))
-            finite = background.submit(check_finite, checkpoint)
-            warm_up(jobs)
-            finite.result()
-        digests = background.submit(digest_files, checkpoint.files)
+            if any(job.computed for job in jobs):
+                warm_up(jobs)
+                digests()  # before numbers that are none are worked with; copies find them on their way
         progress = opened.enter_context(progress_bars())
         before = measure_before(jobs, seconds)
         bar = progress.add_task("bytes written", total=sum(job.layout.nbytes for job in jobs), note="")
@@ -96,11 +93,11 @@ def grow(wanted: Sequence[ExpandSettings]) -> list[Outcome]:
 
 
 def identify_source(
-    settings: ExpandSettings, checkpoint: Checkpoint, digests: Future[dict[str, str]], seconds: dict[str, float]
+    settings: ExpandSettings, checkpoint: Checkpoint, digests: Callable[[], Digests], seconds: dict[str, float]
 ) -> Mapping[str, Any]:
     """What the outputs say of their source. Raises InputError if its files have changed since they were opened."""
     with stage(seconds, "hash"):
-        sha256 = digests.result()
+        sha256 = digests()
         check_unchanged(checkpoint)  # so that these are the digests of what was read
         return {"model": source_name(settings), "revision": settings.revision, "sha256": sha256}
 
@@ -111,11 +108,9 @@ def warm_up(jobs: Sequence[ExpandJob]) -> None:
     This also keeps the import out of the time when the output's folder exists: an import that is interrupted can abort
     the process, which would leave the folder behind.
     """
-    computing = [job for job in jobs if job.computed]
-    if computing:
-        from lesa_jax.growth.compute import compile_first
+    from lesa_jax.growth.compute import compile_first
 
-        compile_first(computing)
+    compile_first([job for job in jobs if job.computed])
 
 
 def measure_before(jobs: Sequence[ExpandJob], seconds: dict[str, float]) -> float | None:

@@ -13,6 +13,7 @@ from jax.sharding import PartitionSpec as P
 
 from lesa_jax.base.console import progress_bars
 from lesa_jax.base.errors import InputError
+from lesa_jax.checkpoint.integrity import verified_beside
 from lesa_jax.checkpoint.names import Tree
 from lesa_jax.data import open_data
 from lesa_jax.data.loader import Loader, make_loader
@@ -27,7 +28,7 @@ from lesa_jax.training.cost import estimate_seconds
 from lesa_jax.training.export import export
 from lesa_jax.training.folder import FINAL, begin_run, check_run, hold_run
 from lesa_jax.training.held_out import make_evaluation
-from lesa_jax.training.inputs import digest_inputs, weights_digested
+from lesa_jax.training.inputs import digest_inputs
 from lesa_jax.training.job import TrainJob, make_train_job
 from lesa_jax.training.loop import loop
 from lesa_jax.training.memory import enough_memory
@@ -68,7 +69,7 @@ def run_job(job: TrainJob, report: TrainResult) -> TrainResult:
     keeping = job.settings.keeping
     with ExitStack() as stack:
         # All that can be wrong with the inputs is found before run.json is written: a corrected command may follow.
-        weights = stack.enter_context(weights_digested(job.checkpoint))
+        weights = stack.enter_context(verified_beside(job.checkpoint))
         rows = read_data(job)
         loader = local_loader(job, rows)
         stack.callback(loader.close)

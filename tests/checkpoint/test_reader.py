@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from lesa_jax.base.errors import InputError
 from lesa_jax.checkpoint.format import INDEX, WEIGHTS
-from lesa_jax.checkpoint.integrity import check_finite
+from lesa_jax.checkpoint.integrity import verify
 from lesa_jax.checkpoint.reader import check_unchanged, open_checkpoint, read, read_stack
 from lesa_jax.families.fields import find_layers
 from tests.support.tiny import save, tiny
@@ -140,11 +140,11 @@ def test_one_bad_number_is_found_and_its_tensor_named(tmp_path, dtype, value):
     tensors = {"a.weight": torch.full((3000, 700), 1.5, dtype=dtype), "b.weight": torch.zeros(5, dtype=dtype)}
     save_file(tensors, tmp_path / WEIGHTS)
     (tmp_path / "config.json").write_text("{}")
-    check_finite(open_checkpoint(tmp_path))
+    verify(open_checkpoint(tmp_path))
     tensors["a.weight"][2999, 699] = value
     save_file(tensors, tmp_path / WEIGHTS)
     with pytest.raises(InputError, match=re.escape("tensor a.weight holds NaN or Inf")):
-        check_finite(open_checkpoint(tmp_path))
+        verify(open_checkpoint(tmp_path))
 
 
 def edit_header(file: Path, change) -> None:
