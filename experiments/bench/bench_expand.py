@@ -27,11 +27,12 @@ from bench_report import write_report
 from floors import matmul_rate, predictor_flops, seconds, svd_flops
 from random_llama import matrix_shapes, write_llama
 
+from lesa_jax.base.scratch import Scratch
 from lesa_jax.checkpoint.reader import open_checkpoint
 from lesa_jax.families.kinds import WeightKind
 from lesa_jax.growth.compute import old_matrices
 from lesa_jax.growth.matrices import OldMatrices
-from lesa_jax.initializers.lesa.predict import decompose, learn, rows_shape
+from lesa_jax.initializers.lesa.predict import decompose, learn
 from lesa_jax.planning.methods import PUBLISHED, Lesa
 
 WIDTH, INNER, LAYERS, NEW = 1024, 2816, 12, 6
@@ -93,7 +94,7 @@ def stage_times(folder: Path) -> dict[str, tuple[float, float]]:
 
             def take_apart(kind: OldMatrices = kind) -> None:
                 nonlocal basis
-                basis = decompose(kind, "svd", np.empty(rows_shape(kind.shape, "svd"), np.float32))
+                basis = decompose(kind, "svd", Scratch(folder, 1 << 34))
 
             times["svd"] += seconds(take_apart)
             assert basis is not None

@@ -18,6 +18,11 @@ def free_memory() -> int:
     return max(0, min([_available(), *limits]))
 
 
+def cores() -> int:
+    """How many the process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _available() -> int:
     for line in _lines(PROC / "meminfo"):
         if line.startswith("MemAvailable:"):

@@ -1,7 +1,6 @@
 """Everything about an expansion that can be known, and refused, before a weight is read."""
 
 import functools
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -14,6 +13,7 @@ from lesa_jax.base.digests import digest, digest_bytes
 from lesa_jax.base.errors import InputError
 from lesa_jax.base.files import read_text
 from lesa_jax.base.folders import check_output, free_space, nearest_folder
+from lesa_jax.base.machine import cores
 from lesa_jax.base.units import parse_numbers
 from lesa_jax.checkpoint.companions import files_to_carry
 from lesa_jax.checkpoint.hub import resolve_model
@@ -120,7 +120,7 @@ class ExpandJob:
                 "source": {str(file): stamp for file, stamp in self.checkpoint.stamps.items()},
                 "orders": repr(self.orders),
                 "code": {name: version(name) for name in ("lesa_jax", "jax", "numpy", "scipy")},
-                "cores": os.cpu_count(),
+                "cores": cores(),
                 # The code of others' methods may have changed meanwhile: they begin anew.
                 "method": "" if self.settings.method in BUILT_IN else uuid4().hex,
             }

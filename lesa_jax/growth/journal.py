@@ -39,6 +39,12 @@ class Journal:
     def finish_tensors(self, names: Iterable[str]) -> None:
         self._add({"tensors": list(names)})
 
+    def forget(self) -> None:
+        """What is written is about to be changed: whoever goes on begins anew."""
+        self._file.truncate(0)
+        self._file.seek(0)
+        self._append("")
+
     def close(self) -> None:
         self._file.close()
 

@@ -26,7 +26,6 @@ from lesa_jax.initializers.lesa.predict import (
     learn_together,
     new_matrices,
     one_of,
-    rows_shape,
 )
 from lesa_jax.initializers.lesa.predictor import Fit
 from lesa_jax.planning.methods import PUBLISHED, Aligned, Formula, Lesa, PredictorSettings, Start
@@ -164,7 +163,7 @@ def _compute(
     for space in sorted({request.start.space for request in requests if isinstance(request.start, Lesa)}, reverse=True):
         with stage(seconds, "decompose"):
             if streamed:
-                basis = decompose(kinds[0], space, room.rows(rows_shape(kinds[0].shape, space)))
+                basis = decompose(kinds[0], space, room)
             elif len(kinds) > 1:
                 basis = decompose_together(kinds, len(kinds), space)
             else:

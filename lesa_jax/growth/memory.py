@@ -64,9 +64,23 @@ def plan_memory(
             "copies, such as --method llama_pro, or a larger machine"
         )
     room = given - least
-    kept = {kind: kept_memory(kind, start) for kind in kinds}
-    peak = max(working[kind] + (kept[kind] if kept[kind] <= room else 0) for kind in kinds)
-    return MemoryPlan(PROGRAM + peak, room, max([nbytes for nbytes in kept.values() if nbytes > room], default=0))
+    peak = scratch = 0
+    for kind in kinds:
+        for arrays in kept_arrays(kind, start):
+            here, there = divide(arrays, room)
+            peak, scratch = max(peak, working[kind] + here), max(scratch, there)
+    return MemoryPlan(PROGRAM + peak, room, scratch)
+
+
+def divide(arrays: Iterable[int], room: int) -> tuple[int, int]:
+    """Bytes of arrays that are in memory, and of those that are not, as `base.scratch.Scratch` puts them."""
+    here = there = 0
+    for nbytes in arrays:
+        if here + nbytes <= room:
+            here += nbytes
+        else:
+            there += nbytes
+    return here, there
 
 
 def refuse_predictor(kinds: Iterable[WeightKind], settings: PredictorSettings, given: int, there: str) -> None:
@@ -79,19 +93,25 @@ def refuse_predictor(kinds: Iterable[WeightKind], settings: PredictorSettings, g
         )
 
 
-def kept_memory(kind: WeightKind, start: Start) -> int:
-    """Bytes of what is kept of all layers of a kind: LESA's rows in float32, for others the matrices as they are."""
+def kept_arrays(kind: WeightKind, start: Start) -> list[list[int]]:
+    """Bytes of the arrays that wait for their turn while a kind is worked on, at one time and at another.
+
+    With LESA U, while it is refined, and later the rows of all layers in float32; else the matrices of all layers as
+    they are, and those beside them.
+    """
     if isinstance(start, Lesa):
         layers, out, fan_in = kind.shape
-        return 4 * layers * min(out, layers * fan_in) * fan_in
-    return math.prod(kind.shape) * DTYPES[kind.stack.spec.dtype].itemsize * (1 + len(kind.beside))
+        rows = 4 * layers * min(out, layers * fan_in) * fan_in
+        return [[rows]] if start.space == "raw" else [[4 * out * out], [rows]]
+    count = 1 + len(kind.beside) if isinstance(start, Aligned) else 1
+    return [count * [math.prod(kind.shape) * DTYPES[kind.stack.spec.dtype].itemsize]]
 
 
 def working_memory(kind: WeightKind, start: Start, settings: PredictorSettings) -> int:
     """Bytes at the worst moment of a kind's work, besides what is kept of all layers.
 
     A few layers as they are in the file and in float32; with LESA the Gram matrix, of which LAPACK wants three times
-    the size, beside U; the predictor; with alignment a plan and its copies.
+    the size; the predictor; with alignment a plan and its copies.
     """
     out, stored = kind.shape[1], math.prod(kind.shape[1:]) * DTYPES[kind.stack.spec.dtype].itemsize
     block, square = 4 * math.prod(kind.shape[1:]), 4 * out * out
@@ -101,7 +121,7 @@ def working_memory(kind: WeightKind, start: Start, settings: PredictorSettings) 
         square = 0
     projecting = square + 3 * stored + 3 * block
     training = square + predictor_memory(kind, settings) + BATCHES
-    return max(4 * square, projecting, training, square + 6 * block)
+    return max(3 * square, projecting, training, square + 6 * block)
 
 
 def predictor_memory(kind: WeightKind, settings: PredictorSettings) -> int:

@@ -148,6 +148,8 @@ def finish(output: Output, before: float | None, source: Mapping[str, Any], seco
             raise output.failure
         carry(job.companions, job.checkpoint.folder, output.folder)
         write_json(output.folder / "config.json", job.config)
+        if job.routers_text is not None or job.calibration_text is not None:
+            output.journal.forget()
         if job.orders and (text := job.routers_text or job.text) is not None:
             from lesa_jax.evaluation.sample import sample_rows
             from lesa_jax.growth.routers import check_routers

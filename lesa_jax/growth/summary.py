@@ -1,7 +1,6 @@
 """What is said of an expansion: to the caller as a result, to the output's readers as growth.json."""
 
 import math
-import os
 import platform
 import resource
 import sys
@@ -10,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from lesa_jax.base.machine import cores
 from lesa_jax.checkpoint.format import FLOATS
 from lesa_jax.families.kinds import kind_name
 from lesa_jax.families.periods import traps
@@ -133,5 +133,4 @@ def this_machine() -> dict[str, Any]:
     """What the last digits of computed numbers depend on beside versions: an eigensolver sums by its threads."""
     import jax  # copying runs without
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"device": jax.devices()[0].device_kind, "processor": platform.machine(), "cores": cores}
+    return {"device": jax.devices()[0].device_kind, "processor": platform.machine(), "cores": cores()}

@@ -80,11 +80,11 @@ def test_requests_of_one_predictor_share_its_training(monkeypatch):
 def test_the_kind_is_decomposed_once_in_each_space(monkeypatch):
     spaces = []
 
-    def decompose(w, space, v):
+    def decompose(w, space, room):
         from lesa_jax.initializers.lesa.predict import decompose as original
 
         spaces.append(space)
-        return original(w, space, v)
+        return original(w, space, room)
 
     monkeypatch.setattr("lesa_jax.growth.matrices.decompose", decompose)
     compute(kinds(2), list(REQUESTS.values()))
@@ -101,6 +101,21 @@ def test_batched_kinds_agree_with_kinds_one_by_one(monkeypatch):
     assert len(batched) == 2
     for a, b in zip(chain(*one_by_one), chain(*batched), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_kinds_that_do_not_fit_on_an_accelerator_stay_on_the_host(monkeypatch):
+    """By the path of a CPU, but that the accelerator finds the eigenvectors: another order of rounding, other signs."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    monkeypatch.setattr("lesa_jax.growth.matrices.batch_bytes", lambda: 1)
+    trained = []
+    monkeypatch.setattr("lesa_jax.growth.matrices.learn_together", lambda *_: trained.append(1))
+    [[new, raw]] = compute(kinds(1), [PLAIN, REQUESTS["raw"]])
+    assert not trained
+    monkeypatch.undo()
+    [[expected, expected_raw]] = compute(kinds(1), [PLAIN, REQUESTS["raw"]])
+    np.testing.assert_array_equal(raw, expected_raw)
+    assert np.linalg.norm(new) == pytest.approx(np.linalg.norm(expected), rel=0.1)
 
 
 def test_an_accelerator_takes_what_its_memory_holds():

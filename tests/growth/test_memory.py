@@ -1,8 +1,11 @@
 """What an expansion is expected to take, against what it takes; and that a limit changes no byte of the result."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import transformers as hf
 
 from lesa_jax.base.errors import InputError
 from lesa_jax.checkpoint.reader import open_checkpoint
@@ -45,3 +48,39 @@ def test_too_little_memory_is_refused_with_what_is_needed(tmp_path):
 def test_copies_need_none(tmp_path):
     plan = job(tiny("llama"), tmp_path / "out", method="solar", memory="1MB").memory
     assert (plan.peak, plan.scratch) == (0, 0)
+
+
+MEASURE = """
+import sys, threading, time
+from pathlib import Path
+from lesa_jax.growth.run import expand
+from lesa_jax.growth.settings import ExpandSettings
+from lesa_jax.planning.methods import PredictorSettings
+peak = 0
+def watch():
+    global peak
+    while True:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        peak = max(peak, *(1024 * int(line.split()[1]) for line in lines if line.startswith("RssAnon")))
+        time.sleep(0.02)
+threading.Thread(target=watch, daemon=True).start()
+options = {"memory": sys.argv[3] or None, "predictor": PredictorSettings(epochs=1)}
+result = expand(ExpandSettings(sys.argv[1], Path(sys.argv[2]), method="lesa", layers=14, **options))
+print(peak, result.estimated_memory, result.scratch)
+"""
+
+
+@pytest.mark.slow
+def test_memory_is_what_was_predicted(tmp_path):
+    """Within a quarter: with rows in memory, and on the disk."""
+    shape = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 10, "num_attention_heads": 8}
+    hf.LlamaForCausalLM(hf.LlamaConfig(**shape, vocab_size=64)).save_pretrained(tmp_path / "model")
+    taken = {}
+    for memory in ("", "700MB"):
+        command = [sys.executable, "-c", MEASURE, str(tmp_path / "model"), str(tmp_path / f"out{memory}"), memory]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        peak, predicted, scratch = map(int, done.stdout.split()[-3:])
+        assert peak == pytest.approx(predicted, rel=0.25)
+        assert (scratch > 0) == bool(memory)
+        taken[memory] = peak
+    assert taken["700MB"] < taken[""]

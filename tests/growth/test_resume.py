@@ -13,6 +13,8 @@ import pytest
 from lesa_jax.base.files import partial
 from lesa_jax.growth import compute
 from lesa_jax.growth.journal import FILE
+from lesa_jax.growth.run import expand
+from lesa_jax.growth.settings import ExpandSettings
 from tests.support.growth import grow
 from tests.support.tiny import tiny
 
@@ -29,6 +31,20 @@ def dying(self, entry):
         os._exit(9)
 Journal._add = dying
 grow(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], gaps="1,3")
+"""
+
+
+DYING_CALIBRATION = """
+import os, sys
+from pathlib import Path
+from lesa_jax.growth import calibrate
+from lesa_jax.growth.run import expand
+from lesa_jax.growth.settings import ExpandSettings
+def dying(*arguments):
+    rewrite(*arguments)
+    os._exit(9)
+rewrite, calibrate.rewrite = calibrate.rewrite, dying
+expand(ExpandSettings(output=Path(sys.argv[1]), method="average", calibrate=Path(sys.argv[2])))
 """
 
 
@@ -78,6 +94,18 @@ def test_a_piece_that_was_being_noted_is_done_again(tmp_path, capsys):
     assert "going on with" in capsys.readouterr().err
     grow(source, tmp_path / "whole", "average", gaps="1,3")
     assert weights(output) == weights(tmp_path / "whole")
+
+
+def test_what_calibration_has_begun_to_change_is_made_again(tmp_path, capsys):
+    """Its factors act on what is written: twice they would be squared."""
+    text = tmp_path / "text.txt"
+    text.write_text("the cat sat on the mat and the dog sat on the log " * 60)
+    command = [sys.executable, "-c", DYING_CALIBRATION, str(tmp_path / "out"), str(text)]
+    assert subprocess.run(command, check=False, cwd=Path(__file__).parents[2]).returncode == 9
+    for name in ("out", "whole"):
+        expand(ExpandSettings(output=tmp_path / name, method="average", calibrate=text))
+        assert ("going on with" in capsys.readouterr().err) == (name == "out")
+    assert weights(tmp_path / "out") == weights(tmp_path / "whole")
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ from lesa_jax.initializers.lesa.predict import (
     learn,
     new_matrices,
     prediction_programs,
-    rows_shape,
 )
 from lesa_jax.initializers.lesa.predictor import Fit, PredictorSettings, predict
 from lesa_jax.initializers.lesa.svd import layer_svd
@@ -40,7 +39,7 @@ class Predicted(NamedTuple):
 
 def predicted(w, gaps=GAPS, lesa=LESA, settings=SETTINGS, key=KEY, room=None) -> Predicted:
     """On the device, or with rows in `room`."""
-    basis = decompose(w, lesa.space, None if room is None else room.rows(rows_shape(w.shape, lesa.space)))
+    basis = decompose(w, lesa.space, room)
     fit = learn(basis, key, lesa, settings)
     new = np.stack([np.asarray(matrix) for matrix in new_matrices(basis, fit.params, gaps)])
     return Predicted(new, fit, float(agreement(basis, fit.params)))

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
@@ -37,6 +38,29 @@ class Stored(Protocol):
 
 
 Blocks: TypeAlias = Array | np.ndarray | Stored  # [layers, rows, in]: on the device, in the host's memory, elsewhere
+
+
+@runtime_checkable
+class Room(Protocol):
+    """Somewhere on the host."""
+
+    def rows(self, shape: tuple[int, int, int]) -> np.ndarray | Stored:
+        """Blocks to be filled one by one."""
+        ...
+
+
+class Waiting:
+    """A matrix that is needed again, and kept meanwhile where there is room; without any, on the device."""
+
+    def __init__(self, matrix: Float[Array, "n m"], room: Room | None):
+        self.kept: Array | np.ndarray | Stored = matrix
+        if room is not None:
+            self.kept = room.rows((1, matrix.shape[0], matrix.shape[1]))
+            self.kept[0] = np.asarray(matrix)
+
+    def take(self) -> Float[Array, "n m"]:
+        """It, on the device."""
+        return self.kept if isinstance(self.kept, jax.Array) else jnp.array(self.kept[0])
 
 
 def each(w: Layers) -> Iterator[Array]:
@@ -74,8 +98,3 @@ def take(blocks: np.ndarray | Stored, rows: Int[np.ndarray, "*places"], out: Flo
         np.take(blocks.reshape(-1, blocks.shape[-1]), rows, axis=0, out=out, mode="clip")  # "raise" would copy twice
     else:
         blocks.take(rows, out)
-
-
-def on_host(blocks: Blocks) -> bool:
-    """Whether the blocks are not the device's, and reach it as they are needed."""
-    return not isinstance(blocks, jax.Array)

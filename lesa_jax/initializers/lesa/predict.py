@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from lesa_jax.base.errors import InputError
 from lesa_jax.initializers.lesa.ahead import Ahead
-from lesa_jax.initializers.lesa.layers import Blocks, Layers, each, store
+from lesa_jax.initializers.lesa.layers import Blocks, Layers, Room, each, store
 from lesa_jax.initializers.lesa.predictor import (
     PUBLISHED,
     Fit,
@@ -45,13 +45,13 @@ class RawRows(NamedTuple):
 Basis = LayerSVD | RawRows
 
 
-def decompose(w: Layers, space: str, v: Blocks | None = None) -> Basis:
+def decompose(w: Layers, space: str, room: Room | None = None) -> Basis:
     """One kind's matrices taken apart into rows to predict, see `methods.Lesa`.
 
     Args:
       w: the matrices, any float dtype.
       space: "svd" or "raw".
-      v: where the rows go, float32, of the shape that `rows_shape` says; by default an array on the device.
+      room: on the host, where the rows go; by default they are on the device.
 
     Raises:
       InputError: fewer than 3 layers.
@@ -59,17 +59,12 @@ def decompose(w: Layers, space: str, v: Blocks | None = None) -> Basis:
     if w.shape[0] < 3:
         raise InputError(f"lesa learns from layers between two others: needs at least 3 layers, got {w.shape[0]}")
     if space == "svd":
-        return layer_svd(w, v=v)
-    v = jnp.zeros(w.shape, jnp.float32) if v is None else v
+        return layer_svd(w, room=room)
+    layers, out, fan_in = w.shape
+    v: Blocks = jnp.zeros(w.shape, jnp.float32) if room is None else room.rows((layers, out, fan_in))
     for number, w_l in enumerate(each(w)):
         v = store(v, number, w_l.astype(jnp.float32))
     return RawRows(v, jnp.ones(w.shape[1], bool))
-
-
-def rows_shape(shape: tuple[int, ...], space: str) -> tuple[int, int, int]:
-    """Of the rows that matrices [layers, out, in] are taken apart into."""
-    layers, out, fan_in = shape
-    return layers, min(out, layers * fan_in) if space == "svd" else out, fan_in
 
 
 def learn(basis: Basis, key: PRNGKeyArray, lesa: Lesa, settings: PredictorSettings = PUBLISHED) -> Fit:

@@ -28,7 +28,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from lesa_jax.initializers.lesa.ahead import Ahead
-from lesa_jax.initializers.lesa.layers import Blocks, Layers, each, store
+from lesa_jax.initializers.lesa.layers import Blocks, Layers, Room, Waiting, each, store
 from lesa_jax.initializers.matrices import dot
 
 
@@ -57,7 +57,7 @@ def tail_ratio(dtype: DTypeLike) -> float:
     return 2.7 * float(jnp.finfo(dtype).eps) ** 0.25
 
 
-def layer_svd(w: Layers, dtype: DTypeLike = jnp.float32, v: Blocks | None = None) -> LayerSVD:
+def layer_svd(w: Layers, dtype: DTypeLike = jnp.float32, room: Room | None = None) -> LayerSVD:
     """SVD of the layers side by side, in `dtype` (float64 needs `jax.enable_x64`). Not for use inside `jax.jit`.
 
     Measured on float32 inputs of condition number up to 1e4: singular values within 1e-4 relative of float64 LAPACK.
@@ -66,13 +66,14 @@ def layer_svd(w: Layers, dtype: DTypeLike = jnp.float32, v: Blocks | None = None
     Args:
       w: matrices [out, in], any float dtype.
       dtype: to compute in.
-      v: where the blocks V_l go, [layers, r, in] of `dtype`; by default an array on the device.
+      room: on the host, where the blocks V_l go, and what else may wait for its turn there; by default all is on the
+        device.
     """
     layers, out, fan_in = w.shape
     unit = unit_scale(w, dtype)
-    ut = left_vectors(w, unit, dtype)
+    ut = left_vectors(w, unit, dtype, room)
     r = min(out, layers * fan_in)
-    v = jnp.zeros((layers, r, fan_in), dtype) if v is None else v
+    v: Blocks = jnp.zeros((layers, r, fan_in), dtype) if room is None else room.rows((layers, r, fan_in))
     squares = jnp.zeros(r, dtype)
     for number, w_l in enumerate(each(w)):
         block, square = _project(ut, w_l, unit, r)
@@ -126,11 +127,11 @@ def _plus_gram(total, b):
 
 
 def left_vectors(
-    w: Layers, unit: Float[Array, ""] | float = 1.0, dtype: DTypeLike = jnp.float32
+    w: Layers, unit: Float[Array, ""] | float = 1.0, dtype: DTypeLike = jnp.float32, room: Room | None = None
 ) -> Float[Array, "out out"]:
     """Transposed left singular vectors U^T (rows, by descending singular value) of the layers side by side.
 
-    `unit` times the layers is what is worked on.
+    `unit` times the layers is what is worked on. See `layer_svd` for the others.
     """
     ut, energies = descending_eigh(gram(w, unit, dtype))
     rank_bound = min(w.shape[1], w.shape[0] * w.shape[2])
@@ -142,22 +143,25 @@ def left_vectors(
         clear = np.count_nonzero(energies >= mixed * energies[first])
         if clear >= rank_bound:
             break
-        ut, rotated = _rotate_tail(ut, clear, w, unit)
+        waiting = Waiting(ut, room)
+        del ut
+        ut, rotated = _rotate_tail(waiting, clear, w, unit)
         energies[clear:], first = rotated[: len(energies) - clear], clear
     return ut
 
 
-def _rotate_tail(ut, clear, w, unit):
+def _rotate_tail(waiting, clear, w, unit):
     """Diagonalises the layers inside the span of the rows of U^T from `clear` on; the other rows stay as they are.
 
     Also returns the eigenvalues, the tail's first.
     """
-    tail = np.arange(len(ut)) >= clear
-    total = jnp.zeros_like(ut)
+    ut = waiting.take()
+    tail, total = np.arange(len(ut)) >= clear, jnp.zeros_like(ut)
     for w_l in each(w):
         total = jax.block_until_ready(_add_tail_gram(total, ut, tail, w_l, unit))
-    del w_l
+    del ut, w_l
     rotation, energies = descending_eigh(_head_last(total, tail))
+    ut = waiting.take()
     rotated = dot(_tail_only(rotation, tail), ut)
     del rotation
     return _tail_from(ut, rotated, tail), np.asarray(energies)

@@ -1,0 +1,166 @@
+"""LESA on a checkpoint of a real model's shape, under a limit of memory: time by stage against floors, memory against
+what was predicted, and what a model of full depth would take.
+
+Command:   python experiments/bench/make_checkpoint.py --like llama-3-8b --layers 8 --output build/8b
+           sudo python experiments/bench/bench_scale.py --model build/8b --layers 12 --full 32 --limit 6GB
+Run time:  half an hour to an hour on 2 CPU cores; 10 GB of disk. The limit is that of a control group, which needs the
+           right to make one; without --limit nothing is limited.
+Expected:  completes; memory within 25 % of the prediction. experiments/results/bench_scale.md has the last run.
+
+The floor of a stage is its matrix products at the rate of a large one measured here, an eigendecomposition at 9 n^3 of
+the same, and for training what AdamW reads and writes at the rate of a large copy. What the SVD does besides where
+small singular values want a second eigendecomposition, as real models' do, is no part of the floor.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+from bench_report import write_report
+from floors import copy_rate, matmul_rate, predictor_flops, svd_flops
+
+from lesa_jax.base.units import format_bytes, parse_bytes
+from lesa_jax.checkpoint.reader import open_checkpoint
+from lesa_jax.growth.job import ExpandJob, prepare_jobs
+from lesa_jax.growth.settings import ExpandSettings
+from lesa_jax.planning.methods import PUBLISHED
+
+EXPAND = """
+import json, sys
+from pathlib import Path
+from lesa_jax.expand import ExpandSettings, expand
+memory = sys.argv[4] or None
+result = expand(ExpandSettings(sys.argv[1], Path(sys.argv[2]), method="lesa", layers=int(sys.argv[3]), memory=memory))
+print(json.dumps({"seconds": result.seconds, "estimated": result.estimated_memory, "scratch": result.scratch}))
+"""
+WRITES_AND_READS = 8  # of AdamW for a weight: gradient, weight and both moments, each read and written
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to run."""
+
+    model: Path
+    """As `make_checkpoint.py` writes it."""
+    layers: int
+    """To grow it to."""
+    full: int
+    """Depth of the real model, to which the times are extended."""
+    limit: str | None = None
+    """Of a control group that the process runs in, cached files included."""
+    memory: str | None = None
+    """`--memory` of the expansion."""
+    output: Path = Path("experiments/results/bench_scale.md")
+
+
+def main(settings: Settings) -> None:
+    grown = settings.model.with_name(f"{settings.model.name}-grown")
+    shutil.rmtree(grown, ignore_errors=True)
+    [job] = prepare_jobs(
+        [ExpandSettings(str(settings.model), grown, method="lesa", layers=settings.layers)],
+        open_checkpoint(settings.model),
+    )
+    assert isinstance(job, ExpandJob)
+    products, copies = matmul_rate(4096), copy_rate(1 << 30)
+    with control_group(settings.limit) as group:
+        command = [sys.executable, "-c", EXPAND, settings.model, grown, str(settings.layers), settings.memory or ""]
+        taken, peak, printed = watched([str(word) for word in command], group)
+    result = json.loads(printed.splitlines()[-1])
+    layers = job.plan.source_layers
+    here, there = floors(job, layers, products, copies), floors(job, settings.full, products, copies)
+    rows, total = [], 0.0
+    for name, seconds in result["seconds"].items():
+        floor = here.get(name)
+        extended = seconds * (there[name] / floor if floor else settings.full / layers)
+        total += extended
+        rows.append(
+            (
+                name,
+                f"{seconds:.0f}",
+                f"{floor:.0f}" if floor else "",
+                f"{floor / seconds:.0%}" if floor else "",
+                f"{extended:.0f}",
+            )
+        )
+    rows.append(("whole process", f"{taken:.0f}", "", "", f"{total:.0f}"))
+    limit = "no limit" if settings.limit is None else f"a control group of {settings.limit}"
+    what = (
+        f"{settings.model.name}, {layers} -> {settings.layers} layers, under {limit}; anonymous memory "
+        f"{format_bytes(peak)} at its peak, {format_bytes(result['estimated'])} predicted, "
+        f"{format_bytes(result['scratch'])} of scratch; products {products / 1e9:.0f} GFLOP/s, copies "
+        f"{copies / 1e9:.1f} GB/s"
+    )
+    header = ("stage", "s", "floor, s", "share", f"{settings.full} layers, s")
+    write_report(settings.output, "experiments/bench/bench_scale.py", ("jax", "numpy", "scipy"), what, header, rows)
+    shutil.rmtree(grown)
+
+
+def floors(job: ExpandJob, layers: int, products: float, copies: float) -> dict[str, float]:
+    """Seconds of the stages that compute, with so many original layers."""
+    decompose = learn = 0.0
+    for kind in job.computed:
+        _, out, fan_in = kind.shape
+        decompose += svd_flops(layers, out, fan_in) / products
+        samples = PUBLISHED.epochs * (layers - 2) * out
+        weights = PUBLISHED.hidden_size * (3 * fan_in + PUBLISHED.hidden_size)
+        traffic = samples / PUBLISHED.batch_size * WRITES_AND_READS * 4 * weights
+        learn += predictor_flops(samples, fan_in) / products + traffic / copies
+    return {"decompose": decompose, "learn": learn}
+
+
+def watched(command: list[str], group: Path | None) -> tuple[float, int, str]:
+    """Seconds, the most anonymous memory, and the output of a process in a control group."""
+    peak, start = 0, time.perf_counter()
+    if group is not None:
+        command = ["sh", "-c", 'echo $$ > "$0" && exec "$@"', str(group / "cgroup.procs"), *command]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        printed: list[str] = []
+        reader = threading.Thread(target=lambda: printed.append(process.stdout.read() if process.stdout else ""))
+        reader.start()
+        while process.poll() is None:
+            peak = max(peak, anonymous(process.pid))
+            time.sleep(0.1)
+        reader.join()
+    if process.returncode:
+        raise SystemExit(f"the expansion ended with {process.returncode}")
+    return time.perf_counter() - start, peak, printed[0]
+
+
+def anonymous(pid: int) -> int:
+    """Bytes of a process that are no file's."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("RssAnon")), 0)
+
+
+@contextmanager
+def control_group(limit: str | None) -> Iterator[Path | None]:
+    """A group of version 2 or 1 that may have so much memory."""
+    if limit is None:
+        yield None
+        return
+    root = Path("/sys/fs/cgroup")
+    first = (root / "memory").is_dir()
+    group = (root / "memory" if first else root) / f"lesa_bench_{os.getpid()}"
+    group.mkdir()
+    try:
+        file = group / ("memory.limit_in_bytes" if first else "memory.max")
+        file.write_text(str(parse_bytes("--limit", limit)))
+        yield group
+    finally:
+        group.rmdir()
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Settings, description=__doc__))
