@@ -1,4 +1,4 @@
-"""SOLAR and LLaMA Pro of a sharded checkpoint against `cp -r` of the same bytes, and against mergekit with the same plan.
+"""SOLAR and LLaMA Pro of a sharded checkpoint against `cp -r` of the same bytes, and against mergekit's same plan.
 
 Command:   python experiments/bench/make_checkpoint.py --like llama-3-8b --layers 8 --output build/8b
            python -m venv build/mergekit && build/mergekit/bin/pip install mergekit

@@ -1,9 +1,9 @@
-"""LESA expansion against the published algorithm in torch, and SOLAR expansion against `cp -r`, on this machine.
+"""LESA expansion against the published algorithm in torch, on this machine.
 
 Command:   python experiments/bench/bench_expand.py
-Run time:  about 4 minutes on 2 CPU cores; 10 GB of disk for a moment. Needs torch (requirements-test.txt).
-Expected:  LESA at least 3.5 times as fast as torch in at most 0.4 of its memory; stage times near their floors; SOLAR's
-           writing within 1.5 of `cp -r`. The figures of the last run are in experiments/results/bench_expand.md.
+Run time:  about 4 minutes on 2 CPU cores. Needs torch (requirements-test.txt).
+Expected:  LESA at least 3.5 times as fast as torch in at most 0.4 of its memory; stage times near their floors. The
+           figures of the last run are in experiments/results/bench_expand.md.
 
 The checkpoint is synthetic: 12 layers of width 1024 and feed-forward 2816, float32, 6 new layers. Whole processes are
 timed from outside, imports and compilation included; peak memory is the kernel's count for the finished process. A
@@ -12,7 +12,6 @@ floor is the work's own floating-point operations at the rate of a large matrix 
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jax
-import numpy as np
 import tyro
 from bench_report import write_report
 from floors import matmul_rate, predictor_flops, seconds, svd_flops
@@ -50,10 +48,6 @@ print(json.dumps(report.seconds))
 class BenchExpandSettings:
     """What to run."""
 
-    pairs: int = 3
-    """How often SOLAR and cp -r take turns."""
-    solar_layers: int = 48
-    """Layers of the checkpoint that they copy: 48 are 2.5 GB in, 3.7 GB out."""
     output: Path = Path("experiments/results/bench_expand.md")
 
 
@@ -160,38 +154,10 @@ def compare_lesa(folder: Path) -> list[tuple[str, str, str, str]]:
     return rows
 
 
-def compare_solar(folder: Path, settings: BenchExpandSettings) -> list[tuple[str, str, str, str]]:
-    """SOLAR against `cp -r` of its own output, in turns: the writing itself, and the whole process."""
-    model = folder / "solar-model"
-    write_checkpoint(model, settings.solar_layers)
-    written, whole, copied = [], [], []
-    for _ in range(settings.pairs):
-        for path in (folder / "solar", folder / "solar-copy"):
-            shutil.rmtree(path, ignore_errors=True)
-        os.sync()
-        deeper = str(settings.solar_layers * 3 // 2)
-        ours = run([sys.executable, "-c", EXPAND, str(model), str(folder / "solar"), "solar", deeper])
-        whole.append(ours.seconds)
-        written.append(json.loads(ours.output)["copy"])
-        os.sync()
-        copied.append(run(["cp", "-r", str(folder / "solar"), str(folder / "solar-copy")]).seconds)
-    nbytes = sum(file.stat().st_size for file in (folder / "solar").iterdir())
-    ratios = [np.median(np.divide(times, copied)) for times in (written, whole)]
-    return [
-        (
-            f"SOLAR, {nbytes / 1e9:.1f} GB, writing with fsync, s",
-            f"{np.median(written):.2f}",
-            f"{np.median(copied):.2f} (cp -r)",
-            f"{ratios[0]:.2f} of cp -r",
-        ),
-        ("SOLAR, whole process, s", f"{np.median(whole):.2f}", "", f"{ratios[1]:.2f} of cp -r"),
-    ]
-
-
 def main(settings: BenchExpandSettings) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        rows = compare_lesa(folder) + compare_solar(folder, settings)
+        rows = compare_lesa(folder)
     header = ("", "lesa_jax", "torch or cp", "ratio")
     what = f"{LAYERS} layers, width {WIDTH}, {NEW} new layers"
     write_report(settings.output, "experiments/bench/bench_expand.py", ("jax", "torch", "numpy"), what, header, rows)

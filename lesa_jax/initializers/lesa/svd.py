@@ -31,6 +31,8 @@ from lesa_jax.initializers.lesa.ahead import Ahead
 from lesa_jax.initializers.lesa.layers import Blocks, Layers, Room, Waiting, each, store
 from lesa_jax.initializers.matrices import dot
 
+QUARTERS = 4  # in so many sizes tails are rotated
+
 
 @flax.struct.dataclass
 class LayerSVD:
@@ -153,23 +155,28 @@ def left_vectors(
 def _rotate_tail(waiting, clear, w, unit):
     """Diagonalises the layers inside the span of the rows of U^T from `clear` on; the other rows stay as they are.
 
-    Also returns the eigenvalues, the tail's first.
+    Works on the last quarters of the rows that hold the tail: sizes are few, and so are programs. Also returns the
+    eigenvalues, the tail's first.
     """
     ut = waiting.take()
-    tail, total = np.arange(len(ut)) >= clear, jnp.zeros_like(ut)
+    quarter = -(-len(ut) // QUARTERS)
+    first = max(0, len(ut) - -(-(len(ut) - clear) // quarter) * quarter)
+    rows, tail = ut[first:], np.arange(first, len(ut)) >= clear
+    del ut
+    total = jnp.zeros((len(rows), len(rows)), rows.dtype)
     for w_l in each(w):
-        total = jax.block_until_ready(_add_tail_gram(total, ut, tail, w_l, unit))
-    del ut, w_l
+        total = jax.block_until_ready(_add_tail_gram(total, rows, tail, w_l, unit))
+    del rows, w_l
     rotation, energies = descending_eigh(_head_last(total, tail))
     ut = waiting.take()
-    rotated = dot(_tail_only(rotation, tail), ut)
+    rotated = dot(_tail_only(rotation, tail), ut[first:])
     del rotation
-    return _tail_from(ut, rotated, tail), np.asarray(energies)
+    return _with_tail(ut, rotated, tail), np.asarray(energies)
 
 
 @functools.partial(jax.jit, donate_argnums=0)
-def _add_tail_gram(total, ut, tail, w_l, unit):
-    return _plus_gram(total, jnp.where(tail[:, None], dot(ut, unit * w_l.astype(ut.dtype)), 0))
+def _add_tail_gram(total, rows, tail, w_l, unit):
+    return _plus_gram(total, jnp.where(tail[:, None], dot(rows, unit * w_l.astype(rows.dtype)), 0))
 
 
 @functools.partial(jax.jit, donate_argnums=0)
@@ -187,9 +194,11 @@ def _tail_only(rotation, tail):
 
 
 @functools.partial(jax.jit, donate_argnums=0)
-def _tail_from(ut, rotated, tail):
-    """The rows of the tail from `rotated`, where they come first."""
-    return jnp.where(tail[:, None], jnp.roll(rotated, jnp.sum(~tail), axis=0), ut)
+def _with_tail(ut, rotated, tail):
+    """U^T with the tail's rows from `rotated`, where they come first; both end with the tail."""
+    first = len(ut) - len(rotated)
+    rows = jnp.where(tail[:, None], jnp.roll(rotated, jnp.sum(~tail), axis=0), ut[first:])
+    return ut.at[first:].set(rows)
 
 
 def descending_eigh(g: Float[Array, "n n"]) -> tuple[Float[Array, "n n"], Float[Array, " n"]]:
@@ -254,7 +263,7 @@ def svd_programs(w: jax.ShapeDtypeStruct) -> list[Ahead]:
 
 
 def refinement_programs(w: jax.ShapeDtypeStruct) -> list[Ahead]:
-    """What `layer_svd` runs besides where small singular values want a second eigendecomposition."""
+    """What `layer_svd` runs besides, at worst, where small singular values want a second eigendecomposition."""
     _, out, fan_in = w.shape
     ut, tail, unit = square(out), jax.ShapeDtypeStruct((out,), bool), jax.ShapeDtypeStruct((), jnp.float32)
     w_l = jax.ShapeDtypeStruct((out, fan_in), w.dtype)
