@@ -15,9 +15,9 @@ from lesa_jax.checkpoint.format import DTYPES
 from lesa_jax.families.kinds import WeightKind
 from lesa_jax.planning.methods import Aligned, Lesa, PredictorSettings, Start
 
-PROGRAM = 450_000_000  # bytes of Python, JAX and the programs that it compiles
+PROGRAM = 400_000_000  # bytes of Python, JAX and the programs that it compiles
 SHARE = 0.75  # of what is free is taken by default
-BATCHES = 4 << 25  # bytes of batches that are laid out, on their way, or trained on
+BATCHES = 2 << 25  # bytes of batches that are laid out or trained on
 
 
 @dataclass(frozen=True)

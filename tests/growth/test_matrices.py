@@ -12,6 +12,7 @@ import pytest
 from lesa_jax.base.errors import InputError
 from lesa_jax.base.scratch import Scratch
 from lesa_jax.growth.matrices import OldMatrices, Request, batch_bytes, compute_matrices
+from lesa_jax.initializers.lesa import svd
 from lesa_jax.initializers.lesa.predict import decompose_together
 from lesa_jax.planning.methods import Formula, Lesa, PredictorSettings
 
@@ -94,6 +95,7 @@ def test_the_kind_is_decomposed_once_in_each_space(monkeypatch):
 @pytest.mark.slow
 def test_batched_kinds_agree_with_kinds_one_by_one(monkeypatch):
     """The path of accelerators, where all kinds train in one vmapped loop."""
+    monkeypatch.setattr(svd, "descending_eigh", svd._device_eigh)  # another solver gives directions other signs
     requests = list(REQUESTS.values())
     one_by_one = compute(kinds(2), requests)
     monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
@@ -105,17 +107,15 @@ def test_batched_kinds_agree_with_kinds_one_by_one(monkeypatch):
 
 @pytest.mark.slow
 def test_kinds_that_do_not_fit_on_an_accelerator_stay_on_the_host(monkeypatch):
-    """By the path of a CPU, but that the accelerator finds the eigenvectors: another order of rounding, other signs."""
+    """By the path of a CPU, but that the accelerator finds the eigenvectors."""
+    monkeypatch.setattr(svd, "descending_eigh", svd._device_eigh)
+    expected = compute(kinds(1), [PLAIN, REQUESTS["raw"]])
     monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
     monkeypatch.setattr("lesa_jax.growth.matrices.batch_bytes", lambda: 1)
     trained = []
     monkeypatch.setattr("lesa_jax.growth.matrices.learn_together", lambda *_: trained.append(1))
-    [[new, raw]] = compute(kinds(1), [PLAIN, REQUESTS["raw"]])
+    np.testing.assert_array_equal(compute(kinds(1), [PLAIN, REQUESTS["raw"]]), expected)
     assert not trained
-    monkeypatch.undo()
-    [[expected, expected_raw]] = compute(kinds(1), [PLAIN, REQUESTS["raw"]])
-    np.testing.assert_array_equal(raw, expected_raw)
-    assert np.linalg.norm(new) == pytest.approx(np.linalg.norm(expected), rel=0.1)
 
 
 def test_an_accelerator_takes_what_its_memory_holds():

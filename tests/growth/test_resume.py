@@ -146,7 +146,7 @@ def test_killed_at_ten_random_moments(tmp_path, method):
         if output.exists():
             assert weights(output) == weights(tmp_path / "whole")
             subprocess.run(["rm", "-r", str(output)], check=True)
-        longest = min(longest * 1.5, 30)
+        longest = min(longest * 1.3, 12)
     subprocess.run([*command, str(output)], check=True)
     assert weights(output) == weights(tmp_path / "whole")
     assert {path.name for path in tmp_path.iterdir()} == {"out", "whole"}
