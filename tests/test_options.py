@@ -24,7 +24,8 @@ OPTIONS = {
         "stack": None, "plan": None, "placement": None, "every": None, "output_scale": None, "calibrate": None,
         "norm_source": None, "fit_routers": None, "match_experts": None, "seed": 0,
         "epochs": 10, "batch_size": 64, "learning_rate": 0.001, "norm_weight": 0.0005, "hidden_size": 256,
-        "eval_text": None, "ppl_protocol": "corpus", "sequence_length": None, "shard_size": 5.0, "dry_run": False,
+        "eval_text": None, "ppl_protocol": "corpus", "sequence_length": None, "shard_size": 5.0, "memory": None,
+        "dry_run": False,
         "overwrite": False,
     },
     TrainSettings: {

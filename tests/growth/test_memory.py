@@ -22,7 +22,10 @@ def job(model: Path, output: Path, **options) -> ExpandJob:
     return prepared
 
 
-@pytest.mark.parametrize("method", ["lesa", "lesa_raw", "average", "random", "opt_deus"])
+LONG = [pytest.param(method, marks=pytest.mark.slow) for method in ("lesa_raw", "random", "opt_deus")]
+
+
+@pytest.mark.parametrize("method", ["lesa", "average", *LONG])
 def test_the_same_bytes_whatever_the_memory(tmp_path, method):
     """The least that is enough sends all that is kept of a kind to the disk."""
     model = tiny("llama")

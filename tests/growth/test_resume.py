@@ -58,7 +58,12 @@ def weights(output: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize(
-    ("family", "method", "pieces"), [("llama", "lesa", 3), ("phi3", "average", 2), ("mixtral", "random", 4)]
+    ("family", "method", "pieces"),
+    [
+        ("llama", "lesa", 3),
+        pytest.param("phi3", "average", 2, marks=pytest.mark.slow),
+        pytest.param("mixtral", "random", 4, marks=pytest.mark.slow),
+    ],
 )
 def test_a_killed_run_goes_on_with_what_is_done(tmp_path, family, method, pieces, capsys, monkeypatch):
     """Of phi3's fused matrices one part is done, and the others are not."""
@@ -85,6 +90,7 @@ def test_a_killed_run_goes_on_with_what_is_done(tmp_path, family, method, pieces
     assert not (output / FILE).exists()
 
 
+@pytest.mark.slow
 def test_a_piece_that_was_being_noted_is_done_again(tmp_path, capsys):
     source, output = tiny("llama"), tmp_path / "out"
     killed_after(3, source, output, "average")
@@ -96,6 +102,7 @@ def test_a_piece_that_was_being_noted_is_done_again(tmp_path, capsys):
     assert weights(output) == weights(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_what_calibration_has_begun_to_change_is_made_again(tmp_path, capsys):
     """Its factors act on what is written: twice they would be squared."""
     text = tmp_path / "text.txt"
@@ -108,6 +115,7 @@ def test_what_calibration_has_begun_to_change_is_made_again(tmp_path, capsys):
     assert weights(tmp_path / "out") == weights(tmp_path / "whole")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options", [{"gaps": "1,2"}, {"gaps": "1,3", "seed": 1}, {"gaps": "1,3", "norm_source": "next"}]
 )

@@ -158,7 +158,7 @@ def test_nothing_is_left_to_compile_after_compiling_ahead(space, caplog, tmp_pat
         assert f"jit({name})" not in compiled
 
 
-@pytest.mark.parametrize("gaps", [GAPS, (0, 2, 2, 2)])
+@pytest.mark.parametrize("gaps", [pytest.param(GAPS, marks=pytest.mark.slow), (0, 2, 2, 2)])
 @pytest.mark.parametrize("lesa", [Lesa(), Lesa("raw"), Lesa(shuffled=True)], ids=["svd", "raw", "shuffled"])
 def test_where_rows_are_kept_changes_no_bit(lesa, gaps, tmp_path, monkeypatch):
     """In memory or in a file, and however many batches are laid out at once. On the device it is a matter of
