@@ -14,17 +14,17 @@ ours (a file with holes), and mergekit writes them as it is told to, by scales o
 
 import os
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
 import tyro
 from bench_report import write_report
+from processes import Run, run
 
 from lesa_jax.base.errors import InputError
 from lesa_jax.checkpoint.reader import open_checkpoint
@@ -46,14 +46,6 @@ class Settings:
     output: Path = Path("experiments/results/bench_copy.md")
 
 
-@dataclass(frozen=True)
-class Taken:
-    """Seconds until all is on the disk, and the most memory that the process had, in bytes."""
-
-    seconds: float
-    memory: int
-
-
 def main(settings: Settings) -> None:
     rows, folder = [], settings.model.resolve().parent
     for method in METHODS:
@@ -61,16 +53,16 @@ def main(settings: Settings) -> None:
         job = plan(settings.model, out, method)
         expand = [sys.executable, "-m", "lesa_jax.expand", "--model", str(settings.model), "--method", method]
         expand += ["--layers", str(job.plan.layers), "--output", str(out)]
-        run(expand, None)
-        rivals: dict[str, Callable[[], Taken]] = {
-            "lesa_jax": lambda command=expand, out=out: run(command, out),
-            "cp -r": lambda out=out, copy=copy: run(["cp", "-r", str(copy), str(out)], out),
+        run(expand)
+        rivals: dict[str, Callable[[], Run]] = {
+            "lesa_jax": lambda command=expand, out=out: written(command, out),
+            "cp -r": lambda out=out, copy=copy: written(["cp", "-r", str(copy), str(out)], out),
         }
         if settings.mergekit is not None:
             recipe = folder / "recipe.yaml"
             recipe.write_text(mergekit_recipe(settings.model, job))
             merge = [str(settings.mergekit), str(recipe), str(out), "--no-copy-tokenizer", "--lazy-unpickle"]
-            rivals["mergekit"] = lambda command=merge, out=out: run(command, out)
+            rivals["mergekit"] = lambda command=merge, out=out: written(command, out)
         out.rename(copy)
         taken = {name: [] for name in rivals}
         for _ in range(settings.turns):
@@ -81,7 +73,7 @@ def main(settings: Settings) -> None:
         shutil.rmtree(copy)
         ours = median(one.seconds for one in taken["lesa_jax"])
         for name, times in taken.items():
-            seconds, memory = median(one.seconds for one in times), max(one.memory for one in times)
+            seconds, memory = median(one.seconds for one in times), max(one.peak for one in times)
             rows.append((method, name, f"{seconds:.1f}", f"{ours / seconds:.2f}", f"{memory / 1e9:.2f}"))
     what = (
         f"{settings.model.name}, {job.plan.source_layers} -> {job.plan.layers} layers, {job.layout.nbytes / 1e9:.1f} GB"
@@ -97,19 +89,15 @@ def plan(model: Path, output: Path, method: str) -> ExpandJob:
     return job
 
 
-def run(command: list[str], output: Path | None) -> Taken:
-    """Runs a command that makes `output`, which is removed before."""
-    if output is not None and output.exists():
+def written(command: list[str], output: Path) -> Run:
+    """Runs a command that makes `output`, which is removed before; the seconds are those until all is on the disk."""
+    if output.exists():
         shutil.rmtree(output)
     os.sync()
     start = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
+    done = run(command)
     os.sync()
-    if process.returncode:
-        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
-    return Taken(time.perf_counter() - start, usage.ru_maxrss * 1024)
+    return replace(done, seconds=time.perf_counter() - start)
 
 
 def mergekit_recipe(model: Path, job: ExpandJob) -> str:

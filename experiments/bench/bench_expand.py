@@ -11,11 +11,8 @@ floor is the work's own floating-point operations at the rate of a large matrix 
 """
 
 import json
-import os
-import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +20,7 @@ import jax
 import tyro
 from bench_report import write_report
 from floors import matmul_rate, predictor_flops, seconds, svd_flops
+from processes import run
 from random_llama import matrix_shapes, write_llama
 
 from lesa_jax.base.scratch import Scratch
@@ -49,28 +47,6 @@ class BenchExpandSettings:
     """What to run."""
 
     output: Path = Path("experiments/results/bench_expand.md")
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished process: wall-clock seconds, peak resident bytes, what it printed."""
-
-    seconds: float
-    peak: int
-    output: str
-
-
-def run(command: list[str]) -> Run:
-    """Runs a command and accounts for it alone (`os.wait4`)."""
-    start = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        output = process.stdout.read()
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
-    return Run(time.perf_counter() - start, usage.ru_maxrss * 1024, output)
 
 
 def write_checkpoint(folder: Path, layers: int) -> None:

@@ -51,6 +51,8 @@ class RowFile:
     tenth of what a mapped one does.
     """
 
+    dtype = np.dtype(np.float32)
+
     def __init__(self, folder: Path, shape: tuple[int, int, int]):
         self.shape = shape
         self._file = _nameless(folder, 4 * math.prod(shape))

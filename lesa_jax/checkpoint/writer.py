@@ -114,11 +114,12 @@ class TensorWriter:
         self.layout = layout
         self.advance = advance
         self.missing = {name: place.nbytes for name, place in layout.places.items()}  # bytes
+        ends = {place.file: place.start + place.nbytes for place in layout.places.values()}  # they lie in order
         for name, header in layout.headers.items():
             path = folder / name
             with path.open("r+b" if path.exists() else "xb", buffering=0) as file:
                 self._write(file, header)
-                file.truncate(len(header) + sum(p.nbytes for p in layout.places.values() if p.file == name))
+                file.truncate(ends.get(name, len(header)))
         self._changed = set(layout.headers)
 
     def skip(self, name: str, nbytes: int | None = None) -> None:

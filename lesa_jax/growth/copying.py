@@ -38,15 +38,17 @@ class Run:
 def write_copies(checkpoint: Checkpoint, outputs: Sequence[Output]) -> None:
     """Writes every tensor that is not computed, in the order in which the originals lie on the disk."""
     runs = [[(output, run) for run in runs_of(checkpoint, output)] for output in outputs]
-    unsaved: dict[int, list[str]] = {}
+    unsaved: dict[int, list[str]] = {id(output): [] for output in outputs}
+    nbytes = dict.fromkeys(unsaved, 0)
     for output, run in heapq.merge(*runs, key=lambda item: (item[1].file, item[1].start)):
         if output.failure is None:
             write_run(checkpoint, output, run)
-            done = unsaved.setdefault(id(output), [])
-            done += [part.name for part in run.parts]
-            if sum(output.job.layout.places[name].nbytes for name in done) >= COMMIT:
-                output.finish_tensors(done)
-                done.clear()
+            names = [part.name for part in run.parts]
+            unsaved[id(output)] += names
+            nbytes[id(output)] += sum(output.job.layout.places[name].nbytes for name in names)
+            if nbytes[id(output)] >= COMMIT:
+                output.finish_tensors(unsaved[id(output)])
+                unsaved[id(output)], nbytes[id(output)] = [], 0
 
 
 def write_run(checkpoint: Checkpoint, output: Output, run: Run) -> None:

@@ -202,7 +202,11 @@ def _predict(
     kinds: Sequence[OldMatrices], basis: Basis, space: str, requests: Sequence[Request], seconds: dict[str, float]
 ) -> Iterator[tuple[int, int, NewMatrices]]:
     """What requests in this space get, by kind and request."""
-    fits: dict[Lesson, list[Fit]] = {}
+
+    def basis_of(k: int) -> Basis:
+        return basis if len(kinds) == 1 else one_of(basis, k)
+
+    fits: dict[Lesson, list[tuple[Fit, Float[Array, ""]]]] = {}
     for i, request in enumerate(requests):
         if not isinstance(request.start, Lesa) or request.start.space != space:
             continue
@@ -210,11 +214,10 @@ def _predict(
         lesson = replace(request.start, shrunk=False, matched=False), request.seed, request.predictor
         if lesson not in fits:
             with stage(seconds, "learn"):
-                fits[lesson] = _learn([kind.key(request.seed) for kind in kinds], basis, lesson)
-        for k, fit in enumerate(fits[lesson]):
-            one = basis if len(kinds) == 1 else one_of(basis, k)
-            matrices = new_matrices(one, fit.params, request.gaps)
-            yield k, i, NewMatrices(matrices, fit, agreement(one, fit.params))
+                found = _learn([kind.key(request.seed) for kind in kinds], basis, lesson)
+            fits[lesson] = [(fit, agreement(basis_of(k), fit.params)) for k, fit in enumerate(found)]
+        for k, (fit, agreeing) in enumerate(fits[lesson]):
+            yield k, i, NewMatrices(new_matrices(basis_of(k), fit.params, request.gaps), fit, agreeing)
 
 
 def _learn(keys: Sequence[PRNGKeyArray], basis: Basis, lesson: Lesson) -> list[Fit]:

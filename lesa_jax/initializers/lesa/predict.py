@@ -7,7 +7,7 @@ in one gap are found by halving: the middle one first, then those between it and
 """
 
 import functools
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -168,9 +168,11 @@ def agreement(basis: Basis, params: Params) -> Float[Array, ""]:
     """The factor, from 0 to 1, that brings a predictor's predictions of layers that exist, each from those on both
     sides, nearest to these layers: with equal norms, their cosine."""
     s = basis.s if isinstance(basis, LayerSVD) else None
-    sums = jnp.zeros(2)
-    for layer in range(1, basis.v.shape[0] - 1):
-        sums = sums + _products(params, s, *(jax.device_put(basis.v[layer + i]) for i in (-1, 0, 1)))
+    sums, three = jnp.zeros(2), deque[Array](maxlen=3)
+    for block in each(basis.v):  # of what may be in a file each is read once
+        three.append(block)
+        if len(three) == 3:
+            sums = jax.block_until_ready(sums + _products(params, s, *three))
     agreeing, square = sums
     return jnp.clip(agreeing / jnp.where(square > 0, square, 1), 0, 1)
 
