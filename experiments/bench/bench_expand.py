@@ -7,7 +7,7 @@ Expected:  LESA at least 3.5 times as fast as torch in at most 0.4 of its memory
 
 The checkpoint is synthetic: 12 layers of width 1024 and feed-forward 2816, float32, 6 new layers. Whole processes are
 timed from outside, imports and compilation included; peak memory is the kernel's count for the finished process. A
-floor is the work's own floating-point operations at the rate of a large matrix product measured in the same run.
+floor is what the work must take at rates that are measured in the same run (`lesa_floors`).
 """
 
 import json
@@ -19,7 +19,8 @@ from pathlib import Path
 import jax
 import tyro
 from bench_report import write_report
-from floors import matmul_rate, predictor_flops, seconds, svd_flops
+from floors import seconds
+from lesa_floors import lesa_floors, measure_rates
 from processes import run
 from random_llama import matrix_shapes, write_llama
 
@@ -29,7 +30,7 @@ from lesa_jax.families.kinds import WeightKind
 from lesa_jax.growth.compute import old_matrices
 from lesa_jax.growth.matrices import OldMatrices
 from lesa_jax.initializers.lesa.predict import decompose, learn
-from lesa_jax.planning.methods import PUBLISHED, Lesa
+from lesa_jax.planning.methods import Lesa
 
 WIDTH, INNER, LAYERS, NEW = 1024, 2816, 12, 6
 SHAPES = matrix_shapes(WIDTH, INNER)
@@ -54,10 +55,10 @@ def write_checkpoint(folder: Path, layers: int) -> None:
     write_llama(folder, WIDTH, INNER, layers, heads=16, distinct=LAYERS)
 
 
-def stage_times(folder: Path) -> dict[str, tuple[float, float]]:
-    """Seconds of SVD and of training, summed over kinds, one by one in this process, compilation included."""
+def stage_times(folder: Path) -> dict[str, float]:
+    """Seconds of the stages of `lesa_floors`, summed over kinds, one by one in this process, compilation included."""
     checkpoint = open_checkpoint(folder)
-    times = {"svd": 0.0, "training": 0.0}
+    times = {"decompose": 0.0, "learn": 0.0}
     for stack in checkpoint.stacks:
         if stack.sizes and len(stack.spec.shape) == 2:
             kind, basis = old_matrices(checkpoint, WeightKind(stack)), None
@@ -66,16 +67,10 @@ def stage_times(folder: Path) -> dict[str, tuple[float, float]]:
                 nonlocal basis
                 basis = decompose(kind, "svd", Scratch(folder, 1 << 34))
 
-            times["svd"] += seconds(take_apart)
+            times["decompose"] += seconds(take_apart)
             assert basis is not None
-            times["training"] += seconds(lambda basis=basis: learn(basis, jax.random.key(0), Lesa()))
-    return {
-        "svd": (times["svd"], sum(svd_flops(LAYERS, *shape) for shape in SHAPES.values())),
-        "training": (
-            times["training"],
-            sum(predictor_flops(PUBLISHED.epochs * (LAYERS - 2) * out, fan_in) for out, fan_in in SHAPES.values()),
-        ),
-    }
+            times["learn"] += seconds(lambda basis=basis: learn(basis, jax.random.key(0), Lesa()))
+    return times
 
 
 def compare_lesa(folder: Path) -> list[tuple[str, str, str, str]]:
@@ -96,9 +91,9 @@ def compare_lesa(folder: Path) -> list[tuple[str, str, str, str]]:
         deeper,
     ]
     torch = run(command)
-    rate = matmul_rate(4096)
-    stages = stage_times(model)
-    floor = sum(flops for _, flops in stages.values()) / rate
+    rates, stages = measure_rates(), stage_times(model)
+    floors = lesa_floors(SHAPES.values(), LAYERS, rates)
+    floor = sum(floors.values())
     torch_stages = json.loads(torch.output)["seconds"]
     rows = [
         (
@@ -115,8 +110,8 @@ def compare_lesa(folder: Path) -> list[tuple[str, str, str, str]]:
         ),
         ("floor of the whole, s", f"{floor:.1f}", "", f"we take {ours.seconds / floor:.2f} of it"),
     ]
-    for (name, (taken, flops)), theirs in zip(stages.items(), ("svd", "train"), strict=True):
-        bound = flops / rate
+    for (name, taken), theirs in zip(stages.items(), ("svd", "train"), strict=True):
+        bound = floors[name]
         rows.append(
             (
                 f"{name}, s",
@@ -126,7 +121,7 @@ def compare_lesa(folder: Path) -> list[tuple[str, str, str, str]]:
             )
         )
     rows.append(("stages of ours, s", ", ".join(f"{k} {v:.1f}" for k, v in json.loads(ours.output).items()), "", ""))
-    rows.append(("matrix products, GFLOP/s", f"{rate / 1e9:.0f}", "", ""))
+    rows.append(("rates", str(rates), "", ""))
     return rows
 
 

@@ -7,9 +7,9 @@ Run time:  half an hour to an hour on 2 CPU cores; 10 GB of disk. The limit is t
            right to make one; without --limit nothing is limited.
 Expected:  completes; memory within 25 % of the prediction. experiments/results/bench_scale.md has the last run.
 
-The floor of a stage is its matrix products at the rate of a large one measured here, an eigendecomposition at 9 n^3 of
-the same, and for training what AdamW reads and writes at the rate of a large copy. What the SVD does besides where
-small singular values want a second eigendecomposition, as real models' do, is no part of the floor.
+The floor of a stage is its matrix products, its eigendecompositions and what AdamW reads and writes, each at the rate
+that is measured here beforehand (`lesa_floors`). What the SVD does besides where small singular values want a second
+eigendecomposition, as real models' do, is no part of the floor.
 """
 
 import json
@@ -26,23 +26,23 @@ from pathlib import Path
 
 import tyro
 from bench_report import write_report
-from floors import copy_rate, matmul_rate, predictor_flops, svd_flops
+from lesa_floors import lesa_floors, measure_rates
 
 from lesa_jax.base.units import format_bytes, parse_bytes
 from lesa_jax.checkpoint.reader import open_checkpoint
 from lesa_jax.growth.job import ExpandJob, prepare_jobs
 from lesa_jax.growth.settings import ExpandSettings
-from lesa_jax.planning.methods import PUBLISHED
+from lesa_jax.planning.methods import PredictorSettings
 
 EXPAND = """
 import json, sys
 from pathlib import Path
 from lesa_jax.expand import ExpandSettings, expand
-memory = sys.argv[4] or None
-result = expand(ExpandSettings(sys.argv[1], Path(sys.argv[2]), method="lesa", layers=int(sys.argv[3]), memory=memory))
+from lesa_jax.planning.methods import PredictorSettings
+options = {"memory": sys.argv[4] or None, "predictor": PredictorSettings(rank=int(sys.argv[5]) or None)}
+result = expand(ExpandSettings(sys.argv[1], Path(sys.argv[2]), method="lesa", layers=int(sys.argv[3]), **options))
 print(json.dumps({"seconds": result.seconds, "estimated": result.estimated_memory, "scratch": result.scratch}))
 """
-WRITES_AND_READS = 8  # of AdamW for a weight: gradient, weight and both moments, each read and written
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,8 @@ class Settings:
     """Of a control group that the process runs in, cached files included."""
     memory: str | None = None
     """`--memory` of the expansion."""
+    rank: int | None = None
+    """`--rank` of the expansion."""
     output: Path = Path("experiments/results/bench_scale.md")
 
 
@@ -66,17 +68,25 @@ def main(settings: Settings) -> None:
     grown = settings.model.with_name(f"{settings.model.name}-grown")
     shutil.rmtree(grown, ignore_errors=True)
     [job] = prepare_jobs(
-        [ExpandSettings(str(settings.model), grown, method="lesa", layers=settings.layers)],
+        [
+            ExpandSettings(
+                str(settings.model),
+                grown,
+                method="lesa",
+                layers=settings.layers,
+                predictor=PredictorSettings(rank=settings.rank),
+            )
+        ],
         open_checkpoint(settings.model),
     )
     assert isinstance(job, ExpandJob)
-    products, copies = matmul_rate(4096), copy_rate(1 << 30)
+    rates, shapes = measure_rates(), [kind.shape[1:] for kind in job.computed]
     with control_group(settings.limit) as group:
-        command = [sys.executable, "-c", EXPAND, settings.model, grown, str(settings.layers), settings.memory or ""]
-        taken, peak, printed = watched([str(word) for word in command], group)
+        words = (settings.model, grown, settings.layers, settings.memory or "", settings.rank or 0)
+        taken, peak, printed = watched([sys.executable, "-c", EXPAND, *map(str, words)], group)
     result = json.loads(printed.splitlines()[-1])
     layers = job.plan.source_layers
-    here, there = floors(job, layers, products, copies), floors(job, settings.full, products, copies)
+    here, there = (lesa_floors(shapes, depth, rates, settings.rank) for depth in (layers, settings.full))
     rows, total = [], 0.0
     for name, seconds in result["seconds"].items():
         floor = here.get(name)
@@ -93,28 +103,15 @@ def main(settings: Settings) -> None:
         )
     rows.append(("whole process", f"{taken:.0f}", "", "", f"{total:.0f}"))
     limit = "no limit" if settings.limit is None else f"a control group of {settings.limit}"
+    rank = "all directions" if settings.rank is None else f"--rank {settings.rank}"
     what = (
-        f"{settings.model.name}, {layers} -> {settings.layers} layers, under {limit}; anonymous memory "
+        f"{settings.model.name}, {layers} -> {settings.layers} layers, {rank}, under {limit}; anonymous memory "
         f"{format_bytes(peak)} at its peak, {format_bytes(result['estimated'])} predicted, "
-        f"{format_bytes(result['scratch'])} of scratch; products {products / 1e9:.0f} GFLOP/s, copies "
-        f"{copies / 1e9:.1f} GB/s"
+        f"{format_bytes(result['scratch'])} of scratch; {rates}"
     )
     header = ("stage", "s", "floor, s", "share", f"{settings.full} layers, s")
     write_report(settings.output, "experiments/bench/bench_scale.py", ("jax", "numpy", "scipy"), what, header, rows)
     shutil.rmtree(grown)
-
-
-def floors(job: ExpandJob, layers: int, products: float, copies: float) -> dict[str, float]:
-    """Seconds of the stages that compute, with so many original layers."""
-    decompose = learn = 0.0
-    for kind in job.computed:
-        _, out, fan_in = kind.shape
-        decompose += svd_flops(layers, out, fan_in) / products
-        samples = PUBLISHED.epochs * (layers - 2) * out
-        weights = PUBLISHED.hidden_size * (3 * fan_in + PUBLISHED.hidden_size)
-        traffic = samples / PUBLISHED.batch_size * WRITES_AND_READS * 4 * weights
-        learn += predictor_flops(samples, fan_in) / products + traffic / copies
-    return {"decompose": decompose, "learn": learn}
 
 
 def watched(command: list[str], group: Path | None) -> tuple[float, int, str]:

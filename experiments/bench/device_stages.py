@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from floors import copy_rate, matmul_rate, predictor_flops, seconds, svd_flops
+from floors import matmul_rate, predictor_flops, seconds, svd_flops, update_rate
 
 from lesa_jax.initializers.lesa.predict import RawRows, learn_together
 from lesa_jax.initializers.lesa.svd import layer_svd, svd_programs
@@ -96,7 +96,7 @@ def describe_device(case: Case) -> dict[str, object]:
         "memory": (device.memory_stats() or {}).get("bytes_limit"),
         "bfloat16": matmul_rate(case.product, jnp.bfloat16),
         "float32": matmul_rate(case.product),
-        "copy": copy_rate(case.copy),
+        "copy": update_rate(case.copy),
     }
 
 

@@ -38,17 +38,34 @@ def matmul_rate(size: int, dtype: DTypeLike = jnp.float32) -> float:
     return 2 * size**3 / min(seconds(lambda: product(a)) for _ in range(5))
 
 
-def copy_rate(nbytes: int) -> float:
-    """Bytes read and written a second when an array of so many bytes is negated, the best of five."""
-    a = jnp.ones(nbytes // 4)
-    negate = jax.jit(jnp.negative)
-    negate(a).block_until_ready()
-    return 2 * nbytes / min(seconds(lambda: negate(a)) for _ in range(5))
+def update_rate(nbytes: int) -> float:
+    """Bytes read and written a second when an array of so many bytes is changed in place, again and again as weights
+    and moments are, so that caches count; the best of five."""
+    times = max(2, (1 << 28) // nbytes)
+    change = jax.jit(lambda a: lax.fori_loop(0, times, lambda _, a: 1 - a, a), donate_argnums=0)
+    a = change(jnp.ones(nbytes // 4))
+
+    def work() -> jax.Array:
+        nonlocal a
+        a = change(a)
+        return a
+
+    return 2 * nbytes * times / min(seconds(work) for _ in range(5))
+
+
+def gram_flops(out: int, columns: int) -> float:
+    """One triangle of a Gram matrix."""
+    return out * out * columns
+
+
+def eigen_flops(n: int) -> float:
+    """A symmetric eigendecomposition with vectors."""
+    return 9 * n**3
 
 
 def svd_flops(layers: int, out: int, fan_in: int) -> float:
-    """Gram matrix and projection of every layer, and a symmetric eigendecomposition with vectors at 9 n^3."""
-    return layers * 2 * 2 * out * out * fan_in + 9 * out**3
+    """Gram matrix, projection of every layer, and eigenvectors."""
+    return gram_flops(out, layers * fan_in) + layers * 2 * out * out * fan_in + eigen_flops(out)
 
 
 def predictor_flops(samples: int, fan_in: int) -> float:

@@ -108,7 +108,8 @@ def learned(new: NewMatrices) -> Learned | None:
     """How well a predictor learned; None where none was trained."""
     if new.fit is None or new.agreement is None:
         return None
-    return Learned(float(new.fit.epoch_losses[-1]), float(new.agreement))
+    left_out = None if new.left_out is None else float(new.left_out)
+    return Learned(float(new.fit.epoch_losses[-1]), float(new.agreement), left_out)
 
 
 def shared_batches(wanted: Sequence[Collection[WeightKind]]) -> list[list[WeightKind]]:

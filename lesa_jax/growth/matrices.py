@@ -28,6 +28,7 @@ from lesa_jax.initializers.lesa.predict import (
     one_of,
 )
 from lesa_jax.initializers.lesa.predictor import Fit
+from lesa_jax.initializers.lesa.svd import LayerSVD
 from lesa_jax.planning.methods import PUBLISHED, Aligned, Formula, Lesa, PredictorSettings, Start
 
 
@@ -53,12 +54,14 @@ class Request:
 @dataclass(frozen=True)
 class NewMatrices:
     """What one request got of a kind: its new matrices, float32, each made when it is asked for, which may raise
-    InputError; and of LESA's predictor how it was trained, and its `agreement` with layers that exist.
+    InputError; and of LESA's predictor how it was trained, its `agreement` with layers that exist, and where not all
+    directions were kept, how much of the layers was left out.
     """
 
     matrices: Iterator[Float[Array, "..."]]
     fit: Fit | None = None
     agreement: Float[Array, ""] | None = None
+    left_out: Float[Array, ""] | None = None
 
 
 class OldMatrices:
@@ -160,16 +163,23 @@ def _compute(
             shown = beside if isinstance(formula, Aligned) else {}
             yield k, i, NewMatrices(_apply(formula, weights, shown, kind.key(request.seed), request))
         del weights, beside
-    for space in sorted({request.start.space for request in requests if isinstance(request.start, Lesa)}, reverse=True):
+    for space, rank in dict.fromkeys(map(_rows_of, requests)):
+        if space is None:
+            continue
         with stage(seconds, "decompose"):
             if streamed:
-                basis = decompose(kinds[0], space, room)
+                basis = decompose(kinds[0], space, room, rank)
             elif len(kinds) > 1:
-                basis = decompose_together(kinds, len(kinds), space)
+                basis = decompose_together(kinds, len(kinds), space, rank)
             else:
-                basis = decompose(kinds[0], space)
-        yield from _predict(kinds, basis, space, requests, seconds)
-        del basis  # before the next space's
+                basis = decompose(kinds[0], space, rank=rank)
+        yield from _predict(kinds, basis, (space, rank), requests, seconds)
+        del basis  # before the next one
+
+
+def _rows_of(request: Request) -> tuple[str | None, int | None]:
+    """The space and the rank of what a request has predicted; neither where nothing is."""
+    return (request.start.space, request.predictor.rank) if isinstance(request.start, Lesa) else (None, None)
 
 
 def _apply(
@@ -199,16 +209,20 @@ def raised(name: str, error: Exception) -> InputError:
 
 
 def _predict(
-    kinds: Sequence[OldMatrices], basis: Basis, space: str, requests: Sequence[Request], seconds: dict[str, float]
+    kinds: Sequence[OldMatrices],
+    basis: Basis,
+    rows: tuple[str, int | None],
+    requests: Sequence[Request],
+    seconds: dict[str, float],
 ) -> Iterator[tuple[int, int, NewMatrices]]:
-    """What requests in this space get, by kind and request."""
+    """What requests for such rows get, by kind and request."""
 
     def basis_of(k: int) -> Basis:
         return basis if len(kinds) == 1 else one_of(basis, k)
 
     fits: dict[Lesson, list[tuple[Fit, Float[Array, ""]]]] = {}
     for i, request in enumerate(requests):
-        if not isinstance(request.start, Lesa) or request.start.space != space:
+        if not isinstance(request.start, Lesa) or _rows_of(request) != rows:
             continue
         # How loud predictions will be, and whose they are, is no matter of learning.
         lesson = replace(request.start, shrunk=False, matched=False), request.seed, request.predictor
@@ -217,7 +231,9 @@ def _predict(
                 found = _learn([kind.key(request.seed) for kind in kinds], basis, lesson)
             fits[lesson] = [(fit, agreement(basis_of(k), fit.params)) for k, fit in enumerate(found)]
         for k, (fit, agreeing) in enumerate(fits[lesson]):
-            yield k, i, NewMatrices(new_matrices(basis_of(k), fit.params, request.gaps), fit, agreeing)
+            one = basis_of(k)
+            left_out = one.error if isinstance(one, LayerSVD) else None
+            yield k, i, NewMatrices(new_matrices(one, fit.params, request.gaps), fit, agreeing, left_out)
 
 
 def _learn(keys: Sequence[PRNGKeyArray], basis: Basis, lesson: Lesson) -> list[Fit]:

@@ -14,6 +14,7 @@ from lesa_jax.base.units import format_bytes, parse_bytes
 from lesa_jax.checkpoint.format import DTYPES
 from lesa_jax.families.kinds import WeightKind
 from lesa_jax.planning.methods import Aligned, Lesa, PredictorSettings, Start
+from lesa_jax.planning.ranks import kept_rank, range_size
 
 PROGRAM = 400_000_000  # bytes of Python, JAX and the programs that it compiles
 SHARE = 0.75  # of what is free is taken by default
@@ -66,7 +67,7 @@ def plan_memory(
     room = given - least
     peak = scratch = 0
     for kind in kinds:
-        for arrays in kept_arrays(kind, start):
+        for arrays in kept_arrays(kind, start, settings):
             here, there = divide(arrays, room)
             peak, scratch = max(peak, working[kind] + here), max(scratch, there)
     return MemoryPlan(PROGRAM + peak, room, scratch)
@@ -93,16 +94,18 @@ def refuse_predictor(kinds: Iterable[WeightKind], settings: PredictorSettings, g
         )
 
 
-def kept_arrays(kind: WeightKind, start: Start) -> list[list[int]]:
+def kept_arrays(kind: WeightKind, start: Start, settings: PredictorSettings) -> list[list[int]]:
     """Bytes of the arrays that wait for their turn while a kind is worked on, at one time and at another.
 
     With LESA U, while it is refined, and later the rows of all layers in float32; else the matrices of all layers as
     they are, and those beside them.
     """
     if isinstance(start, Lesa):
-        layers, out, fan_in = kind.shape
-        rows = 4 * layers * min(out, layers * fan_in) * fan_in
-        return [[rows]] if start.space == "raw" else [[4 * out * out], [rows]]
+        layers, _, fan_in = kind.shape
+        if start.space == "raw":
+            return [[4 * math.prod(kind.shape)]]
+        rank, size, _ = directions(kind, settings)
+        return [[4 * size * size], [4 * layers * rank * fan_in]]
     count = 1 + len(kind.beside) if isinstance(start, Aligned) else 1
     return [count * [math.prod(kind.shape) * DTYPES[kind.stack.spec.dtype].itemsize]]
 
@@ -117,11 +120,24 @@ def working_memory(kind: WeightKind, start: Start, settings: PredictorSettings) 
     block, square = 4 * math.prod(kind.shape[1:]), 4 * out * out
     if not isinstance(start, Lesa):
         return 3 * stored + 5 * block + (3 * square if isinstance(start, Aligned) else 0)
+    training = predictor_memory(kind, settings) + BATCHES
     if start.space == "raw":
-        square = 0
-    projecting = square + 3 * stored + 3 * block
-    training = square + predictor_memory(kind, settings) + BATCHES
-    return max(3 * square, projecting, training, square + 6 * block)
+        return max(3 * stored + 3 * block, training, 6 * block)
+    rank, size, basis = directions(kind, settings)
+    u, square, rows = 4 * out * rank, 4 * size * size, 4 * rank * kind.shape[2]
+    projecting = u + basis + 3 * stored + 2 * block + rows
+    return max(basis + 3 * square, projecting, u + training, u + 4 * rows + 2 * block)
+
+
+def directions(kind: WeightKind, settings: PredictorSettings) -> tuple[int, int, int]:
+    """How many singular directions are kept of a kind, in how many they are found, and the bytes of what finds those: a
+    sketch, its orthonormal basis and what a QR decomposition takes besides.
+    """
+    rank = kept_rank(kind.shape, settings.rank)
+    if rank == kept_rank(kind.shape):
+        return rank, kind.shape[1], 0
+    size = range_size(kind.shape, rank)
+    return rank, size, 4 * 4 * size * kind.shape[1]
 
 
 def predictor_memory(kind: WeightKind, settings: PredictorSettings) -> int:

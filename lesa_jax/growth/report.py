@@ -81,10 +81,12 @@ def depths(plan: Plan) -> str:
 def norm_table(kinds: Mapping[str, KindResult]) -> Table:
     table = Table()
     table.add_column("weight kind")
-    for column in ("original", "new", "new/original", "loss", "agreement"):
+    ranked = any(kind.left_out is not None for kind in kinds.values())
+    for column in ("original", "new", "new/original", "loss", "agreement", *(["left out"] if ranked else [])):
         table.add_column(column, justify="right")
     for name, kind in kinds.items():
         ratio = kind.new_norm / kind.old_norm if kind.old_norm else float("nan")
-        learned = ("" if value is None else f"{value:.3g}" for value in (kind.loss, kind.agreement))
+        measured = (kind.loss, kind.agreement, *([kind.left_out] if ranked else []))
+        learned = ("" if value is None else f"{value:.3g}" for value in measured)
         table.add_row(name, f"{kind.old_norm:.2f}", f"{kind.new_norm:.2f}", f"{ratio:.2f}", *learned)
     return table

@@ -14,11 +14,13 @@ class Learned(NamedTuple):
 
     Attributes:
       loss: the mean training loss in its last epoch.
-      agreement: how far its predictions of layers that exist agree with them, from 0 to 1 (`lesa.predict.Prediction`).
+      agreement: how far its predictions of layers that exist agree with them, from 0 to 1 (`lesa.predict.agreement`).
+      left_out: with --rank, the Frobenius norm of what these directions leave out, over that of all.
     """
 
     loss: float
     agreement: float
+    left_out: float | None = None
 
 
 @dataclass(frozen=True)
@@ -28,13 +30,14 @@ class KindResult:
     Attributes:
       old_norm: mean Frobenius norm of the original matrices.
       new_norm: the same of the new layers' matrices.
-      loss, agreement: how well a predictor learned, see `Learned`; None for methods without one.
+      loss, agreement, left_out: how well a predictor learned, see `Learned`; None for methods without one.
     """
 
     old_norm: float
     new_norm: float
     loss: float | None = None
     agreement: float | None = None
+    left_out: float | None = None
 
 
 def averaged(results: Sequence[KindResult]) -> KindResult:

@@ -7,7 +7,16 @@ from typing import Any, Literal
 
 from lesa_jax.base.errors import InputError
 from lesa_jax.base.settings import check_seed, deciding, flatten, free, option
-from lesa_jax.planning.methods import MEASURED, OWNERS, PUBLISHED, Method, NormSource, Placement, PredictorSettings
+from lesa_jax.planning.methods import (
+    MEASURED,
+    OWNERS,
+    PUBLISHED,
+    Lesa,
+    Method,
+    NormSource,
+    Placement,
+    PredictorSettings,
+)
 from lesa_jax.planning.placement import GrownStack
 
 
@@ -104,10 +113,12 @@ def check_settings(settings: ExpandSettings, method: Method) -> None:
     for name, value in given.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise InputError(f"{option(name)} {value}: must be a finite number")
-    for name in ("epochs", "batch_size", "learning_rate", "hidden_size", "shard_size"):
-        if not given[name] > 0:
+    for name in ("epochs", "batch_size", "learning_rate", "hidden_size", "rank", "shard_size"):
+        if given[name] is not None and not given[name] > 0:
             raise InputError(f"{option(name)} {given[name]}: must be positive")
     check_seed(settings.seed)
+    if settings.predictor.rank is not None and isinstance(method.start, Lesa) and method.start.space != "svd":
+        raise InputError(f"--rank is that of an SVD: {settings.method} works without one")
     if not 0 <= settings.predictor.norm_weight < 1:
         raise InputError(f"--norm-weight {settings.predictor.norm_weight}: must lie in [0, 1)")
     if settings.sequence_length is not None and settings.sequence_length < 2:

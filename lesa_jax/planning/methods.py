@@ -29,7 +29,7 @@ Initialiser = Callable[..., Any]
 
 @dataclass(frozen=True)
 class PredictorSettings:
-    """Shape and training of LESA's predictor; the defaults are those of the public code."""
+    """What LESA's predictor learns, its shape and training; the defaults are those of the public code."""
 
     epochs: int = 10
     """lesa: passes over the samples. The paper's text says 5, its code 10."""
@@ -41,6 +41,9 @@ class PredictorSettings:
     """lesa: weight of the norm term in the loss. The paper's text says 5e-5, its code 5e-4."""
     hidden_size: int = 256
     """lesa: width of the predictor."""
+    rank: int | None = None
+    """lesa: learn from and predict the so many largest singular directions of a kind only, found by random projections;
+    by default all. Saves most of the time on a large model; the report says what is left out."""
 
 
 PUBLISHED = PredictorSettings()

@@ -302,6 +302,11 @@ BAD_OPTIONS = {
     ),
     "epochs": ({"method": "lesa", "predictor": PredictorSettings(epochs=0)}, "--epochs 0: must be positive"),
     "norm weight": ({"method": "lesa", "predictor": PredictorSettings(norm_weight=1.0)}, "must lie in"),
+    "rank": ({"method": "lesa", "predictor": PredictorSettings(rank=0)}, "--rank 0: must be positive"),
+    "rank without": (
+        {"method": "lesa_raw", "predictor": PredictorSettings(rank=8)},
+        "--rank is that of an SVD: lesa_raw",
+    ),
     "missing text": ({"eval_text": Path("no/such.txt")}, "cannot be read as UTF-8"),
     "missing folder": ({"model": "no/such/folder"}, "no such folder"),
     "uncached hub id": ({"model": "no-such-org/no-such-model"}, "not in its cache"),

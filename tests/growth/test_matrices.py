@@ -2,6 +2,7 @@
 
 import re
 import weakref
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -32,6 +33,7 @@ REQUESTS = {
     "raw": Request(Lesa("raw"), GAPS, 0, SETTINGS),
     "shuffled": Request(Lesa(shuffled=True), GAPS, 0, SETTINGS),
     "seed": Request(Lesa(), GAPS, 1, SETTINGS),
+    "rank": Request(Lesa(), GAPS, 0, replace(SETTINGS, rank=5)),
     "function": COPY,
 }
 
@@ -75,21 +77,21 @@ def test_requests_of_one_predictor_share_its_training(monkeypatch):
 
     monkeypatch.setattr("lesa_jax.growth.matrices.learn", learn)
     compute(kinds(1), list(REQUESTS.values()))
-    assert len(trained) == 4  # plain and elsewhere are one; raw, shuffled and another seed are three more
+    assert len(trained) == 5  # plain and elsewhere are one; raw, shuffled, another seed and a rank are four more
 
 
-def test_the_kind_is_decomposed_once_in_each_space(monkeypatch):
-    spaces = []
+def test_the_kind_is_decomposed_once_in_each_space_and_rank(monkeypatch):
+    found = []
 
-    def decompose(w, space, room):
+    def decompose(w, space, room, rank):
         from lesa_jax.initializers.lesa.predict import decompose as original
 
-        spaces.append(space)
-        return original(w, space, room)
+        found.append((space, rank))
+        return original(w, space, room, rank)
 
     monkeypatch.setattr("lesa_jax.growth.matrices.decompose", decompose)
     compute(kinds(2), list(REQUESTS.values()))
-    assert sorted(spaces) == ["raw", "raw", "svd", "svd"]
+    assert found == 2 * [("svd", None), ("raw", None), ("svd", 5)]
 
 
 @pytest.mark.slow

@@ -2,7 +2,9 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import transformers as hf
@@ -11,7 +13,7 @@ from lesa_jax.base.errors import InputError
 from lesa_jax.checkpoint.reader import open_checkpoint
 from lesa_jax.growth.job import ExpandJob, prepare_jobs
 from lesa_jax.growth.settings import ExpandSettings
-from tests.support.growth import grow
+from tests.support.growth import QUICK, grow
 from tests.support.tiny import tiny
 
 
@@ -22,14 +24,19 @@ def job(model: Path, output: Path, **options) -> ExpandJob:
     return prepared
 
 
-LONG = [pytest.param(method, marks=pytest.mark.slow) for method in ("lesa_raw", "random", "opt_deus")]
+LONG = [
+    pytest.param(method, rank, marks=pytest.mark.slow)
+    for method, rank in (("lesa", 5), ("lesa_raw", None), ("random", None), ("opt_deus", None))
+]
 
 
-@pytest.mark.parametrize("method", ["lesa", "average", *LONG])
-def test_the_same_bytes_whatever_the_memory(tmp_path, method):
+@pytest.mark.parametrize(("method", "rank"), [("lesa", None), ("average", None), *LONG])
+def test_the_same_bytes_whatever_the_memory(tmp_path, method, rank):
     """The least that is enough sends all that is kept of a kind to the disk."""
     model = tiny("llama")
-    options = {"gaps": "1,3,3"} if method != "opt_deus" else {"gaps": "1,3"}
+    options: dict[str, Any] = {"gaps": "1,3,3"} if method != "opt_deus" else {"gaps": "1,3"}
+    if rank is not None:
+        options["predictor"] = replace(QUICK["predictor"], rank=rank)
     plan = job(model, tmp_path / "plan", method=method, memory="8GB", **options).memory
     least = 8_000_000_000 - plan.room
     assert job(model, tmp_path / "plan", method=method, memory=str(least), **options).memory.scratch > 0
@@ -67,7 +74,7 @@ def watch():
         peak = max(peak, *(1024 * int(line.split()[1]) for line in lines if line.startswith("RssAnon")))
         time.sleep(0.02)
 threading.Thread(target=watch, daemon=True).start()
-options = {"memory": sys.argv[3] or None, "predictor": PredictorSettings(epochs=1)}
+options = {"memory": sys.argv[3] or None, "predictor": PredictorSettings(epochs=1, rank=int(sys.argv[4]) or None)}
 result = expand(ExpandSettings(sys.argv[1], Path(sys.argv[2]), method="lesa", layers=8, **options))
 print(peak, result.estimated_memory, result.scratch)
 """
@@ -75,11 +82,12 @@ print(peak, result.estimated_memory, result.scratch)
 
 @pytest.mark.slow
 def test_memory_is_what_was_predicted(tmp_path):
-    """Within a quarter: with rows in memory, and on the disk."""
+    """Within a quarter: with rows in memory, on the disk, and with a tenth of the directions."""
     shape = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 6, "num_attention_heads": 8}
     hf.LlamaForCausalLM(hf.LlamaConfig(**shape, vocab_size=64)).save_pretrained(tmp_path / "model")
-    for memory in ("", "650MB"):
-        command = [sys.executable, "-c", MEASURE, str(tmp_path / "model"), str(tmp_path / f"out{memory}"), memory]
+    for memory, rank in (("", "0"), ("650MB", "0"), ("", "256")):
+        output = tmp_path / f"out {memory} {rank}"
+        command = [sys.executable, "-c", MEASURE, str(tmp_path / "model"), str(output), memory, rank]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         peak, predicted, scratch = map(int, done.stdout.split()[-3:])
         assert peak == pytest.approx(predicted, rel=0.25)

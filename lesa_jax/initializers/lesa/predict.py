@@ -45,13 +45,14 @@ class RawRows(NamedTuple):
 Basis = LayerSVD | RawRows
 
 
-def decompose(w: Layers, space: str, room: Room | None = None) -> Basis:
+def decompose(w: Layers, space: str, room: Room | None = None, rank: int | None = None) -> Basis:
     """One kind's matrices taken apart into rows to predict, see `methods.Lesa`.
 
     Args:
       w: the matrices, any float dtype.
       space: "svd" or "raw".
       room: on the host, where the rows go; by default they are on the device.
+      rank: of "svd", as in `layer_svd`.
 
     Raises:
       InputError: fewer than 3 layers.
@@ -59,7 +60,7 @@ def decompose(w: Layers, space: str, room: Room | None = None) -> Basis:
     if w.shape[0] < 3:
         raise InputError(f"lesa learns from layers between two others: needs at least 3 layers, got {w.shape[0]}")
     if space == "svd":
-        return layer_svd(w, room=room)
+        return layer_svd(w, room=room, rank=rank)
     layers, out, fan_in = w.shape
     v: Blocks = jnp.zeros(w.shape, jnp.float32) if room is None else room.rows((layers, out, fan_in))
     for number, w_l in enumerate(each(w)):
@@ -75,14 +76,14 @@ def learn(basis: Basis, key: PRNGKeyArray, lesa: Lesa, settings: PredictorSettin
     return fit_streamed(basis.v, basis.kept, key, settings, places)
 
 
-def decompose_together(kinds: Iterable[Layers], count: int, space: str) -> Basis:
+def decompose_together(kinds: Iterable[Layers], count: int, space: str, rank: int | None = None) -> Basis:
     """`decompose` for `count` kinds of one shape, as one basis with a leading axis of kinds.
 
     Each lies in the stack before the next is taken apart, so that only one of them is ever in memory twice.
     """
     stack = None
     for number, w in enumerate(kinds):
-        basis = decompose(w, space)
+        basis = decompose(w, space, rank=rank)
         if stack is None:
             stack = jax.tree.map(lambda x: jnp.zeros((count, *x.shape), x.dtype), basis)
         stack = _lay_into(stack, basis, number)
@@ -190,8 +191,8 @@ def prediction_programs(
     w, programs = jax.ShapeDtypeStruct(shape, dtype), []
     u, s, v, kept = None, None, jax.ShapeDtypeStruct(shape, jnp.float32), jax.ShapeDtypeStruct(shape[1:2], bool)
     if lesa.space == "svd":
-        programs += [program for program in svd_programs(w) if program.name != "eigenvectors"]
-        u, s, v, kept = svd_shapes(w)
+        programs += [program for program in svd_programs(w, settings.rank) if program.name != "eigenvectors"]
+        u, s, v, kept = svd_shapes(w, settings.rank)
     programs += streaming_programs(v, kept, settings)
     params, block = param_shapes(shape[2], settings), jax.ShapeDtypeStruct(v.shape[1:], jnp.float32)
     return [

@@ -29,7 +29,9 @@ from jaxtyping import Array, Bool, Float
 
 from lesa_jax.initializers.lesa.ahead import Ahead
 from lesa_jax.initializers.lesa.layers import Blocks, Layers, Room, Waiting, each, store
+from lesa_jax.initializers.lesa.range_finder import Projected, find_range, range_programs
 from lesa_jax.initializers.matrices import dot
+from lesa_jax.planning.ranks import kept_rank, range_size
 
 QUARTERS = 4  # in so many sizes tails are rotated
 
@@ -47,6 +49,7 @@ class LayerSVD:
     s: Float[Array, "*kinds r"]
     v: Any  # `Blocks` [*kinds layers r in]
     kept: Bool[Array, "*kinds r"]
+    error: Float[Array, "*kinds"] | None = None  # what is left out of a lower rank, over all, by Frobenius norm
 
 
 def cut_ratio(dtype: DTypeLike) -> float:
@@ -59,7 +62,7 @@ def tail_ratio(dtype: DTypeLike) -> float:
     return 2.7 * float(jnp.finfo(dtype).eps) ** 0.25
 
 
-def layer_svd(w: Layers, dtype: DTypeLike = jnp.float32, room: Room | None = None) -> LayerSVD:
+def layer_svd(w: Layers, dtype: DTypeLike = jnp.float32, room: Room | None = None, rank: int | None = None) -> LayerSVD:
     """SVD of the layers side by side, in `dtype` (float64 needs `jax.enable_x64`). Not for use inside `jax.jit`.
 
     Measured on float32 inputs of condition number up to 1e4: singular values within 1e-4 relative of float64 LAPACK.
@@ -70,11 +73,18 @@ def layer_svd(w: Layers, dtype: DTypeLike = jnp.float32, room: Room | None = Non
       dtype: to compute in.
       room: on the host, where the blocks V_l go, and what else may wait for its turn there; by default all is on the
         device.
+      rank: keep so many of the largest singular values only, found by a randomised range finder; s is then too
+        low by up to what that misses.
     """
-    layers, out, fan_in = w.shape
+    layers, _, fan_in = w.shape
     unit = unit_scale(w, dtype)
-    ut = left_vectors(w, unit, dtype, room)
-    r = min(out, layers * fan_in)
+    r, energy = kept_rank(w.shape, rank), None
+    if r < kept_rank(w.shape):
+        q, energy = find_range(w, range_size(w.shape, r), unit, dtype)
+        ut = dot(left_vectors(Projected(q, w, unit), 1.0, dtype, room)[:r], q)
+        del q
+    else:
+        ut = left_vectors(w, unit, dtype, room)
     v: Blocks = jnp.zeros((layers, r, fan_in), dtype) if room is None else room.rows((layers, r, fan_in))
     squares = jnp.zeros(r, dtype)
     for number, w_l in enumerate(each(w)):
@@ -83,7 +93,8 @@ def layer_svd(w: Layers, dtype: DTypeLike = jnp.float32, room: Room | None = Non
     s, kept, scale = _singular_values(squares, unit)
     for number in reversed(range(layers)):  # the last ones may still be at hand
         v = store(v, number, _scale_rows(v[number], scale))
-    return LayerSVD(u=ut[:r].T, s=s, v=v, kept=kept)
+    error = None if energy is None else _left_out(squares, kept, energy)
+    return LayerSVD(u=ut[:r].T, s=s, v=v, kept=kept, error=error)
 
 
 def unit_scale(w: Layers, dtype: DTypeLike = jnp.float32) -> Float[Array, ""]:
@@ -240,23 +251,35 @@ def _singular_values(squares, unit):
 
 
 @jax.jit
+def _left_out(squares, kept, energy):
+    inside = jnp.where(energy > 0, jnp.sum(jnp.where(kept, squares, 0)) / jnp.where(energy > 0, energy, 1), 1)
+    return jnp.sqrt(jnp.maximum(1 - inside, 0))
+
+
+@jax.jit
 def _scale_rows(block, scale):
     return block * scale[:, None]
 
 
-def svd_programs(w: jax.ShapeDtypeStruct) -> list[Ahead]:
+def svd_programs(w: jax.ShapeDtypeStruct, rank: int | None = None) -> list[Ahead]:
     """What `layer_svd` runs for float32 or narrower layers of this shape [layers, out, in], refinements left out; on a
     CPU the eigenvectors are LAPACK's.
     """
     _, out, fan_in = w.shape
-    u, s, v, _ = svd_shapes(w)
-    w_l, g, unit = jax.ShapeDtypeStruct((out, fan_in), w.dtype), square(out), jax.ShapeDtypeStruct((), jnp.float32)
+    _, s, v, _ = svd_shapes(w, rank)
+    r, w_l, unit = len(s), jax.ShapeDtypeStruct((out, fan_in), w.dtype), jax.ShapeDtypeStruct((), jnp.float32)
+    found, g, ut, summed = [], square(out), square(out), w_l
+    if r < kept_rank(w.shape):
+        size = range_size(w.shape, r)
+        found, g, ut = range_programs(w_l, size), square(size), jax.ShapeDtypeStruct((r, out), jnp.float32)
+        summed = jax.ShapeDtypeStruct((size, fan_in), jnp.float32)
     block = jax.ShapeDtypeStruct(v.shape[1:], jnp.float32)
     return [
         Ahead("largest entry", _largest_entry, (w_l,)),
-        Ahead("Gram matrix", _add_gram, (g, w_l, unit)),
+        *found,
+        Ahead("Gram matrix", _add_gram, (g, summed, unit)),
         Ahead("eigenvectors", _device_eigh, (g,)),
-        Ahead("projection", _project, (g, w_l, unit, u.shape[1])),
+        Ahead("projection", _project, (ut, w_l, unit, r)),
         Ahead("singular values", _singular_values, (s, unit)),
         Ahead("rows of V", _scale_rows, (block, s)),
     ]
@@ -277,9 +300,9 @@ def square(n: int) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((n, n), jnp.float32)
 
 
-def svd_shapes(w: jax.ShapeDtypeStruct) -> tuple[jax.ShapeDtypeStruct, ...]:
+def svd_shapes(w: jax.ShapeDtypeStruct, rank: int | None = None) -> tuple[jax.ShapeDtypeStruct, ...]:
     """Of u, s, v and kept, for layers of this shape [layers, out, in]."""
     layers, out, fan_in = w.shape
-    r = min(out, layers * fan_in)
+    r = kept_rank(w.shape, rank)
     shapes = (out, r), (r,), (layers, r, fan_in)
     return *(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes), jax.ShapeDtypeStruct((r,), bool)
