@@ -15,10 +15,7 @@ eigendecomposition, as real models' do, is no part of the floor.
 import json
 import os
 import shutil
-import subprocess
 import sys
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +24,7 @@ from pathlib import Path
 import tyro
 from bench_report import write_report
 from lesa_floors import lesa_floors, measure_rates
+from processes import watched
 
 from lesa_jax.base.units import format_bytes, parse_bytes
 from lesa_jax.checkpoint.reader import open_checkpoint
@@ -83,8 +81,11 @@ def main(settings: Settings) -> None:
     rates, shapes = measure_rates(), [kind.shape[1:] for kind in job.computed]
     with control_group(settings.limit) as group:
         words = (settings.model, grown, settings.layers, settings.memory or "", settings.rank or 0)
-        taken, peak, printed = watched([sys.executable, "-c", EXPAND, *map(str, words)], group)
-    result = json.loads(printed.splitlines()[-1])
+        command = [sys.executable, "-c", EXPAND, *map(str, words)]
+        if group is not None:
+            command = ["sh", "-c", 'echo $$ > "$0" && exec "$@"', str(group / "cgroup.procs"), *command]
+        run = watched(command)
+    result = json.loads(run.output.splitlines()[-1])
     layers = job.plan.source_layers
     here, there = (lesa_floors(shapes, depth, rates, settings.rank) for depth in (layers, settings.full))
     rows, total = [], 0.0
@@ -101,44 +102,17 @@ def main(settings: Settings) -> None:
                 f"{extended:.0f}",
             )
         )
-    rows.append(("whole process", f"{taken:.0f}", "", "", f"{total:.0f}"))
+    rows.append(("whole process", f"{run.seconds:.0f}", "", "", f"{total:.0f}"))
     limit = "no limit" if settings.limit is None else f"a control group of {settings.limit}"
     rank = "all directions" if settings.rank is None else f"--rank {settings.rank}"
     what = (
         f"{settings.model.name}, {layers} -> {settings.layers} layers, {rank}, under {limit}; anonymous memory "
-        f"{format_bytes(peak)} at its peak, {format_bytes(result['estimated'])} predicted, "
+        f"{format_bytes(run.peak)} at its peak, {format_bytes(result['estimated'])} predicted, "
         f"{format_bytes(result['scratch'])} of scratch; {rates}"
     )
     header = ("stage", "s", "floor, s", "share", f"{settings.full} layers, s")
     write_report(settings.output, "experiments/bench/bench_scale.py", ("jax", "numpy", "scipy"), what, header, rows)
     shutil.rmtree(grown)
-
-
-def watched(command: list[str], group: Path | None) -> tuple[float, int, str]:
-    """Seconds, the most anonymous memory, and the output of a process in a control group."""
-    peak, start = 0, time.perf_counter()
-    if group is not None:
-        command = ["sh", "-c", 'echo $$ > "$0" && exec "$@"', str(group / "cgroup.procs"), *command]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        printed: list[str] = []
-        reader = threading.Thread(target=lambda: printed.append(process.stdout.read() if process.stdout else ""))
-        reader.start()
-        while process.poll() is None:
-            peak = max(peak, anonymous(process.pid))
-            time.sleep(0.1)
-        reader.join()
-    if process.returncode:
-        raise SystemExit(f"the expansion ended with {process.returncode}")
-    return time.perf_counter() - start, peak, printed[0]
-
-
-def anonymous(pid: int) -> int:
-    """Bytes of a process that are no file's."""
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("RssAnon")), 0)
 
 
 @contextmanager

@@ -141,14 +141,16 @@ def directions(kind: WeightKind, settings: PredictorSettings) -> tuple[int, int,
 
 
 def predictor_memory(kind: WeightKind, settings: PredictorSettings) -> int:
-    """Bytes of a predictor in training: weights, gradient, two moments and their next values, and the samples' order.
+    """Bytes of a predictor in training: weights, gradient, two moments and one more while they are made, and the samples'
+    order.
 
     Args:
       kind: whose rows it predicts.
       settings: its width, its batches and epochs.
     """
-    layers, out, fan_in = kind.shape
+    layers, _, fan_in = kind.shape
+    rows = kept_rank(kind.shape, settings.rank)
     weights = settings.hidden_size * (3 * fan_in + settings.hidden_size + 2) + fan_in
     activations = settings.batch_size * 2 * (3 * fan_in + 2 * settings.hidden_size)
-    samples = settings.epochs * max(out * (layers - 2), settings.batch_size)
-    return 4 * (6 * weights + activations + 4 * samples)
+    samples = settings.epochs * max(rows * (layers - 2), settings.batch_size)
+    return 4 * (5 * weights + activations + 4 * samples)
