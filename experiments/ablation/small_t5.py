@@ -5,7 +5,7 @@ Command:   python experiments/ablation/small_t5.py --data books-cpt.txt --text b
            One core is enough; a killed process goes on where it was when it is given the same command.
            With --task restore it learns to put words right that were left out and swapped, for which it must read its
            encoder; span corruption alone hardly makes so small a model do that.
-Run time:  an hour on one core that had some other work, and 6 minutes for the rest.
+Run time:  an hour on one core that had some other work, two with --task restore, and 15 minutes for the rest.
 Expected:  experiments/results/small_t5.md, or small_t5_restore.md: how continuous each stack's leading singular
            coefficients are in depth, with the null of shuffled layers (see continuity.py), and the perplexity of
            targets right after growth, by method and stack, no layer having been trained.
