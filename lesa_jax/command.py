@@ -1,6 +1,7 @@
 """What all commands share: options from a dataclass, one line for whatever goes wrong, a clean end on Ctrl-C."""
 
 import errno
+import inspect
 import os
 import signal
 import sys
@@ -11,6 +12,7 @@ from typing import Any, TypeVar
 import tyro
 
 from lesa_jax.base.errors import FULL, InputError
+from lesa_jax.base.recipes import Recorded, recorded_settings, with_recipe
 
 Settings = TypeVar("Settings")
 Result = TypeVar("Result")
@@ -18,6 +20,7 @@ Result = TypeVar("Result")
 BAD_INPUT = 2  # the exit code of what the user can mend in the command or its files
 FAILED = 1  # that of what went wrong on the way
 INTERRUPTED = 130  # that of what Ctrl-C ends
+RECIPES = "--recipe FILE takes options from a YAML file, or from what an earlier run recorded; options beside it win."
 
 
 def run_command(
@@ -26,6 +29,7 @@ def run_command(
     show: Callable[[Result], int | None],
     argv: Sequence[str] | None = None,
     interrupted: str = "nothing was written under the output's name",
+    recorded: Recorded = recorded_settings,
 ) -> int:
     """Parses the options, runs the command, shows its result.
 
@@ -35,6 +39,7 @@ def run_command(
       show: prints the result on stdout; may return another exit code than 0.
       argv: the options; by default the process's own.
       interrupted: what Ctrl-C leaves.
+      recorded: see `recipes.with_recipe`.
 
     Returns:
       The exit code: that of `show`; 2 for a bad input and 1 for any other error, each with one line on stderr and with
@@ -42,7 +47,13 @@ def run_command(
     """
     # SIGTERM unwinds the stack as Ctrl-C does, so that half-written folders are removed.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    parsed = tyro.cli(settings, args=argv, config=(tyro.conf.OmitArgPrefixes,))
+    try:
+        words = with_recipe(sys.argv[1:] if argv is None else argv, settings, recorded)
+    except InputError as error:
+        print(f"error: {explain(error)}", file=sys.stderr)
+        return BAD_INPUT
+    described = f"{inspect.cleandoc(settings.__doc__ or '')}\n\n{RECIPES}"
+    parsed = tyro.cli(settings, args=words, description=described, config=(tyro.conf.OmitArgPrefixes,))
     try:
         return show(function(parsed)) or 0
     except KeyboardInterrupt:

@@ -9,11 +9,11 @@ import sys
 from lesa_jax.command import run_command
 from lesa_jax.growth.report import print_report
 from lesa_jax.growth.run import expand
-from lesa_jax.growth.settings import ExpandSettings
+from lesa_jax.growth.settings import ExpandSettings, options_of_growth
 
 
 def main() -> int:
-    return run_command(expand, ExpandSettings, print_report)
+    return run_command(expand, ExpandSettings, print_report, recorded=options_of_growth)
 
 
 if __name__ == "__main__":

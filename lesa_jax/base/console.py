@@ -1,5 +1,7 @@
 """Progress on stderr, and reports on stdout. Nothing that comes from outside is taken for markup."""
 
+import time
+from datetime import timedelta
 from importlib.util import find_spec
 from typing import Any
 
@@ -8,11 +10,15 @@ from rich.progress import (
     BarColumn,
     Progress,
     ProgressColumn,
+    Task,
+    TaskID,
     TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+
+QUIET = 60.0  # seconds without a line, where bars cannot be redrawn
 
 
 def report_console() -> Console:
@@ -21,8 +27,8 @@ def report_console() -> Console:
 
 
 def progress_bars() -> Progress:
-    """Progress bars on stderr with the time spent and the time left; silent where they cannot be redrawn."""
-    return LiveProgress(
+    """Progress bars on stderr with the time spent and the time left; where they cannot be redrawn, a line a minute."""
+    return SpokenProgress(
         TextColumn("{task.description:<16}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
@@ -43,6 +49,31 @@ class LiveProgress(Progress):
         """Shows the bars as they are at last, which rich does not do in a notebook, and leaves them there."""
         self.refresh()
         super().stop()
+
+
+class SpokenProgress(LiveProgress):
+    """Where it is not shown, a line says from time to time how far the task is that moves."""
+
+    def __init__(self, *columns: ProgressColumn, console: Console, **options: Any):
+        super().__init__(*columns, console=console, **options)
+        self._last = time.monotonic()
+
+    def advance(self, task_id: TaskID, advance: int | float = 1) -> None:
+        super().advance(task_id, advance)
+        now = time.monotonic()
+        if self.disable and now - self._last >= QUIET:
+            self._last = now
+            self.console.print(spoken(self._tasks[task_id]), markup=False, highlight=False, soft_wrap=True)
+
+
+def spoken(task: Task) -> str:
+    """`new matrices  43 %  mlp.up_proj  0:12:31 elapsed, 0:16:02 left`."""
+    share = "" if task.total is None else f"{task.percentage:.0f} %"
+    elapsed = timedelta(seconds=round(task.elapsed or 0))
+    left = "" if task.time_remaining is None else f", {timedelta(seconds=round(task.time_remaining))} left"
+    return "  ".join(
+        part for part in (task.description, share, task.fields["note"], f"{elapsed} elapsed{left}") if part
+    )
 
 
 def redraws(console: Console) -> bool:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from lesa_jax.base.digests import digest_bytes
 from lesa_jax.base.errors import InputError
 
@@ -44,17 +46,26 @@ def read_json(path: Path, why: str) -> dict[str, Any]:
 
 
 def read_object(option: str, path: Path) -> dict[str, Any]:
-    """A JSON object from a file that the user named with `option`.
+    """A JSON object, or the same in YAML, from a file that the user named with `option`.
 
     Raises InputError for a file that is missing or damaged, or holds something else.
     """
+    text = read_text(option, path)
     try:
-        value = json.loads(read_text(option, path))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{option} {path}: cannot be read as JSON ({error})") from None
+        value = _json_or_yaml(text)
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{option} {path}: cannot be read as JSON or YAML ({reason})") from None
     if not isinstance(value, dict):
-        raise InputError(f"{option} {path}: expected a JSON object, found {type(value).__name__}")
+        raise InputError(f"{option} {path}: expected an object of names and values, found {type(value).__name__}")
     return value
+
+
+def _json_or_yaml(text: str) -> Any:
+    try:
+        return json.loads(text)  # much faster, where it is JSON
+    except ValueError:
+        return yaml.safe_load(text)
 
 
 def inside(path: Path, root: Path | None = None) -> Path:

@@ -1,8 +1,9 @@
-"""Where the time goes."""
+"""Where the time goes, and how far the work is."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
 
 
 @contextmanager
@@ -13,3 +14,19 @@ def stage(seconds: dict[str, float], name: str) -> Iterator[None]:
         yield
     finally:
         seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+@dataclass(frozen=True)
+class Meter:
+    """What long work is told to.
+
+    Attributes:
+      seconds: by stage.
+      advance: is called with amounts of work that are done.
+    """
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    advance: Callable[[float], None] = lambda work: None
+
+    def stage(self, name: str) -> AbstractContextManager[None]:
+        return stage(self.seconds, name)

@@ -14,21 +14,22 @@ from rich.progress import Progress
 from lesa_jax.base.background import second_thread
 from lesa_jax.base.machine import arrays_given_back
 from lesa_jax.base.scratch import Scratch
-from lesa_jax.base.stages import stage
+from lesa_jax.base.stages import Meter
 from lesa_jax.checkpoint.format import DTYPES
 from lesa_jax.checkpoint.reader import Checkpoint
 from lesa_jax.families.kinds import WeightKind, read_matrix
+from lesa_jax.growth.effort import effort
 from lesa_jax.growth.job import ExpandJob
 from lesa_jax.growth.matrices import (
     NewMatrices,
     OldMatrices,
-    Request,
     batch_bytes,
     compute_matrices,
     raised,
     streams,
 )
 from lesa_jax.growth.output import Output
+from lesa_jax.growth.requests import Request
 from lesa_jax.growth.result import KindResult, Learned
 from lesa_jax.growth.weights import batches
 from lesa_jax.initializers.lesa.predict import prediction_programs
@@ -45,18 +46,22 @@ def compute_new_layers(
       outputs: of jobs that compute; each gets its tensors, or a `failure`.
       room: for what is kept of all layers of a kind.
       seconds: by stage; what is spent here is added.
-      progress: gets a bar over weight kinds.
+      progress: gets a bar over the work, by `effort`.
     """
     jobs = [output.job for output in outputs]
     groups = shared_batches([output.pending for output in outputs])
-    bar = progress.add_task("weight kinds", total=sum(map(len, groups)), note="")
+    everyone = [[request_of(job, group[0]) for job in jobs if group[0] in job.computed] for group in groups]
+    work = [group[0].pages * effort(group[0].shape, wanted) for group, wanted in zip(groups, everyone, strict=True)]
+    total = sum(len(group) * each for group, each in zip(groups, work, strict=True))
+    bar = progress.add_task("new matrices", total=total, note="")
+    meter = Meter(seconds, partial(progress.advance, bar))
     with second_thread() as compiler, arrays_given_back():
         for batch, following in zip(groups, [*groups[1:], None], strict=True):
             if following is not None:
                 compiler.submit(compile_batch, jobs, following)
             wanting = [output for output in outputs if batch[0] in output.pending and output.failure is None]
-            compute_batch(checkpoint, batch, wanting, room, seconds, partial(progress.update, bar))
-            progress.advance(bar, len(batch))
+            compute_batch(checkpoint, batch, wanting, room, meter, partial(progress.update, bar))
+    progress.update(bar, completed=total, note="")
 
 
 def compute_batch(
@@ -64,7 +69,7 @@ def compute_batch(
     batch: Sequence[WeightKind],
     outputs: Sequence[Output],
     room: Scratch,
-    seconds: dict[str, float],
+    meter: Meter,
     show: Callable[..., None],
 ) -> None:
     """`compute_new_layers` for kinds that share shape and layers, and outputs that want all of them."""
@@ -72,10 +77,11 @@ def compute_batch(
     pages = [(kind, page) for kind in batch for page in range(kind.pages)]
     kinds = [old_matrices(checkpoint, kind, page) for kind, page in pages]
     measured: dict[tuple[WeightKind, int], list[KindResult]] = {}
-    for number, i, new in compute_matrices(kinds, requests, room, seconds):
+    show(note=batch[0].name)
+    for number, i, new in compute_matrices(kinds, requests, room, meter):
         kind, page = pages[number]
         show(note=kind.name)
-        with stage(seconds, "new layers"):
+        with meter.stage("new layers"):
             matrices = on_host(new.matrices, outputs[i].job.method.name)
             result = outputs[i].receive(kind, page, matrices, kinds[number].norm, learned(new))
             done = measured.setdefault((kind, i), [])

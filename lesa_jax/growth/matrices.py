@@ -4,8 +4,8 @@ import functools
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from dataclasses import dataclass
+from typing import Any
 from zlib import crc32
 
 import jax
@@ -15,7 +15,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from lesa_jax.base.errors import InputError
 from lesa_jax.base.scratch import Scratch
-from lesa_jax.base.stages import stage
+from lesa_jax.base.stages import Meter
+from lesa_jax.growth.effort import decompose_effort, learn_effort
+from lesa_jax.growth.requests import Lesson, Request, Rows, lesson_of, rows_of
 from lesa_jax.growth.weights import BATCH_BYTES
 from lesa_jax.initializers.lesa.predict import (
     Basis,
@@ -29,26 +31,7 @@ from lesa_jax.initializers.lesa.predict import (
 )
 from lesa_jax.initializers.lesa.predictor import Fit
 from lesa_jax.initializers.lesa.svd import LayerSVD
-from lesa_jax.planning.methods import PUBLISHED, Aligned, Formula, Lesa, PredictorSettings, Start
-
-
-@dataclass(frozen=True)
-class Request:
-    """The new matrices that one grown model wants of a kind.
-
-    Attributes:
-      start: what makes them; no copies, which need no kind as a whole.
-      gaps: one for each new matrix, ascending, counted from the first layer that has the kind.
-      seed: of everything random.
-      predictor: how LESA's is trained.
-      method: name of the method, for messages.
-    """
-
-    start: Start
-    gaps: tuple[int, ...]
-    seed: int = 0
-    predictor: PredictorSettings = PUBLISHED
-    method: str = ""
+from lesa_jax.planning.methods import Aligned, Formula
 
 
 @dataclass(frozen=True)
@@ -106,10 +89,6 @@ class OldMatrices:
         return jax.random.fold_in(jax.random.key(seed), crc32(self.name.encode()))
 
 
-# LESA's predictor depends on these: requests that share them share its training, wherever their layers go.
-Lesson: TypeAlias = tuple[Lesa, int, PredictorSettings]
-
-
 def batch_bytes(device: Any = None) -> int:
     """How many bytes of float32 weights may be worked out together.
 
@@ -127,30 +106,30 @@ def streams(nbytes: int) -> bool:
 
 
 def compute_matrices(
-    kinds: Sequence[OldMatrices], requests: Sequence[Request], room: Scratch, seconds: dict[str, float]
+    kinds: Sequence[OldMatrices], requests: Sequence[Request], room: Scratch, meter: Meter
 ) -> Iterator[tuple[int, int, NewMatrices]]:
     """The numbers of a kind and of a request, and what this request gets of that kind, for all of them.
 
     Kinds are of one shape. Each result is to be used before the next is asked for. On a CPU the kinds are worked out
     one after the other. Elsewhere all train at once, in one vmapped loop for each predictor, while they fit. Which
     kinds and requests come together changes no result beyond rounding, and on a CPU not a bit; where `room` puts rows
-    changes none anywhere. Adds to `seconds`, by stage.
+    changes none anywhere. `meter` is told of stages and of `effort`.
 
     Raises:
       InputError: fewer layers than LESA needs, or a gap that does not exist.
     """
     if streams(4 * math.prod(kinds[0].shape)):
         for number, kind in enumerate(kinds):
-            yield from ((number, i, new) for _, i, new in _compute([kind], requests, room, seconds, streamed=True))
+            yield from ((number, i, new) for _, i, new in _compute([kind], requests, room, meter, streamed=True))
     else:
-        yield from _compute(kinds, requests, room, seconds, streamed=False)
+        yield from _compute(kinds, requests, room, meter, streamed=False)
 
 
 def _compute(
     kinds: Sequence[OldMatrices],
     requests: Sequence[Request],
     room: Scratch,
-    seconds: dict[str, float],
+    meter: Meter,
     streamed: bool,
 ) -> Iterator[tuple[int, int, NewMatrices]]:
     formulas = [(i, request, one) for i, request in enumerate(requests) if isinstance(one := request.start, Formula)]
@@ -163,23 +142,20 @@ def _compute(
             shown = beside if isinstance(formula, Aligned) else {}
             yield k, i, NewMatrices(_apply(formula, weights, shown, kind.key(request.seed), request))
         del weights, beside
-    for space, rank in dict.fromkeys(map(_rows_of, requests)):
-        if space is None:
+    for rows in dict.fromkeys(map(rows_of, requests)):
+        if rows is None:
             continue
-        with stage(seconds, "decompose"):
+        space, rank = rows
+        with meter.stage("decompose"):
             if streamed:
                 basis = decompose(kinds[0], space, room, rank)
             elif len(kinds) > 1:
                 basis = decompose_together(kinds, len(kinds), space, rank)
             else:
                 basis = decompose(kinds[0], space, rank=rank)
-        yield from _predict(kinds, basis, (space, rank), requests, seconds)
+        meter.advance(len(kinds) * decompose_effort(kinds[0].shape, space, rank))
+        yield from _predict(kinds, basis, rows, requests, meter)
         del basis  # before the next one
-
-
-def _rows_of(request: Request) -> tuple[str | None, int | None]:
-    """The space and the rank of what a request has predicted; neither where nothing is."""
-    return (request.start.space, request.predictor.rank) if isinstance(request.start, Lesa) else (None, None)
 
 
 def _apply(
@@ -209,11 +185,7 @@ def raised(name: str, error: Exception) -> InputError:
 
 
 def _predict(
-    kinds: Sequence[OldMatrices],
-    basis: Basis,
-    rows: tuple[str, int | None],
-    requests: Sequence[Request],
-    seconds: dict[str, float],
+    kinds: Sequence[OldMatrices], basis: Basis, rows: Rows, requests: Sequence[Request], meter: Meter
 ) -> Iterator[tuple[int, int, NewMatrices]]:
     """What requests for such rows get, by kind and request."""
 
@@ -222,13 +194,14 @@ def _predict(
 
     fits: dict[Lesson, list[tuple[Fit, Float[Array, ""]]]] = {}
     for i, request in enumerate(requests):
-        if not isinstance(request.start, Lesa) or _rows_of(request) != rows:
+        lesson = lesson_of(request)
+        if lesson is None or rows_of(request) != rows:
             continue
-        # How loud predictions will be, and whose they are, is no matter of learning.
-        lesson = replace(request.start, shrunk=False, matched=False), request.seed, request.predictor
         if lesson not in fits:
-            with stage(seconds, "learn"):
-                found = _learn([kind.key(request.seed) for kind in kinds], basis, lesson)
+            whole = len(kinds) * learn_effort(kinds[0].shape, lesson)
+            with meter.stage("learn"):
+                keys = [kind.key(request.seed) for kind in kinds]
+                found = _learn(keys, basis, lesson, lambda share, whole=whole: meter.advance(share * whole))
             fits[lesson] = [(fit, agreement(basis_of(k), fit.params)) for k, fit in enumerate(found)]
         for k, (fit, agreeing) in enumerate(fits[lesson]):
             one = basis_of(k)
@@ -236,6 +209,10 @@ def _predict(
             yield k, i, NewMatrices(new_matrices(one, fit.params, request.gaps), fit, agreeing, left_out)
 
 
-def _learn(keys: Sequence[PRNGKeyArray], basis: Basis, lesson: Lesson) -> list[Fit]:
+def _learn(keys: Sequence[PRNGKeyArray], basis: Basis, lesson: Lesson, advance: Callable[[float], None]) -> list[Fit]:
     lesa, _, settings = lesson
-    return [learn(basis, keys[0], lesa, settings)] if len(keys) == 1 else learn_together(basis, keys, lesa, settings)
+    if len(keys) == 1:
+        return [learn(basis, keys[0], lesa, settings, advance)]
+    found = learn_together(basis, keys, lesa, settings)
+    advance(1.0)
+    return found

@@ -141,8 +141,8 @@ def directions(kind: WeightKind, settings: PredictorSettings) -> tuple[int, int,
 
 
 def predictor_memory(kind: WeightKind, settings: PredictorSettings) -> int:
-    """Bytes of a predictor in training: weights, gradient, two moments and one more while they are made, and the samples'
-    order.
+    """Bytes of a predictor in training: weights, gradient, two moments and one more of these while they are made, and
+    the samples' order.
 
     Args:
       kind: whose rows it predicts.

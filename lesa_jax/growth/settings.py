@@ -1,6 +1,7 @@
 """The options of `python -m lesa_jax.expand`."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,8 +17,12 @@ from lesa_jax.planning.methods import (
     NormSource,
     Placement,
     PredictorSettings,
+    find_method,
 )
 from lesa_jax.planning.placement import GrownStack
+
+# The options that say where new layers go.
+WHERE = ("layers", "stack", "gaps", "placement", "every", "placement_text")
 
 
 @dataclass(frozen=True)
@@ -123,7 +128,7 @@ def check_settings(settings: ExpandSettings, method: Method) -> None:
         raise InputError(f"--norm-weight {settings.predictor.norm_weight}: must lie in [0, 1)")
     if settings.sequence_length is not None and settings.sequence_length < 2:
         raise InputError(f"--sequence-length {settings.sequence_length}: at least 2 tokens are needed to predict one")
-    for name in ("layers", "stack", "gaps", "placement", "every"):
+    for name in WHERE[:-1]:
         if settings.plan is not None and given[name] is not None:
             raise InputError(f"--plan says where every new layer goes: leave out {option(name)}")
     measured = settings.placement in MEASURED
@@ -146,6 +151,20 @@ def output_scale(settings: ExpandSettings, method: Method) -> float:
 
 def norm_source(settings: ExpandSettings, method: Method) -> NormSource:
     return settings.norm_source or method.norm_source
+
+
+def options_of_growth(document: Mapping[str, Any], file: Path) -> Mapping[str, Any]:
+    """The options that make again what a growth.json tells of; any other document is a list of options itself.
+
+    Layers go where they went, whatever rule put them there.
+    """
+    settings = document.get("settings")
+    if not isinstance(settings, dict):
+        return document
+    used = dict(settings)
+    if find_method(str(settings.get("method"))).stacking is None:
+        used = {name: value for name, value in used.items() if name not in WHERE} | {"plan": file}
+    return used
 
 
 def recorded_settings(settings: ExpandSettings, method: Method) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import TextColumn
 
 from lesa_jax.base import console as module
-from lesa_jax.base.console import LiveProgress, progress_bars
+from lesa_jax.base.console import LiveProgress, SpokenProgress, progress_bars
 
 
 class Notebook:
@@ -79,7 +79,38 @@ def test_bars_are_shown_on_a_terminal_only(terminal):
     assert ("bar" in stream.getvalue()) == terminal
 
 
-def test_where_nothing_can_be_redrawn_the_commands_are_silent(capsys):
+def test_where_nothing_can_be_redrawn_short_work_is_silent(capsys):
     with progress_bars() as progress:
         progress.advance(progress.add_task("work", total=2, note=""))
     assert tuple(capsys.readouterr()) == ("", "")
+
+
+def test_where_nothing_can_be_redrawn_long_work_speaks_once_a_minute(capsys, monkeypatch):
+    now = 1000.0
+    monkeypatch.setattr(module.time, "monotonic", lambda: now)
+    with progress_bars() as progress:
+        progress.get_time = lambda: now
+        copying = progress.add_task("bytes written", total=None, note="")
+        work = progress.add_task("new matrices", total=10, note="[mlp.up_proj]")
+        for _ in range(10):
+            now += 25
+            progress.advance(work)
+        now += 61
+        progress.advance(copying, 5)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines() == [
+        "new matrices  30 %  [mlp.up_proj]  0:01:15 elapsed, 0:02:55 left",
+        "new matrices  60 %  [mlp.up_proj]  0:02:30 elapsed, 0:01:40 left",
+        "new matrices  90 %  [mlp.up_proj]  0:03:45 elapsed, 0:00:25 left",
+        "bytes written  0:05:11 elapsed",
+    ]
+
+
+def test_on_a_terminal_bars_say_it(monkeypatch):
+    monkeypatch.setattr(module, "QUIET", 0.0)
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=True, force_jupyter=False, legacy_windows=False)
+    with SpokenProgress(TextColumn("bar"), console=console) as progress:
+        progress.advance(progress.add_task("work", total=2, note=""))
+    assert "work" not in stream.getvalue()

@@ -15,6 +15,7 @@ import pytest
 import tyro
 import yaml
 
+from lesa_jax.base.recipes import RECIPE, taken_out, with_recipe
 from lesa_jax.base.settings import flatten, option
 from lesa_jax.planning.methods import METHODS
 
@@ -26,7 +27,7 @@ DOORS = ("expand", "ungrow", "train", "evaluate", "compare", "analyze", "profile
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"^(?:\S+/)?(?:python -m lesa_jax\.|lesa )(\w+)(.*)$")
-PATH = re.compile(r"`((?:lesa_jax|experiments|tests|docs|tpu_scripts)/[\w./-]*)`")
+PATH = re.compile(r"`((?:lesa_jax|examples|experiments|tests|docs|tpu_scripts)/[\w./-]*)`")
 
 
 def each(pages: list[Path]) -> Any:
@@ -70,7 +71,7 @@ def settings_of(door: str) -> type:
 def option_names(door: str) -> set[str]:
     settings = flatten(settings_of(door)())
     switches = {option(f"no_{name}") for name, value in settings.items() if isinstance(value, bool)}
-    return {option(name) for name in settings} | switches
+    return {option(name) for name in settings} | switches | {RECIPE}
 
 
 @each(PAGES)
@@ -102,10 +103,13 @@ def test_paths_in_the_text_exist(page: Path):
 def test_commands_parse(page: Path):
     for door, words in command_lines(page):
         assert door in DOORS, door
+        rest, recipe = taken_out(words)
+        if recipe is not None and recipe.parts[0] == "examples":
+            rest = with_recipe([*rest, RECIPE, str(ROOT / recipe)], settings_of(door))
         said = io.StringIO()
         try:
             with redirect_stdout(said), redirect_stderr(said):
-                tyro.cli(settings_of(door), args=words, config=(tyro.conf.OmitArgPrefixes,))
+                tyro.cli(settings_of(door), args=rest, config=(tyro.conf.OmitArgPrefixes,))
         except SystemExit:
             pytest.fail(f"{door} {shlex.join(words)}: {said.getvalue()}")
 

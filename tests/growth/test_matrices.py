@@ -12,7 +12,9 @@ import pytest
 
 from lesa_jax.base.errors import InputError
 from lesa_jax.base.scratch import Scratch
-from lesa_jax.growth.matrices import OldMatrices, Request, batch_bytes, compute_matrices
+from lesa_jax.base.stages import Meter
+from lesa_jax.growth.matrices import OldMatrices, batch_bytes, compute_matrices
+from lesa_jax.growth.requests import Request
 from lesa_jax.initializers.lesa import svd
 from lesa_jax.initializers.lesa.predict import decompose_together
 from lesa_jax.planning.methods import Formula, Lesa, PredictorSettings
@@ -50,7 +52,7 @@ def kinds(count: int) -> list[OldMatrices]:
 def compute(kinds, requests) -> list[list[np.ndarray | InputError]]:
     """By kind and request."""
     found: dict[tuple[int, int], np.ndarray | InputError] = {}
-    for k, i, new in compute_matrices(kinds, requests, Scratch(Path(), 10**9), {}):
+    for k, i, new in compute_matrices(kinds, requests, Scratch(Path(), 10**9), Meter()):
         try:
             found[k, i] = np.stack([np.asarray(matrix) for matrix in new.matrices])
         except InputError as error:
@@ -164,7 +166,7 @@ def test_layers_are_read_one_by_one_and_kinds_when_they_are_due():
         return layer
 
     both = [OldMatrices(f"kind {i}", w[i].shape, w.dtype, reader(i)) for i in range(2)]
-    _, _, new = next(compute_matrices(both, [PLAIN], Scratch(Path(), 10**9), {}))
+    _, _, new = next(compute_matrices(both, [PLAIN], Scratch(Path(), 10**9), Meter()))
     assert len(list(new.matrices)) == len(GAPS)
     assert set(read) == {0}
     assert most <= 4  # one at work, one read ahead, and those on their way out

@@ -47,6 +47,20 @@ def test_a_growth_json_and_gaps_are_plans(tmp_path):
     assert read(tmp_path, {"source_layers": 6, "gaps": [1, 3, 3]}, method="lesa") == PLAN
 
 
+def test_slices_are_a_plan_in_json_and_yaml_and_in_mergekits_words(tmp_path):
+    solar = make_plan(6, "solar", 8)
+    slices = {"slices": [{"layers": [0, 4]}, {"layers": [2, 6]}]}
+    mergekit = """
+    slices:
+      - sources: [{model: mistralai/Mistral-7B-v0.1, layer_range: [0, 4]}]
+      - sources: [{model: mistralai/Mistral-7B-v0.1, layer_range: [2, 6]}]
+    merge_method: passthrough
+    """
+    assert read(tmp_path, slices) == read(tmp_path, mergekit) == solar
+    repeats = "slices: [{layers: [0, 2]}, {layers: [1, 2]}, {layers: [1, 6]}, {layers: [0, 1]}]"
+    assert str(read(tmp_path, repeats)) == "0-1 +1 +1 2-5 +0"
+
+
 def test_each_stack_has_a_plan_of_its_own_in_either_form(tmp_path):
     both = replace(PLAN, encoder=insert(4, [2]))
     assert read(tmp_path, both.to_json(), (4, 6)) == both
@@ -57,7 +71,7 @@ def test_each_stack_has_a_plan_of_its_own_in_either_form(tmp_path):
     assert read(tmp_path, {"gaps": [1, 3, 3], "encoder": {"gaps": []}}, (2, 6), "lesa").layers == 9
 
 
-KEYS = st.sampled_from(["slots", "gaps", "source_layers", "encoder", "layer", "new"])
+KEYS = st.sampled_from(["slots", "gaps", "slices", "layers", "source_layers", "encoder", "layer", "new"])
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-3, 9) | st.text(max_size=3),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS, inner, max_size=4),
@@ -84,7 +98,7 @@ BELOW = {"source_layers": 2, "slots": [{"layer": 0, "new": True}, {"layer": 0}, 
 ABOVE = {"source_layers": 2, "slots": [{"layer": 0}, {"layer": 1}, {"layer": 1, "new": True}]}
 BAD = {
     "no JSON": ("{", {}, r"plan.json: cannot be read as JSON"),
-    "no object": ([3, 5], {}, "expected a JSON object, found list"),
+    "no object": ([3, 5], {}, "expected an object of names and values, found list"),
     "no plan": ({"layers": 9}, {}, r"its plan has no source_layers or no slots; expected .*growth.json"),
     "plan of another kind": ({"plan": [1]}, {}, "its plan is no object; expected"),
     "gaps in words": ({"gaps": "3-5"}, {}, "its gaps are no list of numbers; expected"),
@@ -98,6 +112,14 @@ BAD = {
     "an original missing": (changed(0, layer=0, new=True), {}, "the originals of a plan must be 0..5 in order"),
     "a slot out of range": (changed(2, layer=9, new=True), {}, "slot 2 of its plan is no layer of 0-5"),
     "slots without end": (PLAN.to_json() | {"source_layers": 10**12}, {}, "the originals of a plan must be 0.."),
+    "no slices": ({"slices": 3}, {}, "its slices are no list; expected"),
+    "a slice of nothing": ({"slices": [{"layers": [2, 2]}]}, {}, r"slice 0 is \[2, 2\]; the model has layers 0 to 5"),
+    "a slice too long": ({"slices": [{"layers": [0, 4]}, {"layers": [2, 7]}]}, {}, r"slice 1 is \[2, 7\]"),
+    "a slice in words": ({"slices": [{"layers": "0-4"}]}, {}, "slice 0 has no two numbers"),
+    "slices of two models": ({"slices": [{"sources": [{}, {}]}]}, {}, "slice 0 mixes 2 models"),
+    "slices that end early": ({"slices": [{"layers": [0, 4]}, {"layers": [2, 4]}]}, {}, "no layer 4 after those"),
+    "slices in another order": ({"slices": [{"layers": [3, 6]}, {"layers": [0, 6]}]}, {}, "slot 0 is a new layer"),
+    "slices without end": ({"slices": [{"layers": [0, 6]}] * 40_000}, {}, "its slices have 240000 layers"),
     "nothing new": ({"gaps": []}, {}, "has no new layer, so there is nothing to grow"),
     "nothing new, slot by slot": (insert(6, []).to_json(), {}, "has no new layer"),
     "an encoder too many": (PLAN.to_json() | {"encoder": PLAN.to_json()}, {}, "the model is a decoder alone"),

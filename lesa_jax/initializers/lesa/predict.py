@@ -8,7 +8,7 @@ in one gap are found by halving: the middle one first, then those between it and
 
 import functools
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -68,12 +68,20 @@ def decompose(w: Layers, space: str, room: Room | None = None, rank: int | None 
     return RawRows(v, jnp.ones(w.shape[1], bool))
 
 
-def learn(basis: Basis, key: PRNGKeyArray, lesa: Lesa, settings: PredictorSettings = PUBLISHED) -> Fit:
-    """The predictor of one kind, trained on its interior layers."""
+def learn(
+    basis: Basis,
+    key: PRNGKeyArray,
+    lesa: Lesa,
+    settings: PredictorSettings = PUBLISHED,
+    advance: Callable[[float], None] = lambda share: None,
+) -> Fit:
+    """The predictor of one kind, trained on its interior layers; `advance` is called with shares of the work."""
     if isinstance(basis.v, jax.Array):
-        return _learn_rows(basis.v, basis.kept, key, lesa, settings)
+        found = _learn_rows(basis.v, basis.kept, key, lesa, settings)
+        advance(1.0)
+        return found
     places = _shuffled(key, basis.v.shape[0]) if lesa.shuffled else None
-    return fit_streamed(basis.v, basis.kept, key, settings, places)
+    return fit_streamed(basis.v, basis.kept, key, settings, places, advance)
 
 
 def decompose_together(kinds: Iterable[Layers], count: int, space: str, rank: int | None = None) -> Basis:

@@ -5,7 +5,7 @@ the batches before are trained on. So where rows are kept changes no bit of the 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -35,6 +35,7 @@ def fit_streamed(
     key: PRNGKeyArray,
     settings: PredictorSettings = PUBLISHED,
     places: Sequence[int] | Int[Array, " layers"] | None = None,
+    advance: Callable[[float], None] = lambda share: None,
 ) -> Fit:
     """`predictor.fit`, up to rounding.
 
@@ -44,6 +45,7 @@ def fit_streamed(
       key: seeds the initial weights and the order of samples.
       settings: of the training.
       places: which layer stands at each place; by default they stand in order.
+      advance: is called with shares of the work, which add up to 1.
     """
     layers, rows, features = v.shape
     init_key, order_key = jax.random.split(key)
@@ -78,6 +80,7 @@ def fit_streamed(
                 params, state, *batches, len(steps), settings.norm_weight, settings.learning_rate
             )
             logs[steps] = np.asarray(log)[: len(steps)]
+            advance(len(steps) / len(busy))
     return fit_of(params, logs, used)
 
 
