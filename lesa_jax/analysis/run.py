@@ -20,6 +20,7 @@ from lesa_jax.base.console import progress_bars
 from lesa_jax.base.errors import InputError
 from lesa_jax.base.files import read_text, write_json, write_text
 from lesa_jax.base.folders import check_apart, check_output, claim, publish
+from lesa_jax.base.settings import by_name
 from lesa_jax.checkpoint.hub import resolve_model
 from lesa_jax.checkpoint.reader import Checkpoint, open_checkpoint
 from lesa_jax.evaluation.sample import sample_rows
@@ -43,6 +44,7 @@ class Opened(NamedTuple):
     config: ModelConfig
 
 
+@by_name(AnalyzeSettings)
 def analyze(settings: AnalyzeSettings) -> Analysis:
     """Looks at a model; see `AnalyzeSettings`.
 

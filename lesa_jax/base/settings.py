@@ -4,13 +4,18 @@ A setting whose value decides what comes out is plain. One that says where thing
 shown is `free`: a record of what made a result leaves it out, and going on with earlier work may change it.
 """
 
+import functools
 import shlex
-from collections.abc import Iterator
-from dataclasses import MISSING, Field, field, fields, is_dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, Field, field, fields, is_dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from lesa_jax.base.errors import InputError
+
+Settings = TypeVar("Settings")
+Result = TypeVar("Result")
 
 FREE = "free"
 SEEDS = 1 << 32  # JAX keeps 32 bits of a seed: a larger one would be the same as a smaller one
@@ -19,6 +24,51 @@ SEEDS = 1 << 32  # JAX keeps 32 bits of a seed: a larger one would be the same a
 def free(default: Any = MISSING) -> Any:
     """A field with this default whose value decides nothing about the result."""
     return field(default=default, metadata={FREE: True})
+
+
+def by_name(settings: type[Settings]) -> Callable[[Callable[[Settings], Result]], Callable[..., Result]]:
+    """Lets a function of settings be called with their names beside or instead of an object of them, by the flat list
+    that a shell sees, a path as a string if you like: `expand(model="./model", layers=24, epochs=5)`.
+
+    Raises:
+      InputError: a name that they have not.
+    """
+
+    def decorate(function: Callable[[Settings], Result]) -> Callable[..., Result]:
+        @functools.wraps(function)
+        def called(given: Settings | None = None, /, **options: Any) -> Result:
+            return function(replaced(settings() if given is None else given, options))
+
+        return called
+
+    return decorate
+
+
+def replaced(settings: Settings, options: Mapping[str, Any]) -> Settings:
+    """Settings with others in their place, by name, wherever in a group they are.
+
+    Raises:
+      InputError: a name that there is not.
+    """
+    known = flatten(settings)
+    for name in options.keys() - known.keys():
+        near = get_close_matches(name, known, 1)
+        hint = f": did you mean {near[0]}?" if near else ""
+        raise InputError(f"{type(settings).__name__} has no {name}{hint}")
+    return _replaced(settings, options)
+
+
+def _replaced(settings: Any, options: Mapping[str, Any]) -> Any:
+    hints, changes = get_type_hints(type(settings)), {}
+    for setting in fields(settings):
+        value = getattr(settings, setting.name)
+        if is_dataclass(value):
+            changes[setting.name] = _replaced(value, options)
+        elif setting.name in options:
+            new = options[setting.name]
+            path = hints[setting.name] is Path or Path in get_args(hints[setting.name])
+            changes[setting.name] = Path(new) if path and isinstance(new, str) else new
+    return replace(settings, **changes)
 
 
 def flatten(settings: Any) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 from lesa_jax.base.background import second_thread
 from lesa_jax.base.errors import InputError
 from lesa_jax.base.locks import among_others, turn
+from lesa_jax.base.settings import by_name
 from lesa_jax.base.units import parse_count
 from lesa_jax.comparison.checks import check_work
 from lesa_jax.comparison.folder import PRESENCE_LOCK, START_LOCK, lock_file, start
@@ -34,6 +35,7 @@ from lesa_jax.comparison.variants import Variant
 from lesa_jax.planning.record import PACKAGES
 
 
+@by_name(CompareSettings)
 def compare(settings: CompareSettings) -> Comparison:
     """Compares growth methods; see `CompareSettings`. Goes on with a comparison that is already in the output folder.
 

@@ -12,6 +12,7 @@ from lesa_jax import demo
 from lesa_jax.base.console import progress_bars
 from lesa_jax.base.errors import InputError
 from lesa_jax.base.files import read_text
+from lesa_jax.base.settings import by_name
 from lesa_jax.checkpoint.hub import resolve_model
 from lesa_jax.checkpoint.reader import open_checkpoint
 from lesa_jax.checkpoint.tokenizer import load_tokenizer
@@ -24,6 +25,7 @@ from lesa_jax.models.config import read_model
 from lesa_jax.models.load import load_model
 
 
+@by_name(EvaluateSettings)
 def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
     """Perplexity of `settings.model` on `settings.text`.
 

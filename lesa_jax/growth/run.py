@@ -16,6 +16,7 @@ from lesa_jax.base.errors import InputError
 from lesa_jax.base.files import write_json, write_text
 from lesa_jax.base.folders import claim
 from lesa_jax.base.scratch import Scratch
+from lesa_jax.base.settings import by_name
 from lesa_jax.base.stages import stage
 from lesa_jax.checkpoint.companions import carry, left_behind
 from lesa_jax.checkpoint.integrity import Digests, verified_beside
@@ -37,6 +38,7 @@ from lesa_jax.planning.record import FILE as GROWTH_FILE
 Outcome = ExpandResult | InputError
 
 
+@by_name(ExpandSettings)
 def expand(settings: ExpandSettings) -> ExpandResult:
     """Grows a checkpoint; see `ExpandSettings`.
 

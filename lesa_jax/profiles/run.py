@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from lesa_jax.base.errors import InputError
 from lesa_jax.base.files import write_json
-from lesa_jax.base.settings import option
+from lesa_jax.base.settings import by_name, option
 from lesa_jax.base.units import parse_count
 from lesa_jax.families.entries import LARGEST, MOST_LAYERS
 from lesa_jax.profiles.budget import WIDEST, equal_budget, fit
@@ -17,6 +17,7 @@ from lesa_jax.profiles.settings import ProfileSettings
 from lesa_jax.profiles.sizes import Shape, explicit_sizes
 
 
+@by_name(ProfileSettings)
 def profile(settings: ProfileSettings) -> ProfileResult:
     """The sizes of layers that the settings ask for; writes config.json if they name a file.
 

@@ -13,6 +13,7 @@ from jax.sharding import PartitionSpec as P
 
 from lesa_jax.base.console import progress_bars
 from lesa_jax.base.errors import InputError
+from lesa_jax.base.settings import by_name
 from lesa_jax.checkpoint.integrity import verified_beside
 from lesa_jax.checkpoint.names import Tree
 from lesa_jax.data import open_data
@@ -38,6 +39,7 @@ from lesa_jax.training.settings import TrainSettings
 from lesa_jax.training.start import start
 
 
+@by_name(TrainSettings)
 def train(settings: TrainSettings) -> TrainResult:
     """Trains a model; see `TrainSettings`. Goes on with a run that is already in the output folder.
 

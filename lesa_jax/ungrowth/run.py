@@ -11,6 +11,7 @@ from lesa_jax.base.background import second_thread
 from lesa_jax.base.console import progress_bars
 from lesa_jax.base.files import write_json, write_text
 from lesa_jax.base.folders import claim, publish
+from lesa_jax.base.settings import by_name
 from lesa_jax.checkpoint.companions import carry, left_behind
 from lesa_jax.checkpoint.reader import check_unchanged, read_bytes
 from lesa_jax.checkpoint.writer import TensorWriter, write_index
@@ -22,6 +23,7 @@ from lesa_jax.ungrowth.result import UngrowResult, cuts_of
 from lesa_jax.ungrowth.settings import UngrowSettings
 
 
+@by_name(UngrowSettings)
 def ungrow(settings: UngrowSettings) -> UngrowResult:
     """Takes new layers out of a grown checkpoint; see `UngrowSettings`.
 
