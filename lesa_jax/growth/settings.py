@@ -21,6 +21,7 @@ from lesa_jax.planning.methods import (
 )
 from lesa_jax.planning.placement import GrownStack
 
+TEXTS = ("fit_routers", "match_experts")  # of those in OWNERS the ones that name a text: who does wants something done
 # The options that say where new layers go.
 WHERE = ("layers", "stack", "gaps", "placement", "every", "placement_text")
 
@@ -111,10 +112,9 @@ def check_settings(settings: ExpandSettings, method: Method) -> None:
     Raises:
       InputError: the option, and what it belongs to or must be.
     """
-    given, defaults = flatten(settings), flatten(ExpandSettings())
-    for name, owner in OWNERS.items():
-        if name not in method.options and given[name] != defaults[name]:
-            raise InputError(f"{option(name)} belongs to {owner}, not to {settings.method}")
+    given = flatten(settings)
+    for name in (name for name in out_of_place(settings, method) if name in TEXTS):
+        raise InputError(f"{option(name)} belongs to {OWNERS[name]}, not to {settings.method}")
     for name, value in given.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise InputError(f"{option(name)} {value}: must be a finite number")
@@ -140,6 +140,12 @@ def check_settings(settings: ExpandSettings, method: Method) -> None:
         )
     if settings.output_scale is not None and settings.calibrate is not None:
         raise InputError("--calibrate finds the scale by itself: leave out --output-scale")
+
+
+def out_of_place(settings: ExpandSettings, method: Method) -> list[str]:
+    """The options that were given and mean nothing to this method; others in a loop over methods may want them."""
+    given, defaults = flatten(settings), flatten(ExpandSettings())
+    return [name for name in OWNERS if name not in method.options and given[name] != defaults[name]]
 
 
 def output_scale(settings: ExpandSettings, method: Method) -> float:

@@ -10,15 +10,16 @@ from dataclasses import asdict
 from typing import Any
 
 from lesa_jax.base.machine import cores
+from lesa_jax.base.settings import option
 from lesa_jax.checkpoint.format import FLOATS
 from lesa_jax.families.kinds import kind_name
 from lesa_jax.families.periods import traps
 from lesa_jax.growth.job import ExpandJob
 from lesa_jax.growth.recipe import not_predicted
 from lesa_jax.growth.result import ExpandResult, KindResult, RouterResult
-from lesa_jax.growth.settings import recorded_settings
+from lesa_jax.growth.settings import out_of_place, recorded_settings
 from lesa_jax.planning.config import config_changes
-from lesa_jax.planning.methods import Aligned
+from lesa_jax.planning.methods import OWNERS, Aligned
 from lesa_jax.planning.record import Growth
 
 
@@ -73,7 +74,13 @@ def shrinkage(job: ExpandJob, kinds: Mapping[str, KindResult]) -> Iterator[str]:
 
 def notes(job: ExpandJob) -> tuple[str, ...]:
     """What the method could not do with this family of models, and what others may not understand of the result."""
-    found = traps(job.checkpoint.config, job.plan.old_layers, job.plan.layers)
+    found = (
+        *(
+            f"{option(name)} belongs to {OWNERS[name]}, and changes nothing for {job.method.name}"
+            for name in out_of_place(job.settings, job.method)
+        ),
+        *traps(job.checkpoint.config, job.plan.old_layers, job.plan.layers),
+    )
     if isinstance(job.method.start, Aligned) and (not job.runs or job.plan.encoder is not None):
         why = "an encoder-decoder" if job.runs else "which has no forward pass"
         return (

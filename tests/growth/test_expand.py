@@ -292,14 +292,9 @@ BAD_OPTIONS = {
     "unknown method": ({"method": "lesaa"}, "did you mean lesa"),
     "two scales": ({"output_scale": 0.5, "calibrate": Path("x.txt")}, "leave out --output-scale"),
     "no number": ({"output_scale": float("nan")}, "must be a finite number"),
-    "computed only": ({"method": "solar", "seed": 1}, "--seed belongs to methods that compute"),
     "unknown gap": ({"gaps": "9"}, "no gap 9; a model of 6 layers has 0-4"),
     "gaps in words": ({"gaps": "top"}, "neither a number nor a range"),
     "backward range": ({"gaps": "4-2"}, "neither a number nor a range"),
-    "lesa's option": (
-        {"method": "solar", "predictor": PredictorSettings(epochs=3)},
-        "--epochs belongs to --method lesa",
-    ),
     "epochs": ({"method": "lesa", "predictor": PredictorSettings(epochs=0)}, "--epochs 0: must be positive"),
     "norm weight": ({"method": "lesa", "predictor": PredictorSettings(norm_weight=1.0)}, "must lie in"),
     "rank": ({"method": "lesa", "predictor": PredictorSettings(rank=0)}, "--rank 0: must be positive"),
@@ -312,6 +307,19 @@ BAD_OPTIONS = {
     "uncached hub id": ({"model": "no-such-org/no-such-model"}, "not in its cache"),
     "revision of a folder": ({"revision": "main"}, "revisions exist only on the hub"),
 }
+
+
+def test_options_of_other_methods_are_said_to_change_nothing_so_that_loops_over_methods_work(tmp_path):
+    options = {"seed": 1, "predictor": PredictorSettings(epochs=3)}
+    plain = expand(ExpandSettings(str(tiny("llama")), tmp_path / "plain", method="solar"))
+    loop = expand(ExpandSettings(str(tiny("llama")), tmp_path / "loop", method="solar", **options))
+    assert loop.notes == (
+        "--seed belongs to methods that compute their layers, and changes nothing for solar",
+        "--epochs belongs to --method lesa, and changes nothing for solar",
+        *plain.notes,
+    )
+    for name in ("model.safetensors", "growth.json"):
+        assert (tmp_path / "loop" / name).read_bytes() == (tmp_path / "plain" / name).read_bytes()
 
 
 @pytest.mark.parametrize("case", BAD_OPTIONS)

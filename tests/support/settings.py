@@ -1,9 +1,9 @@
 """Settings by the flat names that a shell has for them."""
 
-from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from lesa_jax.base.settings import replaced
 from lesa_jax.training.settings import TrainSettings
 
 Settings = TypeVar("Settings")
@@ -16,22 +16,7 @@ def nest(kind: type[Settings], **options: Any) -> Settings:
 
 def change(settings: Settings, **options: Any) -> Settings:
     """The settings with other values of some options, each in the group that it belongs to."""
-    changes: dict[str, Any] = {}
-    for field in fields(settings):  # pyright: ignore[reportArgumentType]
-        value = getattr(settings, field.name)
-        if is_dataclass(value):
-            here = {name: options.pop(name) for name in _names(value) if name in options}
-            changes[field.name] = change(value, **here)
-        elif field.name in options:
-            changes[field.name] = options.pop(field.name)
-    assert not options, f"{type(settings).__name__} has no {sorted(options)}"
-    return replace(settings, **changes)  # pyright: ignore[reportArgumentType]
-
-
-def _names(settings: Any) -> list[str]:
-    """Of all options, those of nested groups among them."""
-    groups = [(field.name, getattr(settings, field.name)) for field in fields(settings)]
-    return [name for own, value in groups for name in (_names(value) if is_dataclass(value) else [own])]
+    return replaced(settings, options)
 
 
 def train_settings(place: Path, output: str, **changes: Any) -> TrainSettings:
