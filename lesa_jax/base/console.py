@@ -1,7 +1,6 @@
 """Progress on stderr, and reports on stdout. Nothing that comes from outside is taken for markup."""
 
 import time
-from datetime import timedelta
 from importlib.util import find_spec
 from typing import Any
 
@@ -17,6 +16,8 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+
+from lesa_jax.base.units import duration
 
 QUIET = 60.0  # seconds without a line, where bars cannot be redrawn
 
@@ -36,6 +37,7 @@ def progress_bars() -> Progress:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=Console(stderr=True),
+        speed_estimate_period=1800.0,  # a large matrix may take minutes; rich would forget the last one in between
     )
 
 
@@ -69,11 +71,9 @@ class SpokenProgress(LiveProgress):
 def spoken(task: Task) -> str:
     """`new matrices  43 %  mlp.up_proj  0:12:31 elapsed, 0:16:02 left`."""
     share = "" if task.total is None else f"{task.percentage:.0f} %"
-    elapsed = timedelta(seconds=round(task.elapsed or 0))
-    left = "" if task.time_remaining is None else f", {timedelta(seconds=round(task.time_remaining))} left"
-    return "  ".join(
-        part for part in (task.description, share, task.fields["note"], f"{elapsed} elapsed{left}") if part
-    )
+    left = "" if task.time_remaining is None else f", {duration(float(task.time_remaining))} left"
+    times = f"{duration(task.elapsed or 0.0)} elapsed{left}"
+    return "  ".join(part for part in (task.description, share, task.fields["note"], times) if part)
 
 
 def redraws(console: Console) -> bool:
