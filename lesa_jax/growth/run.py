@@ -175,7 +175,7 @@ def finish(output: Output, before: float | None, source: Mapping[str, Any], seco
                 perplexity = {"before": before, "after": measure_perplexity(output.folder, job)}
         result = summarise(job, seconds, output.kinds, perplexity, scales, losses, checked, routers)
         write_json(output.folder / GROWTH_FILE, growth_record(job, source, result).to_json())
-        write_text(output.folder / "README.md", model_card(result, str(source["model"])))
+        write_text(output.folder / "README.md", model_card(result, str(source["model"]), job.checkpoint.folder))
         output.publish()
     except InputError as error:
         output.discard(error)

@@ -58,7 +58,7 @@ def ungrow(settings: UngrowSettings) -> UngrowResult:
         )
         if not job.left.is_original:
             write_json(folder / GROWTH_FILE, growth_left(job))
-        write_text(folder / "README.md", model_card(result, job.growth))
+        write_text(folder / "README.md", model_card(result, job.growth, job.checkpoint.folder))
     return result
 
 
