@@ -7,11 +7,12 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from types import FrameType
 from typing import Any, TypeVar
 
 import tyro
 
-from lesa_jax.base.errors import FULL, InputError
+from lesa_jax.base.errors import FULL, InputError, Terminated
 from lesa_jax.base.recipes import Recorded, recorded_settings, with_recipe
 
 Settings = TypeVar("Settings")
@@ -30,6 +31,7 @@ def run_command(
     argv: Sequence[str] | None = None,
     interrupted: str = "nothing was written under the output's name",
     recorded: Recorded = recorded_settings,
+    goes_on: bool = False,
 ) -> int:
     """Parses the options, runs the command, shows its result.
 
@@ -40,13 +42,14 @@ def run_command(
       argv: the options; by default the process's own.
       interrupted: what Ctrl-C leaves.
       recorded: see `recipes.with_recipe`.
+      goes_on: whether after SIGTERM the same command goes on.
 
     Returns:
       The exit code: that of `show`; 2 for a bad input and 1 for any other error, each with one line on stderr and with
       its traceback only where --debug asks for it. Ctrl-C and SIGTERM end the process with 130.
     """
-    # SIGTERM unwinds the stack as Ctrl-C does, so that half-written folders are removed.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # SIGTERM unwinds the stack as Ctrl-C does, so that half-written folders are removed, or kept to go on with.
+    signal.signal(signal.SIGTERM, terminate)
     try:
         words = with_recipe(sys.argv[1:] if argv is None else argv, settings, recorded)
     except InputError as error:
@@ -56,8 +59,11 @@ def run_command(
     parsed = tyro.cli(settings, args=words, description=described, config=(tyro.conf.OmitArgPrefixes,))
     try:
         return show(function(parsed)) or 0
-    except KeyboardInterrupt:
-        print(f"interrupted: {interrupted}", file=sys.stderr, flush=True)
+    except KeyboardInterrupt as signalled:
+        on = (
+            "; the same command goes on with what was finished" if isinstance(signalled, Terminated) and goes_on else ""
+        )
+        print(f"interrupted: {interrupted}{on}", file=sys.stderr, flush=True)
         os._exit(INTERRUPTED)  # an orderly exit would wait for the computation that XLA is in the middle of
     except BrokenPipeError:  # whoever read our output has gone, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -67,6 +73,11 @@ def run_command(
             traceback.print_exc()
         print(f"error: {explain(error)}", file=sys.stderr)
         return BAD_INPUT if isinstance(error, InputError) else FAILED
+
+
+def terminate(number: int, frame: FrameType | None) -> None:
+    """The handler of SIGTERM."""
+    raise Terminated
 
 
 def explain(error: Exception) -> str:

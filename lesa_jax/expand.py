@@ -13,7 +13,7 @@ from lesa_jax.growth.settings import ExpandSettings, options_of_growth
 
 
 def main() -> int:
-    return run_command(expand, ExpandSettings, print_report, recorded=options_of_growth)
+    return run_command(expand, ExpandSettings, print_report, recorded=options_of_growth, goes_on=True)
 
 
 if __name__ == "__main__":

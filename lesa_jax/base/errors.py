@@ -1,4 +1,5 @@
-"""The one exception that a user is meant to read, and one of its kind that a sweep of learning rates outlives."""
+"""The one exception that a user is meant to read, one of its kind that a sweep of learning rates outlives, and the one
+that a signal raises."""
 
 import errno
 
@@ -14,3 +15,9 @@ class InputError(ValueError):
 
 class DivergedError(InputError):
     """A training whose loss or gradient is no number any more: at a lower learning rate it may go on."""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM. The system wants the process gone and may start it anew, as it does with preempted jobs: work that can
+    go on is kept. Ctrl-C is the user's own wish to have none of it.
+    """

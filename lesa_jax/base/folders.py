@@ -16,7 +16,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from lesa_jax.base.errors import InputError
+from lesa_jax.base.errors import InputError, Terminated
 from lesa_jax.base.files import LONGEST_NAME, beside, partial, sync, write_json
 from lesa_jax.base.locks import alone
 
@@ -34,6 +34,7 @@ def claim(output: Path) -> Iterator[None]:
     output.parent.mkdir(parents=True, exist_ok=True)
     lock = beside(output, "lock")
     with alone(lock, f"--output {output}: another process is writing it; wait for that one, or choose another folder"):
+        done = True
         try:
             restore(output)
             check_renaming(output)
@@ -41,8 +42,12 @@ def claim(output: Path) -> Iterator[None]:
                 if folder != partial(output):
                     print(f"{folder} was left by a process that died; remove it when you like", file=sys.stderr)
             yield
+        except Terminated:
+            done = not partial(output).exists()
+            raise
         finally:
-            lock.unlink(missing_ok=True)  # while it is held: whoever comes then makes a new one
+            if done:
+                lock.unlink(missing_ok=True)  # while it is held: whoever comes then makes a new one
 
 
 @contextmanager
@@ -55,7 +60,7 @@ def publish(output: Path, overwrite: bool = False, job: str | None = None) -> It
       output: the folder to be made. An empty one may be there.
       overwrite: whether an earlier folder of this program may go, if nothing else is in it.
       job: a digest of all that the content depends on, of callers that go on with what a process left that died at the
-        same job; what was left of any other is removed.
+        same job, or was ended by SIGTERM; what was left of any other is removed.
 
     Raises:
       InputError: something else has taken the name meanwhile. It stays, and so does what was made.
@@ -72,8 +77,9 @@ def publish(output: Path, overwrite: bool = False, job: str | None = None) -> It
     try:
         yield hidden
         seal(hidden)
-    except BaseException:
-        shutil.rmtree(hidden, ignore_errors=True)
+    except BaseException as error:
+        if job is None or not isinstance(error, Terminated):
+            shutil.rmtree(hidden, ignore_errors=True)
         raise
     give_name(hidden, output, overwrite)
 

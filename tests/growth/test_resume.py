@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from lesa_jax.base.errors import Terminated
 from lesa_jax.base.files import partial
 from lesa_jax.growth import compute
-from lesa_jax.growth.journal import FILE
+from lesa_jax.growth.journal import FILE, Journal
 from lesa_jax.growth.run import expand
 from lesa_jax.growth.settings import ExpandSettings
 from tests.support.growth import grow
@@ -100,6 +101,30 @@ def test_a_piece_that_was_being_noted_is_done_again(tmp_path, capsys):
     assert "going on with" in capsys.readouterr().err
     grow(source, tmp_path / "whole", "average", gaps="1,3")
     assert weights(output) == weights(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(("error", "goes_on"), [(Terminated, True), (KeyboardInterrupt, False)])
+def test_sigterm_leaves_what_can_go_on_and_ctrl_c_nothing(tmp_path, error, goes_on, capsys, monkeypatch):
+    """Ctrl-C raises the same as SIGTERM does, but for its class."""
+    source, output, add, entries = tiny("llama"), tmp_path / "out", Journal._add, []
+
+    def interrupted(self, entry):
+        add(self, entry)
+        entries.append(entry)
+        if len(entries) == 3:
+            raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Journal, "_add", interrupted)
+        with pytest.raises(error):
+            grow(source, output, "average", gaps="1,3")
+    assert {path.name for path in tmp_path.iterdir()} == ({partial(output).name, ".out.lock"} if goes_on else set())
+    capsys.readouterr()
+    grow(source, output, "average", gaps="1,3")
+    assert ("going on with" in capsys.readouterr().err) == goes_on
+    grow(source, tmp_path / "whole", "average", gaps="1,3")
+    assert weights(output) == weights(tmp_path / "whole")
+    assert {path.name for path in tmp_path.iterdir()} == {"out", "whole"}
 
 
 @pytest.mark.slow
