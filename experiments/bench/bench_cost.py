@@ -2,8 +2,8 @@
 
 Command:   python experiments/bench/bench_cost.py
 Run time:  about 12 minutes on 2 idle CPU cores.
-Expected:  seconds grow as the first power of layers, between the second and the third of width, and hardly with new
-           layers; memory does not grow with layers under --memory. experiments/results/bench_cost.md and .png.
+Expected:  seconds grow with nearly the first power of layers, with the second of width and more the wider, and hardly
+           with new layers; memory stays below --memory. experiments/results/bench_cost.md and .png.
 
 Random llamas in float32, whole processes; seconds are those of the stages that compute. Exponents are slopes of least
 squares between logarithms; each axis moves alone, the others stand at 8 layers, width 512 and 4 new layers.
@@ -104,12 +104,12 @@ def draw(found: dict[tuple[int, int, int], Cost], path: Path) -> None:
         memory.plot(x, [found[shape].peak / 1e9 for shape in shapes], "o-", color="grey")
         times.set_title(axis)
         times.set_yscale("log")
-        memory.set_ylim(bottom=0)
         for one in column:
             one.set_xscale("log", base=2)
             one.set_xticks(x, map(str, x))
             one.spines[["top", "right"]].set_visible(False)
     left = figure.axes[0], figure.axes[3]
+    left[1].set_ylim(0, 1.1 * max(one.peak for one in found.values()) / 1e9)
     for one, label in zip(left, ("seconds", "memory, GB"), strict=True):
         one.set_ylabel(label)
     figure.legend(*left[0].get_legend_handles_labels(), loc="outside upper right", ncols=3, frameon=False)
