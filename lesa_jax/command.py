@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import tyro
 
 from lesa_jax.base.errors import FULL, InputError, Terminated
-from lesa_jax.base.recipes import Recorded, recorded_settings, with_recipe
+from lesa_jax.base.recipes import Recorded, settings_of, with_recipe
 
 Settings = TypeVar("Settings")
 Result = TypeVar("Result")
@@ -30,7 +30,7 @@ def run_command(
     show: Callable[[Result], int | None],
     argv: Sequence[str] | None = None,
     interrupted: str = "nothing was written under the output's name",
-    recorded: Recorded = recorded_settings,
+    recorded: Recorded = settings_of,
     goes_on: bool = False,
 ) -> int:
     """Parses the options, runs the command, shows its result.

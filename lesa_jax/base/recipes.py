@@ -15,13 +15,13 @@ RECIPE = "--recipe"
 Recorded = Callable[[Mapping[str, Any], Path], Mapping[str, Any]]
 
 
-def recorded_settings(document: Mapping[str, Any], file: Path) -> Mapping[str, Any]:
+def settings_of(document: Mapping[str, Any], file: Path) -> Mapping[str, Any]:
     """Of a record of an earlier run its settings, of any other document all of it."""
     settings = document.get("settings")
     return settings if isinstance(settings, dict) else document
 
 
-def with_recipe(argv: Sequence[str], settings: type, recorded: Recorded = recorded_settings) -> list[str]:
+def with_recipe(argv: Sequence[str], settings: type, recorded: Recorded = settings_of) -> list[str]:
     """The command line with what stands in the file that it names as --recipe; options beside that win.
 
     Args:

@@ -50,9 +50,10 @@ def compute_new_layers(
     """
     jobs = [output.job for output in outputs]
     groups = shared_batches([output.pending for output in outputs])
-    everyone = [[request_of(job, group[0]) for job in jobs if group[0] in job.computed] for group in groups]
-    work = [group[0].pages * effort(group[0].shape, wanted) for group, wanted in zip(groups, everyone, strict=True)]
-    total = sum(len(group) * each for group, each in zip(groups, work, strict=True))
+    total = 0.0
+    for kind in (kind for group in groups for kind in group):
+        wanted = [request_of(output.job, kind) for output in outputs if kind in output.pending]
+        total += kind.pages * effort(kind.shape, wanted)
     bar = progress.add_task("new matrices", total=total, note="")
     meter = Meter(seconds, partial(progress.advance, bar))
     with second_thread() as compiler, arrays_given_back():

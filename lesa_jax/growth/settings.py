@@ -113,8 +113,8 @@ def check_settings(settings: ExpandSettings, method: Method) -> None:
       InputError: the option, and what it belongs to or must be.
     """
     given = flatten(settings)
-    for name in (name for name in out_of_place(settings, method) if name in TEXTS):
-        raise InputError(f"{option(name)} belongs to {OWNERS[name]}, not to {settings.method}")
+    if texts := [name for name in out_of_place(settings, method) if name in TEXTS]:
+        raise InputError(f"{option(texts[0])} belongs to {OWNERS[texts[0]]}, not to {settings.method}")
     for name, value in given.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise InputError(f"{option(name)} {value}: must be a finite number")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lesa_jax.base.errors import InputError
-from lesa_jax.base.recipes import recorded_settings, with_recipe
+from lesa_jax.base.recipes import settings_of, with_recipe
 from lesa_jax.command import run_command
 
 
@@ -107,7 +107,7 @@ def test_the_option_itself():
     with pytest.raises(InputError, match="--recipe no/such.yaml: cannot be read as UTF-8"):
         with_recipe(["--recipe", "no/such.yaml"], Settings)
     assert with_recipe(["--layers", "3"], Settings) == ["--layers", "3"]
-    assert recorded_settings({"layers": 1}, Path()) == {"layers": 1}
+    assert settings_of({"layers": 1}, Path()) == {"layers": 1}
 
 
 def test_help_names_it(capsys):
