@@ -1,5 +1,6 @@
 """Every recipe in examples/ does what its comment says; what growth.json records is a recipe, too."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -69,10 +70,13 @@ def test_growth_json_makes_the_same_again(tmp_path, monkeypatch, options):
 
 
 def test_a_record_does_not_hold_texts(tmp_path, monkeypatch, capsys):
-    out = tmp_path / "out"
-    options = ["--output", out, "--method", "duplicate", "--calibrate", Path(demo.__file__), "--gaps", "3"]
-    assert expand(monkeypatch, *options) == 0
+    """Nor does growth.json of one that was calibrated, whose other options are those of any."""
+    first = tmp_path / "first"
+    assert expand(monkeypatch, "--model", tiny("llama"), "--output", first, "--method", "duplicate", "--gaps", "3") == 0
+    record = json.loads((first / "growth.json").read_text())
+    assert record["settings"]["calibrate"] is False
+    record["settings"]["calibrate"] = True
+    (tmp_path / "calibrated.json").write_text(json.dumps(record))
     capsys.readouterr()
-    again = ["--recipe", str(out / "growth.json"), "--output", str(tmp_path / "again")]
-    assert expand(monkeypatch, *again) == 2
+    assert expand(monkeypatch, "--recipe", tmp_path / "calibrated.json", "--output", tmp_path / "again") == 2
     assert "was made with --calibrate, whose value it does not hold; name it, too" in capsys.readouterr().err

@@ -36,7 +36,7 @@ def test_a_rank_saves_what_it_should():
     assert decompose_effort(SHAPE, "svd", 512) == decompose_effort(SHAPE, "svd", None)
 
 
-@pytest.mark.parametrize("family", ["llama", "mixtral"])
+@pytest.mark.parametrize("family", ["llama", pytest.param("mixtral", marks=pytest.mark.slow)])
 def test_the_bar_arrives_by_itself(tmp_path, family, monkeypatch):
     """All work that was counted is done, and no more: packed experts page by page, several methods at once."""
     done, totals = [], []
