@@ -50,14 +50,11 @@ def run_command(
     """
     # SIGTERM unwinds the stack as Ctrl-C does, so that half-written folders are removed, or kept to go on with.
     signal.signal(signal.SIGTERM, terminate)
+    parsed = None
     try:
         words = with_recipe(sys.argv[1:] if argv is None else argv, settings, recorded)
-    except InputError as error:
-        print(f"error: {explain(error)}", file=sys.stderr)
-        return BAD_INPUT
-    described = f"{inspect.cleandoc(settings.__doc__ or '')}\n\n{RECIPES}"
-    parsed = tyro.cli(settings, args=words, description=described, config=(tyro.conf.OmitArgPrefixes,))
-    try:
+        described = f"{inspect.cleandoc(settings.__doc__ or '')}\n\n{RECIPES}"
+        parsed = tyro.cli(settings, args=words, description=described, config=(tyro.conf.OmitArgPrefixes,))
         return show(function(parsed)) or 0
     except KeyboardInterrupt as signalled:
         on = (

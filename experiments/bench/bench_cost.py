@@ -10,7 +10,6 @@ squares between logarithms; each axis moves alone, the others stand at 8 layers,
 """
 
 import json
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,16 +17,9 @@ from pathlib import Path
 import numpy as np
 import tyro
 from bench_report import write_report
-from processes import watched
+from processes import expansion, watched
 from random_llama import write_llama
 
-GROW = """
-import json, sys
-from pathlib import Path
-from lesa_jax.expand import ExpandSettings, expand
-settings = ExpandSettings(sys.argv[1], Path(sys.argv[2]), method="lesa", layers=int(sys.argv[3]), memory=sys.argv[4])
-print(json.dumps(expand(settings).seconds))
-"""
 STAGES = ("decompose", "learn", "new layers")
 AXES = {
     "layers": [(8, 512, 4), (16, 512, 4), (32, 512, 4), (64, 512, 4)],
@@ -80,9 +72,8 @@ def cost(folder: Path, layers: int, width: int, new: int, memory: str) -> Cost:
     model, grown = folder / f"{layers}-{width}", folder / f"{layers}-{width}-{new}-grown"
     if not model.exists():
         write_llama(model, width, 11 * width // 4, layers, heads=8, distinct=16)
-    words = (sys.executable, "-c", GROW, model, grown, layers + new, memory)
-    run = watched([str(word) for word in words])
-    seconds = json.loads(run.output.splitlines()[-1])
+    run = watched(expansion(model=model, output=grown, method="lesa", layers=layers + new, memory=memory))
+    seconds = json.loads(run.output.splitlines()[-1])["seconds"]
     return Cost(tuple(seconds[stage] for stage in STAGES), run.peak)
 
 

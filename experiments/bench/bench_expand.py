@@ -21,7 +21,7 @@ import tyro
 from bench_report import write_report
 from floors import seconds
 from lesa_floors import lesa_floors, measure_rates
-from processes import run
+from processes import expansion, run
 from random_llama import matrix_shapes, write_llama
 
 from lesa_jax.base.scratch import Scratch
@@ -34,13 +34,6 @@ from lesa_jax.planning.methods import Lesa
 
 WIDTH, INNER, LAYERS, NEW = 1024, 2816, 12, 6
 SHAPES = matrix_shapes(WIDTH, INNER)
-EXPAND = """
-import json, sys
-from pathlib import Path
-from lesa_jax.expand import ExpandSettings, expand
-report = expand(ExpandSettings(sys.argv[1], Path(sys.argv[2]), method=sys.argv[3], layers=int(sys.argv[4])))
-print(json.dumps(report.seconds))
-"""
 
 
 @dataclass(frozen=True)
@@ -77,8 +70,7 @@ def compare_lesa(folder: Path) -> list[tuple[str, str, str, str]]:
     """Ours against torch, whole processes, and our stages against their floors."""
     model = folder / "model"
     write_checkpoint(model, LAYERS)
-    deeper = str(LAYERS + NEW)
-    ours = run([sys.executable, "-c", EXPAND, str(model), str(folder / "ours"), "lesa", deeper])
+    ours = run(expansion(model=model, output=folder / "ours", method="lesa", layers=LAYERS + NEW))
     script = Path(__file__).with_name("torch_lesa.py")
     command = [
         sys.executable,
@@ -88,7 +80,7 @@ def compare_lesa(folder: Path) -> list[tuple[str, str, str, str]]:
         "--output",
         str(folder / "torch"),
         "--layers",
-        deeper,
+        str(LAYERS + NEW),
     ]
     torch = run(command)
     rates, stages = measure_rates(), stage_times(model)
@@ -120,7 +112,9 @@ def compare_lesa(folder: Path) -> list[tuple[str, str, str, str]]:
                 f"floor {bound:.1f}: {taken / bound:.2f} of it",
             )
         )
-    rows.append(("stages of ours, s", ", ".join(f"{k} {v:.1f}" for k, v in json.loads(ours.output).items()), "", ""))
+    rows.append(
+        ("stages of ours, s", ", ".join(f"{k} {v:.1f}" for k, v in json.loads(ours.output)["seconds"].items()), "", "")
+    )
     rows.append(("rates", str(rates), "", ""))
     return rows
 

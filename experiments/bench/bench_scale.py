@@ -16,7 +16,6 @@ eigendecomposition, as real models' do, is no part of the floor.
 import json
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,23 +24,13 @@ from pathlib import Path
 import tyro
 from bench_report import write_report
 from lesa_floors import lesa_floors, measure_rates
-from processes import watched
+from processes import expansion, watched
 
+from lesa_jax.base.settings import replaced
 from lesa_jax.base.units import format_bytes, parse_bytes
 from lesa_jax.checkpoint.reader import open_checkpoint
 from lesa_jax.growth.job import ExpandJob, prepare_jobs
 from lesa_jax.growth.settings import ExpandSettings
-from lesa_jax.planning.methods import PredictorSettings
-
-EXPAND = """
-import json, sys
-from pathlib import Path
-from lesa_jax.expand import ExpandSettings, expand
-from lesa_jax.planning.methods import PredictorSettings
-options = {"memory": sys.argv[4] or None, "predictor": PredictorSettings(rank=int(sys.argv[5]) or None)}
-result = expand(ExpandSettings(sys.argv[1], Path(sys.argv[2]), method="lesa", layers=int(sys.argv[3]), **options))
-print(json.dumps({"seconds": result.seconds, "estimated": result.estimated_memory, "scratch": result.scratch}))
-"""
 
 
 @dataclass(frozen=True)
@@ -66,23 +55,19 @@ class Settings:
 def main(settings: Settings) -> None:
     grown = settings.model.with_name(f"{settings.model.name}-grown")
     shutil.rmtree(grown, ignore_errors=True)
-    [job] = prepare_jobs(
-        [
-            ExpandSettings(
-                str(settings.model),
-                grown,
-                method="lesa",
-                layers=settings.layers,
-                predictor=PredictorSettings(rank=settings.rank),
-            )
-        ],
-        open_checkpoint(settings.model),
-    )
+    options = {
+        "model": str(settings.model),
+        "output": grown,
+        "method": "lesa",
+        "layers": settings.layers,
+        "memory": settings.memory,
+        "rank": settings.rank,
+    }
+    [job] = prepare_jobs([replaced(ExpandSettings(), options)], open_checkpoint(settings.model))
     assert isinstance(job, ExpandJob)
     rates, shapes = measure_rates(), [kind.shape[1:] for kind in job.computed]
     with control_group(settings.limit) as group:
-        words = (settings.model, grown, settings.layers, settings.memory or "", settings.rank or 0)
-        command = [sys.executable, "-c", EXPAND, *map(str, words)]
+        command = expansion(**options)
         if group is not None:
             command = ["sh", "-c", 'echo $$ > "$0" && exec "$@"', str(group / "cgroup.procs"), *command]
         run = watched(command)
@@ -108,7 +93,7 @@ def main(settings: Settings) -> None:
     rank = "all directions" if settings.rank is None else f"--rank {settings.rank}"
     what = (
         f"{settings.model.name}, {layers} -> {settings.layers} layers, {rank}, under {limit}; anonymous memory "
-        f"{format_bytes(run.peak)} at its peak, {format_bytes(result['estimated'])} predicted, "
+        f"{format_bytes(run.peak)} at its peak, {format_bytes(result['memory'])} predicted, "
         f"{format_bytes(result['scratch'])} of scratch; {rates}"
     )
     header = ("stage", "s", "floor, s", "share", f"{settings.full} layers, s")

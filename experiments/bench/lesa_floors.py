@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import jax
 from floors import eigen_flops, gram_flops, matmul_rate, predictor_flops, update_rate
 
+from lesa_jax.growth.effort import SKETCHES
 from lesa_jax.initializers.lesa.svd import descending_eigh
 from lesa_jax.planning.methods import PUBLISHED
-from lesa_jax.planning.ranks import kept_rank, range_size
+from lesa_jax.planning.ranks import kept_rank, searched
 
 MEASURED = 4096  # rows of the matrices whose rates are taken
 ARRAYS = 4  # that AdamW reads and writes: weights, gradient, two moments
@@ -51,19 +52,14 @@ def lesa_floors(
     decompose = learn = 0.0
     for out, fan_in in shapes:
         shape = layers, out, fan_in
-        kept = kept_rank(shape, rank)
-        if kept == kept_rank(shape):
-            products, eigen = gram_flops(out, layers * fan_in), eigen_flops(out)
-        else:
-            size = range_size(shape, kept)
-            # The sketch, two iterations of two products each, and the layers in the basis.
-            products = 6 * 2 * size * out * layers * fan_in + gram_flops(size, layers * fan_in)
-            eigen = eigen_flops(size)
-        decompose += (products + 2 * kept * out * layers * fan_in) / rates.products + eigen / rates.eigenvectors
+        kept, size = kept_rank(shape, rank), searched(shape, rank)
+        looking = 0 if size is None else SKETCHES * size * out * layers * fan_in
+        size = size or out
+        products = looking + gram_flops(size, layers * fan_in) + 2 * kept * out * layers * fan_in
+        decompose += products / rates.products + eigen_flops(size) / rates.eigenvectors
         samples = PUBLISHED.epochs * (layers - 2) * kept
-        learn += predictor_flops(samples, fan_in) / rates.products + samples / PUBLISHED.batch_size * adamw_floor(
-            fan_in
-        )
+        learn += predictor_flops(samples, fan_in) / rates.products
+        learn += samples / PUBLISHED.batch_size * adamw_floor(fan_in)
     return {"decompose": decompose, "learn": learn}
 
 

@@ -1,11 +1,21 @@
 """Whole processes, timed from outside."""
 
+import json
 import os
 import subprocess
+import sys
 import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+EXPAND = """
+import json, sys
+from lesa_jax.expand import expand
+result = expand(**json.loads(sys.argv[1]))
+print(json.dumps({"seconds": dict(result.seconds), "memory": result.estimated_memory, "scratch": result.scratch}))
+"""
 
 
 @dataclass(frozen=True)
@@ -15,6 +25,13 @@ class Run:
     seconds: float
     peak: int
     output: str
+
+
+def expansion(**options: Any) -> list[str]:
+    """The command of an expansion with these options, whose last line tells what it took, as JSON: `seconds` by stage,
+    and bytes of `memory` and `scratch` that were expected."""
+    plain = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
+    return [sys.executable, "-c", EXPAND, json.dumps(plain)]
 
 
 def run(command: list[str]) -> Run:

@@ -6,8 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lesa_jax.base.digests import digest_bytes
 from lesa_jax.base.errors import InputError
 
@@ -53,19 +51,24 @@ def read_object(option: str, path: Path) -> dict[str, Any]:
     text = read_text(option, path)
     try:
         value = _json_or_yaml(text)
-    except (ValueError, yaml.YAMLError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{option} {path}: cannot be read as JSON or YAML ({reason})") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{option} {path}: cannot be read as JSON or YAML ({error})") from None
     if not isinstance(value, dict):
         raise InputError(f"{option} {path}: expected an object of names and values, found {type(value).__name__}")
     return value
 
 
 def _json_or_yaml(text: str) -> Any:
+    """Raises ValueError where it is neither."""
     try:
         return json.loads(text)  # much faster, where it is JSON
     except ValueError:
-        return yaml.safe_load(text)
+        import yaml  # slow to import, and most runs need none
+
+        try:
+            return yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ValueError(" ".join(str(error).split())) from None
 
 
 def inside(path: Path, root: Path | None = None) -> Path:

@@ -1,12 +1,10 @@
 """Options from a file: a command line that was written down, or what an earlier run recorded of its own."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, is_dataclass
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
-from lesa_jax.base.errors import InputError
+from lesa_jax.base.errors import InputError, did_you_mean
 from lesa_jax.base.files import read_object
 from lesa_jax.base.settings import flatten, option
 
@@ -41,9 +39,8 @@ def with_recipe(argv: Sequence[str], settings: type, recorded: Recorded = settin
     for name, value in options.items():
         key = str(name).lstrip("-").replace("-", "_")
         if key not in defaults:
-            near = get_close_matches(key, defaults, 1)
-            raise InputError(f"{given}: no option {name}{f': did you mean {near[0]}?' if near else ''}")
-        if isinstance(value, bool) and not is_switch(settings, key):
+            raise InputError(f"{given}: no option {name}{did_you_mean(key, defaults)}")
+        if isinstance(value, bool) and not isinstance(defaults[key], bool):  # no switch
             if value and not any(word.split("=")[0] == option(key) for word in rest):
                 raise InputError(f"{given}: was made with {option(key)}, whose value it does not hold; name it, too")
         elif value is not None:
@@ -82,14 +79,3 @@ def as_words(key: str, value: Any, given: str) -> list[str]:
             return [option(key), str(value)]
         case _:
             raise InputError(f"{given}: {key} is {type(value).__name__}; expected a word, a number, true or false")
-
-
-def is_switch(settings: type, key: str) -> bool:
-    """Whether an option is on or off, without a value."""
-    hints = get_type_hints(settings)
-    for field in fields(settings):
-        if field.name == key:
-            return hints[key] is bool
-        if is_dataclass(hints[field.name]) and key in flatten(hints[field.name]()):
-            return is_switch(hints[field.name], key)
-    return False

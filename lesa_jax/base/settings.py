@@ -8,11 +8,10 @@ import functools
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, Field, field, fields, is_dataclass, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
-from lesa_jax.base.errors import InputError
+from lesa_jax.base.errors import InputError, did_you_mean
 
 Settings = TypeVar("Settings")
 Result = TypeVar("Result")
@@ -52,9 +51,7 @@ def replaced(settings: Settings, options: Mapping[str, Any]) -> Settings:
     """
     known = flatten(settings)
     for name in options.keys() - known.keys():
-        near = get_close_matches(name, known, 1)
-        hint = f": did you mean {near[0]}?" if near else ""
-        raise InputError(f"{type(settings).__name__} has no {name}{hint}")
+        raise InputError(f"{type(settings).__name__} has no {name}{did_you_mean(name, known)}")
     return _replaced(settings, options)
 
 

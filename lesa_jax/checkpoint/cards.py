@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 # What is true of a model that was made from another as of that one.
 KEPT = ("license", "license_name", "license_link", "language", "pipeline_tag")
 TAGS = ["depth-up-scaling", "lesa_jax"]
@@ -18,6 +16,8 @@ def front_matter(original: Path | None, base: str | None = None, encoder_decoder
       base: its name; a hub id is named as the base model.
       encoder_decoder: whether it is one.
     """
+    import yaml  # slow to import, and most commands write no card
+
     task = "text2text-generation" if encoder_decoder else "text-generation"
     head: dict[str, Any] = {}
     if base is not None and base.count("/") == 1 and not base.startswith((".", "/")):
@@ -29,6 +29,8 @@ def front_matter(original: Path | None, base: str | None = None, encoder_decoder
 
 def kept(folder: Path) -> dict[str, Any]:
     """What the card of a model says that is kept; nothing where it has none, or one that cannot be read."""
+    import yaml
+
     try:
         text = (folder / "README.md").read_text("utf-8")
         opening, head, *_ = text.split("---", 2)

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 
 from lesa_jax.growth.requests import Lesson, Request, lesson_of, rows_of
-from lesa_jax.planning.ranks import kept_rank, range_size
+from lesa_jax.initializers.lesa.range_finder import ITERATIONS
+from lesa_jax.planning.ranks import kept_rank, searched
 
 EIGEN = 18  # n^3: nine operations at half the rate of a matrix product
-SKETCHES = 12  # products of a layer with a sketch: one, two iterations of two, the layers in the basis
+SKETCHES = 2 * (2 + 2 * ITERATIONS)  # of products with a sketch: one, two an iteration, the layers in the basis
 
 
 def decompose_effort(shape: tuple[int, ...], space: str, rank: int | None) -> float:
@@ -14,12 +15,10 @@ def decompose_effort(shape: tuple[int, ...], space: str, rank: int | None) -> fl
     layers, out, fan_in = shape
     if space == "raw":
         return float(layers * out * fan_in)
-    kept, size = kept_rank(shape, rank), out
-    looking = 0.0
-    if kept < kept_rank(shape):
-        size = range_size(shape, kept)
-        looking = float(SKETCHES * size * out * layers * fan_in)
-    return looking + float(size * size * layers * fan_in + EIGEN * size**3 + 2 * kept * out * layers * fan_in)
+    kept, size = kept_rank(shape, rank), searched(shape, rank)
+    looking = 0 if size is None else SKETCHES * size * out * layers * fan_in
+    size = size or out
+    return float(looking + size * size * layers * fan_in + EIGEN * size**3 + 2 * kept * out * layers * fan_in)
 
 
 def learn_effort(shape: tuple[int, ...], lesson: Lesson) -> float:

@@ -14,7 +14,7 @@ from lesa_jax.base.units import format_bytes, parse_bytes
 from lesa_jax.checkpoint.format import DTYPES
 from lesa_jax.families.kinds import WeightKind
 from lesa_jax.planning.methods import Aligned, Lesa, PredictorSettings, Start
-from lesa_jax.planning.ranks import kept_rank, range_size
+from lesa_jax.planning.ranks import kept_rank, searched
 
 PROGRAM = 400_000_000  # bytes of Python, JAX and the programs that it compiles
 SHARE = 0.75  # of what is free is taken by default
@@ -133,10 +133,9 @@ def directions(kind: WeightKind, settings: PredictorSettings) -> tuple[int, int,
     """How many singular directions are kept of a kind, in how many they are found, and the bytes of what finds those: a
     sketch, its orthonormal basis and what a QR decomposition takes besides.
     """
-    rank = kept_rank(kind.shape, settings.rank)
-    if rank == kept_rank(kind.shape):
+    rank, size = kept_rank(kind.shape, settings.rank), searched(kind.shape, settings.rank)
+    if size is None:
         return rank, kind.shape[1], 0
-    size = range_size(kind.shape, rank)
     return rank, size, 4 * 4 * size * kind.shape[1]
 
 

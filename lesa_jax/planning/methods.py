@@ -7,11 +7,10 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, ClassVar, Literal, get_args
 
-from lesa_jax.base.errors import InputError
+from lesa_jax.base.errors import InputError, did_you_mean
 from lesa_jax.planning.plan import Plan
 
 Placement = Literal["top", "even", "middle", "bottom", "ends", "periods", "importance", "influence"]
@@ -271,8 +270,7 @@ def find_method(name: str) -> Method:
       InputError: there is none; lists those that there are.
     """
     if name not in METHODS:
-        near = get_close_matches(name, METHODS, 1)
-        hint = f": did you mean {near[0]}?" if near else "."
+        hint = did_you_mean(name, METHODS) or "."
         raise InputError(f"no method {name}{hint} Known are {', '.join(METHODS)}")
     return METHODS[name]
 

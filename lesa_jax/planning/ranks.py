@@ -10,6 +10,7 @@ def kept_rank(shape: tuple[int, ...], rank: int | None = None) -> int:
     return directions if rank is None else min(directions, rank)
 
 
-def range_size(shape: tuple[int, ...], rank: int) -> int:
-    """In how many directions so many are looked for."""
-    return min(rank + SPARE, kept_rank(shape))
+def searched(shape: tuple[int, ...], rank: int | None = None) -> int | None:
+    """In how many directions those are looked for; None where all are kept, and none need be."""
+    kept, directions = kept_rank(shape, rank), kept_rank(shape)
+    return min(kept + SPARE, directions) if kept < directions else None

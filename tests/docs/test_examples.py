@@ -41,9 +41,7 @@ def test_each_says_how_it_is_used(name):
 
 @pytest.mark.parametrize("name", CASES)
 def test_it_grows(tmp_path, monkeypatch, name):
-    model = {"moe": lambda: tiny("mixtral"), "importance": lambda: demo.MODEL_DIRECTORY}.get(
-        name, lambda: tiny("llama")
-    )()
+    model = demo.MODEL_DIRECTORY if name == "importance" else tiny("mixtral" if name == "moe" else "llama")
     out, more = tmp_path / "out", MORE.get(name, [])
     assert expand(monkeypatch, "--recipe", RECIPES[name], "--model", model, "--output", out, *more) == 0
     wanted = yaml.safe_load(RECIPES[name].read_text())

@@ -31,7 +31,7 @@ from lesa_jax.initializers.lesa.ahead import Ahead
 from lesa_jax.initializers.lesa.layers import Blocks, Layers, Room, Waiting, each, store
 from lesa_jax.initializers.lesa.range_finder import Projected, find_range, range_programs
 from lesa_jax.initializers.matrices import dot
-from lesa_jax.planning.ranks import kept_rank, range_size
+from lesa_jax.planning.ranks import kept_rank, searched
 
 QUARTERS = 4  # in so many sizes tails are rotated
 
@@ -78,13 +78,13 @@ def layer_svd(w: Layers, dtype: DTypeLike = jnp.float32, room: Room | None = Non
     """
     layers, _, fan_in = w.shape
     unit = unit_scale(w, dtype)
-    r, energy = kept_rank(w.shape, rank), None
-    if r < kept_rank(w.shape):
-        q, energy = find_range(w, range_size(w.shape, r), unit, dtype)
+    r, size, energy = kept_rank(w.shape, rank), searched(w.shape, rank), None
+    if size is None:
+        ut = left_vectors(w, unit, dtype, room)
+    else:
+        q, energy = find_range(w, size, unit, dtype)
         ut = dot(left_vectors(Projected(q, w, unit), 1.0, dtype, room)[:r], q)
         del q
-    else:
-        ut = left_vectors(w, unit, dtype, room)
     v: Blocks = jnp.zeros((layers, r, fan_in), dtype) if room is None else room.rows((layers, r, fan_in))
     squares = jnp.zeros(r, dtype)
     for number, w_l in enumerate(each(w)):
@@ -269,8 +269,7 @@ def svd_programs(w: jax.ShapeDtypeStruct, rank: int | None = None) -> list[Ahead
     _, s, v, _ = svd_shapes(w, rank)
     r, w_l, unit = len(s), jax.ShapeDtypeStruct((out, fan_in), w.dtype), jax.ShapeDtypeStruct((), jnp.float32)
     found, g, ut, summed = [], square(out), square(out), w_l
-    if r < kept_rank(w.shape):
-        size = range_size(w.shape, r)
+    if (size := searched(w.shape, rank)) is not None:
         found, g, ut = range_programs(w_l, size), square(size), jax.ShapeDtypeStruct((r, out), jnp.float32)
         summed = jax.ShapeDtypeStruct((size, fan_in), jnp.float32)
     block = jax.ShapeDtypeStruct(v.shape[1:], jnp.float32)
