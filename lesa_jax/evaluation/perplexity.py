@@ -14,10 +14,9 @@ from jaxtyping import Array, Float, Int
 from lesa_jax.base.errors import InputError
 from lesa_jax.evaluation.protocol import PplProtocol
 from lesa_jax.families.model import ModelConfig
+from lesa_jax.models.buckets import bucket_of
 from lesa_jax.models.decoder import forward, head
 from lesa_jax.models.losses import token_nll
-
-SHORTEST_BUCKET = 32
 
 
 class Window(NamedTuple):
@@ -144,11 +143,6 @@ def _padded_batches(rows: Sequence[np.ndarray], batch_size: int) -> Iterator[tup
 
 def _bucket(length: int, longest: int) -> int:
     return min(longest, bucket_of(length))
-
-
-def bucket_of(length: int) -> int:
-    """The next power of two: few programs are compiled, and at most half of a batch is padding."""
-    return max(SHORTEST_BUCKET, 1 << (length - 1).bit_length())
 
 
 def _groups(members: list[np.ndarray], size: int) -> Iterable[list[np.ndarray]]:

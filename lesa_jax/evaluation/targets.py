@@ -20,9 +20,10 @@ from lesa_jax.data.corruption import find_corruption, pieces
 from lesa_jax.data.pairs import Pair, texts_of
 from lesa_jax.data.sources import Record
 from lesa_jax.data.tokens import cut, encode_pairs
-from lesa_jax.evaluation.perplexity import Perplexity, bucket_of, summarise
+from lesa_jax.evaluation.perplexity import Perplexity, summarise
 from lesa_jax.evaluation.protocol import PplProtocol, row_length
 from lesa_jax.families.model import ModelConfig
+from lesa_jax.models.buckets import bucket_of, padded
 from lesa_jax.models.decoder import head
 from lesa_jax.models.encoder_decoder import forward, shifted_right, whole_rows
 from lesa_jax.models.losses import token_nll
@@ -106,18 +107,6 @@ def batches_of_like_lengths(pairs: Sequence[Pair], size: int) -> Iterator[list[P
         groups.setdefault((bucket_of(len(pair.source)), bucket_of(len(pair.target))), []).append(pair)
     for _, members in sorted(groups.items(), reverse=True):
         yield from (members[start : start + size] for start in range(0, len(members), size))
-
-
-def padded(
-    rows: Sequence[Int[np.ndarray, " _"]], size: int
-) -> tuple[Int[np.ndarray, "size longest"], Bool[np.ndarray, "size longest"]]:
-    """`size` rows as long as their bucket, padded on the right, and which of their tokens are no padding."""
-    tokens = np.zeros((size, bucket_of(max(map(len, rows)))), np.int32)
-    counted = np.zeros(tokens.shape, bool)
-    for number, row in enumerate(rows):
-        tokens[number, : len(row)] = row
-        counted[number, : len(row)] = True
-    return tokens, counted
 
 
 def model_pair_nll(params: dict[str, Any], config: ModelConfig) -> PairNll:

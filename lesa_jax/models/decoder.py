@@ -7,7 +7,9 @@ layer is cast to the dtype of the activations inside the scan, so a float32 forw
 the model in float32.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import TypeVar
 
 import flax.struct
 import jax
@@ -26,6 +28,9 @@ from lesa_jax.models.parts import embedding_tensor, head_tensor, part
 from lesa_jax.models.rope import rotate, rotation
 from lesa_jax.models.runs import layer_runs, run_of
 from lesa_jax.models.views import Arrays, View, view, views
+from lesa_jax.parallel.mesh import by_rows
+
+Kept = TypeVar("Kept")
 
 LATENT_EPS = 1e-6  # of the norms inside latent attention, whatever config.json says of others
 
@@ -47,13 +52,14 @@ def make_context(
     positions_RxT: Int[Array, "rows tokens"],
     config: ModelConfig,
     documents_BxT: Int[Array, "batch tokens"] | None = None,
+    lengths_R: Int[Array, " rows"] | None = None,
 ) -> Context:
-    """The context of tokens at these positions."""
+    """The context of tokens at these positions, in texts of these lengths: by default up to the furthest position."""
     turning = next((rope for rope in config.ropes if rope is not None), None)
     if turning is None:
         return Context(None, None, documents_BxT)
     still = jnp.ones((*positions_RxT.shape, turning.width // 2)), jnp.zeros((*positions_RxT.shape, turning.width // 2))
-    turns = [still if rope is None else rotation(positions_RxT, rope) for rope in config.ropes]
+    turns = [still if rope is None else rotation(positions_RxT, rope, lengths_R) for rope in config.ropes]
     return Context(jnp.stack([cos for cos, _ in turns]), jnp.stack([sin for _, sin in turns]), documents_BxT)
 
 
@@ -122,24 +128,21 @@ def normed(layer: Tree, name: str | None, x: Float[Array, "*shape features"], co
     return normalise(part(layer, name) if config.norm.weight else {}, x, config.norm)
 
 
-def attention(
-    layer: Tree,
-    x_BxTxE: Float[Array, "batch tokens hidden"],
-    context: Context,
-    seen: View,
-    config: ModelConfig,
-) -> Float[Array, "batch tokens hidden"]:
-    """Grouped-query attention over the normed residual stream. `layer` has no layer axis."""
-    q, k, v = queries_keys_values(layer, x_BxTxE, config)
-    if context.cos is not None and context.sin is not None:
-        cos, sin = context.cos[seen.rotation], context.sin[seen.rotation]
-        q, k = (rotate(x, cos, sin, config.interleaved) for x in (q, k))
-    if config.attention_scale is not None:  # what follows divides by the root of the width
-        q = q * (config.attention_scale * config.head_dim**0.5)
-    mixed = causal_attention(q, k, v, seen.window, context.documents, config.attention_cap)
-    if config.latent is not None:
-        mixed = mixed[..., : config.latent.value]
-    return linear(part(layer, config.names.attention_output), mixed.reshape(*x_BxTxE.shape[:2], -1), config.transposed)
+def turned(
+    x_BxTxHxD: Float[Array, "batch tokens heads head_dim"], context: Context, seen: View, config: ModelConfig
+) -> Float[Array, "batch tokens heads head_dim"]:
+    """Queries or keys, rotated by where they stand."""
+    if context.cos is None or context.sin is None:
+        return x_BxTxHxD
+    return rotate(x_BxTxHxD, context.cos[seen.rotation], context.sin[seen.rotation], config.interleaved)
+
+
+def turned_queries(
+    q_BxTxHxD: Float[Array, "batch tokens heads head_dim"], context: Context, seen: View, config: ModelConfig
+) -> Float[Array, "batch tokens heads head_dim"]:
+    """Queries, rotated, such that scores divided by the root of the width are scaled as in the family."""
+    q_BxTxHxD = turned(q_BxTxHxD, context, seen, config)
+    return q_BxTxHxD if config.attention_scale is None else q_BxTxHxD * (config.attention_scale * config.head_dim**0.5)
 
 
 def feed_forward(
@@ -177,9 +180,7 @@ def routed_block(
 ) -> tuple[Float[Array, "batch tokens hidden"], Routing | None]:
     """`block`, and what its router decided if it has experts."""
     x_BxTxE, read = attend(layer, x_BxTxE, context, seen, config)
-    fed, routing = mixture(layer, read, config) if seen.sparse else (feed_forward(layer, read, config), None)
-    fed = scaled(normed(layer, config.names.feed_forward_output_norm, fed, config), config.residual_scale)
-    return x_BxTxE + fed, routing
+    return feed(layer, x_BxTxE, read, seen, config)
 
 
 def attend(
@@ -190,16 +191,52 @@ def attend(
     config: ModelConfig,
 ) -> tuple[Float[Array, "batch tokens hidden"], Float[Array, "batch tokens hidden"]]:
     """The stream with what attention adds to it, and what the layer's feed-forward network or its experts read."""
+
+    def look(q_BxTxHxD: Array, k_BxTxKxD: Array, v_BxTxKxD: Array) -> tuple[Array, None]:
+        q_BxTxHxD = turned_queries(q_BxTxHxD, context, seen, config)
+        k_BxTxKxD = turned(k_BxTxKxD, context, seen, config)
+        return causal_attention(
+            q_BxTxHxD, k_BxTxKxD, v_BxTxKxD, seen.window, context.documents, config.attention_cap
+        ), None
+
+    return attend_by(look, layer, x_BxTxE, config)[:2]
+
+
+def attend_by(
+    look: Callable[[Array, Array, Array], tuple[Array, Kept]],
+    layer: Tree,
+    x_BxTxE: Float[Array, "batch tokens hidden"],
+    config: ModelConfig,
+) -> tuple[Float[Array, "batch tokens hidden"], Float[Array, "batch tokens hidden"], Kept]:
+    """`attend`, where `look` makes the heads' averages of values from queries, keys and values that are not rotated,
+    and what is kept of them."""
     names = config.names
     read = normed(layer, names.attention_norm, x_BxTxE, config)
-    attended = attention(layer, read, context, seen, config)
+    mixed, kept = look(*queries_keys_values(layer, read, config))
+    if config.latent is not None:
+        mixed = mixed[..., : config.latent.value]
+    mixed = mixed.reshape(*x_BxTxE.shape[:2], -1)
+    attended = linear(part(layer, names.attention_output), mixed, config.transposed)
     attended = scaled(normed(layer, names.attention_output_norm, attended, config), config.residual_scale)
     if not config.parallel:
         x_BxTxE = x_BxTxE + attended
-        return x_BxTxE, normed(layer, names.feed_forward_norm, x_BxTxE, config)
+        return x_BxTxE, normed(layer, names.feed_forward_norm, x_BxTxE, config), kept
     if names.feed_forward_norm is not None:
         read = normed(layer, names.feed_forward_norm, x_BxTxE, config)
-    return x_BxTxE + attended, read
+    return x_BxTxE + attended, read, kept
+
+
+def feed(
+    layer: Tree,
+    x_BxTxE: Float[Array, "batch tokens hidden"],
+    read: Float[Array, "batch tokens hidden"],
+    seen: View,
+    config: ModelConfig,
+) -> tuple[Float[Array, "batch tokens hidden"], Routing | None]:
+    """The stream with what the feed-forward network or the experts add to it, and what a router decided."""
+    fed, routing = mixture(layer, read, config) if seen.sparse else (feed_forward(layer, read, config), None)
+    fed = scaled(normed(layer, config.names.feed_forward_output_norm, fed, config), config.residual_scale)
+    return x_BxTxE + fed, routing
 
 
 def scaled(x: Array, factor: float) -> Array:
@@ -278,7 +315,7 @@ def forward(
 ) -> Float[Array, "batch tokens hidden"]:
     """Hidden states after the final norm, in `dtype`; norms, rotations and softmax are float32 in any case."""
     positions_1xT = jnp.arange(tokens_BxT.shape[1])[None]
-    x_BxTxE = embed(params, tokens_BxT, positions_1xT, config, dtype)
+    x_BxTxE = by_rows(embed(params, tokens_BxT, positions_1xT, config, dtype))
     context = make_context(positions_1xT, config)
     for run in layer_runs(config):
         x_BxTxE = run_layers(run_of(params, run, config), x_BxTxE, context, config.of_layers(run))

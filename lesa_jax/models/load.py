@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from lesa_jax.base.errors import InputError
 from lesa_jax.checkpoint.reader import Checkpoint, load_tree, open_checkpoint, read
@@ -14,11 +16,20 @@ from lesa_jax.families.model import ModelConfig
 from lesa_jax.families.roles import is_buffer
 from lesa_jax.models.config import read_model
 from lesa_jax.models.parts import embedding_tensor, head_tensor, layer_tensor
-from lesa_jax.models.shapes import check_experts, check_shapes, check_tensors, layer_tensors, model_tensors
+from lesa_jax.models.shapes import (
+    check_experts,
+    check_shapes,
+    check_tensors,
+    layer_tensors,
+    model_stacks,
+    model_tensors,
+)
+from lesa_jax.parallel.mesh import AXIS_RULES, dividing
 
 
-def load_model(folder: Path) -> tuple[dict[str, Any], ModelConfig]:
-    """The parameters of a checkpoint in their stored dtype, on the default device, and its configuration.
+def load_model(folder: Path, mesh: Mesh | None = None) -> tuple[dict[str, Any], ModelConfig]:
+    """The parameters of a checkpoint in their stored dtype, on the default device or shared by a mesh, and its
+    configuration.
 
     Raises:
       InputError: before any weight is read, an architecture without a forward pass here; and tensors that do not match
@@ -30,10 +41,10 @@ def load_model(folder: Path) -> tuple[dict[str, Any], ModelConfig]:
         check_tensors(checkpoint, config)
         return stacked_params(checkpoint, config), config
     check_experts(checkpoint, config)
-    return checked_params(load_tree(checkpoint), config), config
+    return checked_params(load_tree(checkpoint), config, mesh), config
 
 
-def checked_params(tree: dict[str, Any], config: ModelConfig) -> dict[str, Any]:
+def checked_params(tree: dict[str, Any], config: ModelConfig, mesh: Mesh | None = None) -> dict[str, Any]:
     """The tree as device arrays, if it holds exactly the tensors that `config` asks for."""
     flat: dict[str, Any] = flatten_dict(tree, sep=".")
     leaves = {name: leaf for name, leaf in flat.items() if not is_buffer(name)}
@@ -44,7 +55,23 @@ def checked_params(tree: dict[str, Any], config: ModelConfig) -> dict[str, Any]:
             "set tie_word_embeddings to false to use it"
         )
     check_shapes({name: tuple(leaf.shape) for name, leaf in leaves.items()}, config)
-    return jax.tree.map(jnp.asarray, unflatten_dict(leaves, sep="."))
+    if mesh is None:
+        return jax.tree.map(jnp.asarray, unflatten_dict(leaves, sep="."))
+    places = shardings(config, mesh)
+    return unflatten_dict({name: jax.device_put(leaf, places[name]) for name, leaf in leaves.items()}, sep=".")
+
+
+def shardings(config: ModelConfig, mesh: Mesh) -> dict[str, NamedSharding]:
+    """Where each stack of tensors lies on a mesh, by its dotted path; axes that do not divide a dimension do not share
+    it."""
+    tensors, found = model_tensors(config), {}
+    for stack in model_stacks(config):
+        of_numbers = [None, AXIS_RULES["experts"]][: len(stack.sizes)]
+        tensor = tensors[stack.names()[0]]
+        axes = [*of_numbers, *(axis and AXIS_RULES[axis] for axis in tensor.axes)]
+        spec = P(*dividing(axes, stack.sizes + stack.spec.shape, mesh.shape))
+        found[".".join(stack.path)] = NamedSharding(mesh, spec)
+    return found
 
 
 def stacked_params(checkpoint: Checkpoint, config: ModelConfig) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from lesa_jax.parallel.mesh import AXIS_RULES, BATCH, mesh_of
 
@@ -53,6 +53,16 @@ def token_nll(
     Logits exist for `chunk_tokens` tokens at a time, in the forward pass and, recomputed, in the backward pass. The
     matrix product runs in the dtype of `hidden_BxTxE` and accumulates in float32.
     """
+    return token_scores(hidden_BxTxE, head, targets_BxT, chunk_tokens)[0]
+
+
+def token_scores(
+    hidden_BxTxE: Float[Array, "batch tokens hidden"],
+    head: Head,
+    targets_BxT: Int[Array, "batch tokens"],
+    chunk_tokens: int = CHUNK_TOKENS,
+) -> tuple[Float[Array, "batch tokens"], Bool[Array, "batch tokens"]]:
+    """`token_nll`, and whether each target is the likeliest token, of several equal ones the first."""
     hidden_NxE = hidden_BxTxE.reshape(-1, hidden_BxTxE.shape[-1])
     targets_N = targets_BxT.reshape(-1)
     count = targets_N.shape[0]
@@ -63,19 +73,14 @@ def token_nll(
     targets_CxN = jnp.pad(targets_N, (0, fill)).reshape(chunks, size)
 
     @jax.checkpoint
-    def chunk_nll(chunk: tuple[Array, Array]) -> Float[Array, " chunk"]:
-        return _nll(chunk[0], head, chunk[1])
+    def chunk_scores(chunk: tuple[Array, Array]) -> tuple[Float[Array, " chunk"], Bool[Array, " chunk"]]:
+        logits_NxV = logits_of(chunk[0], head, jnp.float32)
+        chosen_N = jnp.take_along_axis(logits_NxV, chunk[1][:, None], axis=-1)[:, 0]
+        return jax.nn.logsumexp(logits_NxV, axis=-1) - chosen_N, jnp.argmax(logits_NxV, axis=-1) == chunk[1]
 
-    nll_N = jax.lax.map(chunk_nll, (hidden_CxNxE, targets_CxN)).reshape(-1)[:count]
-    return nll_N.reshape(targets_BxT.shape)
-
-
-def _nll(
-    hidden_NxE: Float[Array, "tokens hidden"], head: Head, targets_N: Int[Array, " tokens"]
-) -> Float[Array, " tokens"]:
-    logits_NxV = logits_of(hidden_NxE, head, jnp.float32)
-    chosen_N = jnp.take_along_axis(logits_NxV, targets_N[:, None], axis=-1)[:, 0]
-    return jax.nn.logsumexp(logits_NxV, axis=-1) - chosen_N
+    nll_CxN, likeliest_CxN = jax.lax.map(chunk_scores, (hidden_CxNxE, targets_CxN))
+    nll_BxT, likeliest_BxT = (x.reshape(-1)[:count].reshape(targets_BxT.shape) for x in (nll_CxN, likeliest_CxN))
+    return nll_BxT, likeliest_BxT
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))

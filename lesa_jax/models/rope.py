@@ -1,5 +1,6 @@
 """Rotary position embedding in the Hugging Face convention: the two halves of a head, or neighbours, are pairs."""
 
+import functools
 import math
 from typing import TypeAlias
 
@@ -123,14 +124,25 @@ def _horner(coefficients: tuple[float, ...], x: Numbers) -> Numbers:
 
 
 def rotation(
-    positions: Int[Array, "*batch tokens"], rope: Rope
-) -> tuple[Float[Array, "*batch tokens half"], Float[Array, "*batch tokens half"]]:
-    """Cosine and sine of every position's angles, times what the scaling asks for."""
-    frequencies = frequencies_for(rope, jnp.max(positions) + 1)
-    angles = jnp.expand_dims(positions, -1).astype(jnp.float32)
-    angles = angles * frequencies.reshape((1,) * positions.ndim + (-1,))
+    positions: Int[Array, "*rows tokens"], rope: Rope, lengths: Int[Array, "*rows"] | None = None
+) -> tuple[Float[Array, "*rows tokens half"], Float[Array, "*rows tokens half"]]:
+    """Cosine and sine of every position's angles, times what the scaling asks for.
+
+    `lengths` are those of the texts, in tokens; by default all reach to the furthest position.
+    """
+    if lengths is None or not depends_on_length(rope):
+        frequencies = frequencies_for(rope, jnp.max(positions) + 1).reshape((1,) * positions.ndim + (-1,))
+    else:
+        of_length = jnp.vectorize(functools.partial(frequencies_for, rope), signature="()->(half)")
+        frequencies = of_length(lengths)[..., None, :]
+    angles = positions[..., None].astype(jnp.float32) * frequencies
     magnitude = rope.scaling.magnitude if isinstance(rope.scaling, (Yarn, LongRope)) else 1.0
     return magnitude * jnp.cos(angles), magnitude * jnp.sin(angles)
+
+
+def depends_on_length(rope: Rope | None) -> bool:
+    """Whether a position is rotated otherwise in a longer text."""
+    return rope is not None and isinstance(rope.scaling, (Dynamic, LongRope))
 
 
 def rotate(

@@ -59,6 +59,12 @@ def make_mesh(sizes: Mapping[str, int], devices: Sequence[Any] | None = None) ->
     return Mesh(np.asarray(chosen).reshape([sizes[axis] for axis in AXES]), AXES)
 
 
+def whole_mesh(text: str) -> Mesh | None:
+    """The mesh of all devices that `parse_mesh` reads; None where there is but one device."""
+    sizes = parse_mesh(text, jax.device_count())
+    return None if jax.device_count() == 1 else make_mesh(sizes)
+
+
 def mesh_of(x: Any) -> AbstractMesh | None:
     """The mesh of several devices that an array lies on, which a traced array knows, too; None on one device."""
     mesh = jax.typeof(x).sharding.mesh

@@ -1,0 +1,1 @@
+"""Texts that a model goes on with, token by token."""
