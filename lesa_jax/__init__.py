@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from lesa_jax.base.errors import InputError
     from lesa_jax.checkpoint.reader import open_checkpoint
     from lesa_jax.comparison.settings import CompareSettings
+    from lesa_jax.decoding.settings import GenerateSettings
     from lesa_jax.evaluation.settings import EvaluateSettings
     from lesa_jax.growth.settings import ExpandSettings
     from lesa_jax.models.decoder import forward, logits
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from lesa_jax.planning.placement import make_plan
     from lesa_jax.planning.plan import Plan
     from lesa_jax.profiles.settings import ProfileSettings
+    from lesa_jax.tasks.settings import HarnessSettings
     from lesa_jax.training.settings import TrainSettings
     from lesa_jax.ungrowth.settings import UngrowSettings
 
@@ -32,6 +34,8 @@ __all__ = [
     "CompareSettings",
     "EvaluateSettings",
     "ExpandSettings",
+    "GenerateSettings",
+    "HarnessSettings",
     "InputError",
     "Method",
     "Plan",
@@ -52,6 +56,8 @@ _HOMES = {
     "CompareSettings": "comparison.settings",
     "EvaluateSettings": "evaluation.settings",
     "ExpandSettings": "growth.settings",
+    "GenerateSettings": "decoding.settings",
+    "HarnessSettings": "tasks.settings",
     "InputError": "base.errors",
     "METHODS": "planning.methods",
     "Method": "planning.methods",

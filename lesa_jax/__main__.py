@@ -11,6 +11,8 @@ COMMANDS = {
     "train": "train a grown model's new layers, or all of it",
     "analyze": "see what a model's layers do, and where a new one would matter",
     "evaluate": "measure a checkpoint's perplexity on a text",
+    "harness": "score a checkpoint on tasks of lm-evaluation-harness",
+    "generate": "let a checkpoint go on with a text",
     "profile": "lay out layers of different sizes, at a given number of parameters",
     "compare": "compare growth methods on one model, before training and after",
 }

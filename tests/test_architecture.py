@@ -18,11 +18,22 @@ FLOORS = (
     {"data", "families"},
     {"planning", "profiles"},
     {"models", "ungrowth"},
-    {"initializers", "evaluation"},
-    {"growth", "training", "analysis"},
+    {"initializers", "evaluation", "decoding"},
+    {"growth", "training", "analysis", "tasks"},
     {"comparison"},
     {"__init__"},  # the public names
-    {"expand", "ungrow", "evaluate", "train", "compare", "analyze", "profile", "__main__"},  # the doors
+    {
+        "expand",
+        "ungrow",
+        "evaluate",
+        "generate",
+        "harness",
+        "train",
+        "compare",
+        "analyze",
+        "profile",
+        "__main__",
+    },  # the doors
 )
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 WITHOUT_JAX = {

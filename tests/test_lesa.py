@@ -11,7 +11,8 @@ from lesa_jax.__main__ import COMMANDS, main
 
 NO_JAX = [
     "METHODS", "AnalyzeSettings",
-    "CompareSettings", "EvaluateSettings", "ExpandSettings", "InputError", "Method", "Plan",
+    "CompareSettings", "EvaluateSettings", "ExpandSettings", "GenerateSettings", "HarnessSettings", "InputError",
+    "Method", "Plan",
     "ProfileSettings", "TrainSettings",
     "UngrowSettings", "__version__", "make_plan", "open_checkpoint", "register",
 ]  # fmt: skip

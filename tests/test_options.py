@@ -10,6 +10,8 @@ from lesa_jax import (
     CompareSettings,
     EvaluateSettings,
     ExpandSettings,
+    GenerateSettings,
+    HarnessSettings,
     ProfileSettings,
     TrainSettings,
     UngrowSettings,
@@ -60,6 +62,15 @@ OPTIONS = {
         "optimizer": "adamw", "lora": False, "eval_every": "100k", "learning_rate": 0.0002,
         "controls": True, "batch_size": 16, "sequence_length": None, "ppl_protocol": "corpus", "keep_models": False,
     },
+    HarnessSettings: {
+        "model": None, "tasks": "lesa", "text": None, "include_path": None, "num_fewshot": None, "limit": None,
+        "chat": False, "batch_size": 16, "max_length": None, "dtype": "float32",
+        "mesh": "data=1,fsdp=-1,tensor=1", "output": None, "revision": None,
+    },
+    GenerateSettings: {
+        "model": None, "prompt": "def ", "chat": False, "max_tokens": 64, "temperature": 0.0, "top_p": 1.0, "seed": 0,
+        "revision": None,
+    },
     ProfileSettings: {
         "profile": "all", "layers": 18, "hidden_size": 768, "head_dim": 64, "kv_ratio": 3, "ffn": None, "heads": None,
         "parameters": None, "vocab_size": 32000, "tied": True, "ffn_divisor": 256, "rounding": "openelm",
@@ -68,7 +79,19 @@ OPTIONS = {
 }  # fmt: skip
 for _options in OPTIONS.values():
     _options["debug"] = False
-SWITCHES = {"controls", "debug", "distributed", "dry_run", "json", "keep_models", "lora", "overwrite", "resume", "tied"}
+SWITCHES = {
+    "chat",
+    "controls",
+    "debug",
+    "distributed",
+    "dry_run",
+    "json",
+    "keep_models",
+    "lora",
+    "overwrite",
+    "resume",
+    "tied",
+}
 POSITIONAL = {"profile"}  # it stands first, without a name
 
 

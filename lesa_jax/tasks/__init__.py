@@ -1,0 +1,1 @@
+"""Benchmarks of EleutherAI's lm-evaluation-harness, run by this software's models."""
