@@ -32,15 +32,14 @@ from safetensors.numpy import load_file, save_file
 from lesa_jax.evaluation.sample import sample_rows
 from lesa_jax.families.model import ModelConfig
 from lesa_jax.models.decoder import (
-    attend,
-    attention,
+    attend_by,
     block,
     embed,
     feed_forward,
     final_norm,
     head,
+    look_back,
     make_context,
-    normed,
 )
 from lesa_jax.models.load import load_model
 from lesa_jax.models.losses import token_nll
@@ -151,19 +150,23 @@ def mean_product(x_LxTxI: Array, y_LxTxJ: Array) -> Array:
 
 
 def read_by_outputs(layer: Tree, x: Array, context: Any, seen: Any, config: ModelConfig) -> tuple[Array, Array]:
-    """What o_proj and down_proj of a layer read, [tokens, in]: what comes out where they are slices of the identity."""
-    normed_x = normed(layer, config.names.attention_norm, x, config)
-    _, read = attend(layer, x, context, seen, config)
-    attended = opened(layer, OUTPUTS[0], lambda open_layer: attention(open_layer, normed_x, context, seen, config))
-    return attended, opened(layer, OUTPUTS[1], lambda open_layer: feed_forward(open_layer, read, config))
+    """What o_proj and down_proj of a layer read, [tokens, in]; the latter comes out of a slice of the identity."""
+
+    def look(q: Array, k: Array, v: Array) -> tuple[Array, Array]:
+        mixed = look_back(q, k, v, context, seen, config)
+        return mixed, mixed
+
+    _, read, mixed = attend_by(look, layer, x, config)
+    return mixed[0].reshape(x.shape[1], -1), opened(layer, lambda open_layer: feed_forward(open_layer, read, config))
 
 
-def opened(layer: Tree, kind: str, run: Callable[[Tree], Array]) -> Array:
-    """The input of an output projection: `run` of the layer with each slice of the identity, as high as the stream."""
+def opened(layer: Tree, run: Callable[[Tree], Array]) -> Array:
+    """The input of down_proj: `run` of the layer with each slice of the identity, as high as the stream."""
     flat: dict[str, Any] = flatten_dict(layer, sep=".")
-    height, width = flat[f"{kind}.weight"].shape
+    name = f"{OUTPUTS[1]}.weight"
+    height, width = flat[name].shape
     slices = [jnp.eye(height, width, start) for start in range(0, width, height)]
-    parts = [run(unflatten_dict(flat | {f"{kind}.weight": part}, sep="."))[0] for part in slices]
+    parts = [run(unflatten_dict(flat | {name: part}, sep="."))[0] for part in slices]
     return jnp.concatenate(parts, axis=1)[:, :width]
 
 

@@ -193,13 +193,23 @@ def attend(
     """The stream with what attention adds to it, and what the layer's feed-forward network or its experts read."""
 
     def look(q_BxTxHxD: Array, k_BxTxKxD: Array, v_BxTxKxD: Array) -> tuple[Array, None]:
-        q_BxTxHxD = turned_queries(q_BxTxHxD, context, seen, config)
-        k_BxTxKxD = turned(k_BxTxKxD, context, seen, config)
-        return causal_attention(
-            q_BxTxHxD, k_BxTxKxD, v_BxTxKxD, seen.window, context.documents, config.attention_cap
-        ), None
+        return look_back(q_BxTxHxD, k_BxTxKxD, v_BxTxKxD, context, seen, config), None
 
     return attend_by(look, layer, x_BxTxE, config)[:2]
+
+
+def look_back(
+    q_BxTxHxD: Float[Array, "batch tokens heads head_dim"],
+    k_BxTxKxD: Float[Array, "batch tokens kv_heads head_dim"],
+    v_BxTxKxD: Float[Array, "batch tokens kv_heads head_dim"],
+    context: Context,
+    seen: View,
+    config: ModelConfig,
+) -> Float[Array, "batch tokens heads head_dim"]:
+    """Each token's average of values, by queries and keys that are not rotated."""
+    q_BxTxHxD = turned_queries(q_BxTxHxD, context, seen, config)
+    k_BxTxKxD = turned(k_BxTxKxD, context, seen, config)
+    return causal_attention(q_BxTxHxD, k_BxTxKxD, v_BxTxKxD, seen.window, context.documents, config.attention_cap)
 
 
 def attend_by(
