@@ -40,7 +40,7 @@ OPTIONS = {
         "remat": "block",
         "mesh": "data=1,fsdp=-1,tensor=1", "distributed": False, "seed": 0, "save_every": 500, "keep": 2,
         "eval_every": 500, "eval_text": None, "retain_text": None, "ppl_protocol": "corpus", "token_cache": None,
-        "export": "hf",
+        "export": "hf", "tracker": "tensorboard",
         "resume": False, "dry_run": False, "compile_for": None, "report": None,
     },
     UngrowSettings: {

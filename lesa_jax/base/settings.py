@@ -73,6 +73,11 @@ def flatten(settings: Any) -> dict[str, Any]:
     return {setting.name: value for setting, value in _leaves(settings)}
 
 
+def as_json(settings: Any) -> dict[str, Any]:
+    """All settings by name, as JSON values."""
+    return {setting.name: _plain(value) for setting, value in _leaves(settings)}
+
+
 def deciding(settings: Any) -> dict[str, Any]:
     """The settings that decide what comes out, as JSON values."""
     return {setting.name: _plain(value) for setting, value in _leaves(settings) if not setting.metadata.get(FREE)}

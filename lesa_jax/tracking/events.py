@@ -37,5 +37,5 @@ class Events:
             self.file.flush()
             self.flushed = time.monotonic()
 
-    def close(self) -> None:
+    def close(self, failed: bool = False) -> None:
         self.file.close()

@@ -1,7 +1,7 @@
-"""What a training run leaves for its reader: metrics.jsonl, TensorBoard events, loss.png, and a live line on stderr.
+"""What a training run leaves for its reader: metrics.jsonl, loss.png, and what trackers make of the same numbers.
 
-metrics.jsonl is the record: one JSON line a step, on its way to the disk before the next step begins. The other two are
-made from the same numbers and can be thrown away.
+metrics.jsonl is the record: one JSON line a step, on its way to the disk before the next step begins. All else can be
+thrown away.
 """
 
 import json
@@ -18,11 +18,10 @@ from lesa_jax.base.errors import InputError
 from lesa_jax.base.files import read_json, replace_file, write_text
 from lesa_jax.base.units import finite
 from lesa_jax.tracking.curve import draw_curve
-from lesa_jax.tracking.events import Events
+from lesa_jax.tracking.trackers import TENSORBOARD, open_trackers
 
 METRICS = "metrics.jsonl"
 WINDOWS = "windows.json"
-TENSORBOARD = "tensorboard"
 CURVE = "loss.png"
 
 # The values of a line after its step: nats per token, the gradient's norm before clipping, tokens per second of wall
@@ -40,22 +39,31 @@ class RunLog:
     Use it as a context manager: it is closed, and the curve drawn, after an error too.
     """
 
-    def __init__(self, folder: Path, last_step: int):
+    def __init__(
+        self,
+        folder: Path,
+        last_step: int,
+        trackers: tuple[str, ...] = (TENSORBOARD,),
+        settings: Mapping[str, Any] | None = None,
+    ):
         """Opens the record of a run that goes on after `last_step`; what stands there of later steps is removed.
 
         Args:
           folder: of the run; made where it is missing.
           last_step: step of the checkpoint that the run goes on from; 0 for a run that starts, whose record is emptied.
+          trackers: of `trackers.TRACKERS`; metrics.jsonl is written in any case.
+          settings: of the run, for trackers that show them; JSON values.
 
         Raises:
-          InputError: metrics.jsonl holds a line that is not a step's; the folder cannot be written to.
+          InputError: metrics.jsonl holds a line that is not a step's; the folder cannot be written to; wandb does
+            not take the run.
         """
         self.folder, self.metrics, self.curve = folder, folder / METRICS, folder / CURVE
         first = last_step + 1 if last_step > 0 else 0  # a run that starts measures step 0, the untrained model, again
         with self.writing():
             folder.mkdir(parents=True, exist_ok=True)
             self.last_step = keep_steps(self.metrics, first)
-            self.events = Events(folder / TENSORBOARD, first)
+            self.trackers = open_trackers(trackers, folder, first, settings or {})
             self.file = self.metrics.open("ab", buffering=0)
 
     def write(self, step: int, values: Mapping[str, float | int | None]) -> None:
@@ -63,8 +71,8 @@ class RunLog:
 
         Args:
           step: larger than that of the line before.
-          values: by a name of `KEYS`. What is missing or not finite is null in the file and left out of TensorBoard;
-            what is missing of `ROUTER_KEYS` is in neither.
+          values: by a name of `KEYS`. What is missing or not finite is null in the file and left out of what trackers
+            get; what is missing of `ROUTER_KEYS` is in neither.
 
         Raises:
           ValueError: a step out of order, or a name that is of neither.
@@ -80,7 +88,9 @@ class RunLog:
             while line:  # an unbuffered write may be short
                 line = line[self.file.write(line) :]
             self.last_step = step
-            self.events.write(step, {key: value for key, value in row.items() if value is not None})
+            known = {key: value for key, value in row.items() if value is not None}
+            for tracker in self.trackers:
+                tracker.write(step, known)
 
     def write_windows(self, step: int, texts: Mapping[str, Sequence[tuple[int, float]]]) -> None:
         """Keeps the losses of single windows of held-out texts; those of an earlier step go.
@@ -96,12 +106,17 @@ class RunLog:
         with self.writing():
             write_text(self.folder / WINDOWS, json.dumps({"step": step, **windows}, allow_nan=False) + "\n")
 
-    def close(self) -> None:
-        """Waits until everything is on the disk and draws the curve; a second call does nothing."""
+    def close(self, failed: bool = False) -> None:
+        """Waits until everything is on the disk and draws the curve; a second call does nothing.
+
+        Args:
+          failed: whether an error ends the run.
+        """
         if self.file.closed:
             return
         with self.writing(), self.file:
-            self.events.close()
+            for tracker in self.trackers:
+                tracker.close(failed)
             os.fsync(self.file.fileno())
             draw_curve(read_metrics(self.metrics), self.curve)
 
@@ -123,7 +138,7 @@ class RunLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self.close()
+            self.close(failed=error is not None)
         except InputError:
             if error is None:  # else it is the one to be told
                 raise

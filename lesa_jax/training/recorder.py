@@ -8,9 +8,12 @@ from contextlib import contextmanager
 import jax
 
 from lesa_jax.base.errors import DivergedError
+from lesa_jax.base.settings import as_json
 from lesa_jax.tracking.display import Display
 from lesa_jax.tracking.log import RunLog
+from lesa_jax.tracking.trackers import parse_trackers
 from lesa_jax.training.cost import device_peak, token_cost
+from lesa_jax.training.folder import settings_of
 from lesa_jax.training.held_out import Evaluation, StoppedError
 from lesa_jax.training.job import TrainJob
 from lesa_jax.training.start import Run
@@ -25,7 +28,8 @@ def recorder(job: TrainJob, run: Run, evaluation: Evaluation | None, stop: Calla
         yield Recorder(job, run, evaluation, stop, None, None)
         return
     done = int(run.state.step)
-    with RunLog(job.settings.output, done) as log, Display(job.optimizer.steps, done) as display:
+    trackers, settings = parse_trackers(job.settings.keeping.tracker), as_json(job.settings) | settings_of(job)
+    with RunLog(job.settings.output, done, trackers, settings) as log, Display(job.optimizer.steps, done) as display:
         yield Recorder(job, run, evaluation, stop, log, display)
 
 

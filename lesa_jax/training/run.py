@@ -21,8 +21,9 @@ from lesa_jax.data.loader import Loader, make_loader
 from lesa_jax.data.mixture import Mixture
 from lesa_jax.data.sources import find_files, split_shares
 from lesa_jax.parallel.mesh import BATCH
-from lesa_jax.parallel.processes import join_processes
+from lesa_jax.parallel.processes import from_first, join_processes
 from lesa_jax.planning.record import FILE as GROWTH_FILE
+from lesa_jax.tracking.trackers import parse_trackers, sign_in
 from lesa_jax.training.card import trained_card
 from lesa_jax.training.checkpoints import Checkpoints
 from lesa_jax.training.cost import estimate_seconds
@@ -62,6 +63,8 @@ def train(settings: TrainSettings) -> TrainResult:
         return replace(report, step_seconds=estimate_seconds(report.cost, job.step_tokens, job.frozen_dtype))
     if report.no_kernel is not None and jax.process_index() == 0:
         print(f"attention: {without_kernel(report.no_kernel)}", file=sys.stderr)
+    trackers = parse_trackers(settings.keeping.tracker)
+    from_first(lambda: sign_in(trackers))
     with hold_run(job), enough_memory():
         return run_job(job, report)
 

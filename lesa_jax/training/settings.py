@@ -7,6 +7,7 @@ from typing import Literal
 from lesa_jax.base.errors import InputError
 from lesa_jax.base.settings import check_seed, flatten, free, option
 from lesa_jax.evaluation.protocol import PplProtocol
+from lesa_jax.tracking.trackers import parse_trackers
 
 Schedule = Literal["cosine", "linear", "wsd"]
 OptimizerName = Literal["adamw", "muon", "muon-outputs"]
@@ -102,6 +103,9 @@ class KeepSettings:
     """Where tokenised data is kept for further runs; by default in the run's folder."""
     export: Literal["hf", "none"] = free("hf")
     """Whether final/ is written at the end, in Hugging Face format."""
+    tracker: str = free("tensorboard")
+    """Where the numbers of metrics.jsonl, which is always written, go besides: tensorboard (files in the run's folder),
+    wandb (WANDB_PROJECT, WANDB_MODE etc. are heeded), several with commas; jsonl: nowhere."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +125,7 @@ class TrainSettings:
     data: str | None = None
     """.txt, .jsonl(.gz, .zst), .parquet; a folder or a glob of them, several with commas; or hf://dataset."""
     output: Path = free(Path("run"))
-    """Folder of the run: metrics.jsonl, loss.png, tensorboard/, checkpoints/, final/."""
+    """Folder of the run: metrics.jsonl, loss.png, checkpoints/, final/, and what --tracker makes."""
     tokens: str | None = None
     """How long: tokens, as in 500000, 200M, 1.5B."""
     steps: int | None = None
@@ -196,6 +200,7 @@ def check_settings(settings: TrainSettings) -> None:
     check_counts(settings)
     check_router_losses(settings)
     check_rates(settings.optimizer)
+    parse_trackers(settings.keeping.tracker)
     check_seed(settings.seed)
 
 
