@@ -40,7 +40,7 @@ def run_command(
       settings: the frozen dataclass of options, in groups or not; its docstring is the help text.
       show: prints the result on stdout; may return another exit code than 0.
       argv: the options; by default the process's own.
-      interrupted: what Ctrl-C leaves.
+      interrupted: what Ctrl-C leaves, where the KeyboardInterrupt does not say it.
       recorded: see `recipes.with_recipe`.
       goes_on: whether after SIGTERM the same command goes on.
 
@@ -60,7 +60,7 @@ def run_command(
         on = (
             "; the same command goes on with what was finished" if isinstance(signalled, Terminated) and goes_on else ""
         )
-        print(f"interrupted: {interrupted}{on}", file=sys.stderr, flush=True)
+        print(f"interrupted: {signalled or interrupted}{on}", file=sys.stderr, flush=True)
         os._exit(INTERRUPTED)  # an orderly exit would wait for the computation that XLA is in the middle of
     except BrokenPipeError:  # whoever read our output has gone, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

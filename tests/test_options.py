@@ -28,7 +28,7 @@ OPTIONS = {
         "epochs": 10, "batch_size": 64, "learning_rate": 0.001, "norm_weight": 0.0005, "hidden_size": 256, "rank": None,
         "eval_text": None, "ppl_protocol": "corpus", "sequence_length": None, "shard_size": 5.0, "memory": None,
         "dry_run": False,
-        "overwrite": False,
+        "overwrite": False, "push_to_hub": None,
     },
     TrainSettings: {
         "model": None, "data": None, "output": Path("run"), "tokens": None, "steps": None, "stage": "pretrain",
@@ -40,12 +40,12 @@ OPTIONS = {
         "remat": "block",
         "mesh": "data=1,fsdp=-1,tensor=1", "distributed": False, "seed": 0, "save_every": 500, "keep": 2,
         "eval_every": 500, "eval_text": None, "retain_text": None, "ppl_protocol": "corpus", "token_cache": None,
-        "export": "hf", "tracker": "tensorboard",
+        "export": "hf", "push_to_hub": None, "tracker": "tensorboard",
         "resume": False, "dry_run": False, "compile_for": None, "report": None,
     },
     UngrowSettings: {
         "model": None, "output": Path("ungrown"), "revision": None, "layers": None, "stack": None, "idle": None,
-        "below": 0.0, "overwrite": False,
+        "below": 0.0, "overwrite": False, "push_to_hub": None,
     },
     AnalyzeSettings: {
         "model": None, "text": None, "base": None, "output": Path("analysis"), "tokens": "2048", "revision": None,

@@ -20,6 +20,7 @@ from lesa_jax.base.settings import by_name
 from lesa_jax.base.stages import stage
 from lesa_jax.checkpoint.companions import carry, left_behind
 from lesa_jax.checkpoint.integrity import Digests, verified_beside
+from lesa_jax.checkpoint.publishing import check_push, push
 from lesa_jax.checkpoint.reader import Checkpoint, check_unchanged
 from lesa_jax.checkpoint.writer import write_index
 from lesa_jax.evaluation.settings import EvaluateSettings
@@ -46,11 +47,17 @@ def expand(settings: ExpandSettings) -> ExpandResult:
       What was done and measured; for a dry run, what would be done.
 
     Raises:
-      InputError: bad input, found before anything is written; nothing carries the output's name then.
+      InputError: bad input, found before anything is written; nothing carries the output's name then. Or the output is
+        complete and its upload failed.
     """
+    hub = None if settings.dry_run else settings.push_to_hub
+    if hub is not None:
+        check_push(hub)
     [outcome] = grow([settings])
     if isinstance(outcome, InputError):
         raise outcome
+    if hub is not None:
+        push(outcome.output, hub)
     return outcome
 
 

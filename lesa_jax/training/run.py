@@ -16,6 +16,7 @@ from lesa_jax.base.errors import InputError
 from lesa_jax.base.settings import by_name
 from lesa_jax.checkpoint.integrity import verified_beside
 from lesa_jax.checkpoint.names import Tree
+from lesa_jax.checkpoint.publishing import check_push, push
 from lesa_jax.data import open_data
 from lesa_jax.data.loader import Loader, make_loader
 from lesa_jax.data.mixture import Mixture
@@ -52,7 +53,8 @@ def train(settings: TrainSettings) -> TrainResult:
 
     Raises:
       InputError: bad input, found before anything is written; other inputs than an earlier run's in the output folder,
-        or a damaged one; a loss or an update that is not finite; a full disk or memory.
+        or a damaged one; a loss or an update that is not finite; a full disk or memory; an upload of final/
+        that failed.
     """
     if settings.devices.distributed:
         join_processes()
@@ -65,8 +67,13 @@ def train(settings: TrainSettings) -> TrainResult:
         print(f"attention: {without_kernel(report.no_kernel)}", file=sys.stderr)
     trackers = parse_trackers(settings.keeping.tracker)
     from_first(lambda: sign_in(trackers))
+    if (hub := settings.keeping.push_to_hub) is not None:
+        from_first(lambda: check_push(hub))
     with hold_run(job), enough_memory():
-        return run_job(job, report)
+        result = run_job(job, report)
+        if hub is not None and not result.stopped:
+            from_first(lambda: push(settings.output / FINAL, hub))
+    return result
 
 
 def run_job(job: TrainJob, report: TrainResult) -> TrainResult:

@@ -103,6 +103,8 @@ class KeepSettings:
     """Where tokenised data is kept for further runs; by default in the run's folder."""
     export: Literal["hf", "none"] = free("hf")
     """Whether final/ is written at the end, in Hugging Face format."""
+    push_to_hub: str | None = free(None)
+    """Upload final/ as this model on the Hugging Face hub (ORG/NAME), which is made where it is missing."""
     tracker: str = free("tensorboard")
     """Where the numbers of metrics.jsonl, which is always written, go besides: tensorboard (files in the run's folder),
     wandb (WANDB_PROJECT, WANDB_MODE etc. are heeded), several with commas; jsonl: nowhere."""
@@ -197,6 +199,8 @@ def check_settings(settings: TrainSettings) -> None:
         raise InputError("--tokens or --steps: say how long to train, with one of the two")
     if not settings.train.strip():
         raise InputError("--train '': names nothing; use new, new+norms, all, or a regular expression on tensor names")
+    if settings.keeping.push_to_hub is not None and settings.keeping.export == "none":
+        raise InputError("--push-to-hub: uploads final/, which --export none does not write; leave out one of the two")
     check_counts(settings)
     check_router_losses(settings)
     check_rates(settings.optimizer)

@@ -13,6 +13,7 @@ from lesa_jax.base.files import write_json, write_text
 from lesa_jax.base.folders import claim, publish
 from lesa_jax.base.settings import by_name
 from lesa_jax.checkpoint.companions import carry, left_behind
+from lesa_jax.checkpoint.publishing import check_push, push
 from lesa_jax.checkpoint.reader import check_unchanged, read_bytes
 from lesa_jax.checkpoint.writer import TensorWriter, write_index
 from lesa_jax.planning.record import FILE as GROWTH_FILE
@@ -31,8 +32,11 @@ def ungrow(settings: UngrowSettings) -> UngrowResult:
       What was taken out, and whether the originals are the source's.
 
     Raises:
-      InputError: bad input, found before anything is written; nothing carries the output's name then.
+      InputError: bad input, found before anything is written; nothing carries the output's name then. Or the output is
+        complete and its upload failed.
     """
+    if settings.push_to_hub is not None:
+        check_push(settings.push_to_hub)
     started, job = time.monotonic(), prepare_job(settings)
     for file in left_behind(job.checkpoint.folder):
         print(f"does not go along: {file}", file=sys.stderr)
@@ -59,6 +63,8 @@ def ungrow(settings: UngrowSettings) -> UngrowResult:
         if not job.left.is_original:
             write_json(folder / GROWTH_FILE, growth_left(job))
         write_text(folder / "README.md", model_card(result, job.growth, job.checkpoint.folder))
+    if settings.push_to_hub is not None:
+        push(settings.output, settings.push_to_hub)
     return result
 
 

@@ -40,6 +40,8 @@ class UngrowSettings:
 
     overwrite: bool = free(False)
     """Replace an earlier output of this program."""
+    push_to_hub: str | None = free(None)
+    """Upload what was made as this model on the Hugging Face hub (ORG/NAME), which is made where it is missing."""
     debug: bool = free(False)
     """Show where an error came from, not only what it is."""
 

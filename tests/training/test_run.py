@@ -76,9 +76,7 @@ def test_what_was_known_is_measured_beside_what_is_learned(place, finished):
     """From a mixture, too: the shares of its rows are in the loader's own tests."""
     shutil.copy(place / "eval.txt", place / "old.txt")
     data = f"{place / 'data.jsonl'}:0.75,{place / 'eval.txt'}:0.25"
-    options = {"retain_text": place / "old.txt", "steps": 2, "eval_every": 1, "tracker": "jsonl"}
-    report = train(train_settings(place, "two", data=data, **options))
-    assert not (place / "two" / "tensorboard").exists()
+    report = train(train_settings(place, "two", data=data, retain_text=place / "old.txt", steps=2, eval_every=1))
     log = rows(place / "two")
     assert [row["step"] for row in log if row["retain_loss"] is not None] == [0, 1, 2]
     assert all(row["retain_loss"] == row["eval_loss"] for row in log)
