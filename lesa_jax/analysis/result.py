@@ -18,12 +18,13 @@ from lesa_jax.analysis.measure import Measured
 from lesa_jax.analysis.weights import KindMeasures
 from lesa_jax.planning.placement import insert, place
 from lesa_jax.planning.plan import Plan
+from lesa_jax.reports.facts import Fact, Facts
 
 SIGNIFICANT = 0.05  # chance that shuffled layers alone make any kind of a model look continuous
 
 
-@dataclass(frozen=True)
-class Analysis:
+@dataclass(frozen=True, repr=False)
+class Analysis(Facts):
     """Of one model on one text.
 
     Attributes:
@@ -101,6 +102,20 @@ class Analysis:
         if self.count == 1:
             return None
         return insert(self.count, place(self.count, self.count // 2, "importance", False, self.ranking))
+
+    @property
+    def facts(self) -> tuple[Fact, ...]:
+        depths = ((name.replace("_", " "), depth) for name, depth in self.effective_depth.items())
+        known = {
+            "model": self.model,
+            "layers": str(self.count),
+            "missed least": f"layers {', '.join(map(str, self.ranking[:5]))}",
+            "effective depth": ", ".join(f"{depth:.3g} ({name})" for name, depth in depths if depth is not None),
+            "recommended plan": "" if self.recommended is None else str(self.recommended),
+            "tokens": f"{self.tokens:,} of {self.text}",
+            "seconds": f"{self.seconds:.1f}",
+        }
+        return tuple((name, value) for name, value in known.items() if value)
 
     def to_json(self) -> dict[str, Any]:
         """analysis.json."""

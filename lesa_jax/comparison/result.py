@@ -1,9 +1,13 @@
 """What a comparison measured, as data."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import fmean
 
 from lesa_jax.evaluation.perplexity import Window
+from lesa_jax.reports.facts import Fact, Facts
+from lesa_jax.reports.numbers import number
 
 
 @dataclass(frozen=True)
@@ -100,9 +104,18 @@ class Outcome:
         trained = names if self.optimizer is None else f"{names} by {self.optimizer}"
         return f"{trained}, {100 * self.replay:g} % replay" if self.replay else trained
 
+    @property
+    def told(self) -> str:
+        """Its perplexity before training and, where it was trained, after; or why there is none."""
+        if self.error is not None:
+            return f"failed: {self.error}"
+        ends = [curve[-1].loss for curve in self.curves if curve and curve[-1].tokens]
+        measured = [fmean(self.initial)] if self.initial else []
+        return " -> ".join(map(number, [*measured, *([math.exp(fmean(ends))] if ends else [])])) or "-"
 
-@dataclass(frozen=True)
-class Comparison:
+
+@dataclass(frozen=True, repr=False)
+class Comparison(Facts):
     """All that was measured.
 
     Attributes:
@@ -134,3 +147,9 @@ class Comparison:
     versions: Mapping[str, str]
     stopped: bool = False
     retain_text: str | None = None
+
+    @property
+    def facts(self) -> tuple[Fact, ...]:
+        of_rows = "perplexity" if self.train_data is None else f"perplexity -> after {self.train_tokens:,} tokens"
+        rows = ((f"{row.title}, {row.placement}".removesuffix(", -"), row.told) for row in self.outcomes)
+        return (("model", of_rows), *rows)

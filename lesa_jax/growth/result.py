@@ -7,6 +7,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 from lesa_jax.planning.plan import Plan
+from lesa_jax.reports.facts import Fact, Facts, change
 
 
 class Learned(NamedTuple):
@@ -61,8 +62,8 @@ class RouterResult:
     after: float
 
 
-@dataclass(frozen=True)
-class ExpandResult:
+@dataclass(frozen=True, repr=False)
+class ExpandResult(Facts):
     """The outcome of one expansion.
 
     Attributes:
@@ -108,6 +109,22 @@ class ExpandResult:
     estimated_memory: int
     scratch: int
     dry_run: bool
+
+    @property
+    def facts(self) -> tuple[Fact, ...]:
+        measured = change(**self.perplexity) if self.perplexity else None
+        known = {
+            "method": self.method,
+            **{f"{name}layers": f"{plan.source_layers} -> {plan.layers}" for name, plan in self.plan.named},
+            "perplexity": measured,
+            "parameters": "{:,} -> {:,}".format(*self.parameters),
+            "output": "none, a dry run" if self.dry_run else str(self.output),
+            "plan": str(self.plan),
+            "function": self.function,
+            "note": "; ".join(self.notes),
+            "seconds": f"{sum(self.seconds.values()):.1f}",
+        }
+        return tuple((name, value) for name, value in known.items() if value)
 
     @property
     def harm(self) -> float:

@@ -8,6 +8,7 @@ from jax.typing import DTypeLike
 
 from lesa_jax.families.model import ModelConfig
 from lesa_jax.models.attention import no_kernel
+from lesa_jax.reports.facts import Fact, Facts, change
 from lesa_jax.training.cost import Cost, StateBytes, state_bytes, token_cost, update_operations
 from lesa_jax.training.job import TrainJob
 from lesa_jax.training.segments import Segment
@@ -15,8 +16,8 @@ from lesa_jax.training.segments import Segment
 Losses = Mapping[str, tuple[float, float]]
 
 
-@dataclass(frozen=True)
-class TrainResult:
+@dataclass(frozen=True, repr=False)
+class TrainResult(Facts):
     """A run's size, and once it has run, its results.
 
     Attributes:
@@ -52,6 +53,22 @@ class TrainResult:
     interrupted: bool = False
     losses: Losses = field(default_factory=dict)
     seconds: float = 0.0
+
+    @property
+    def facts(self) -> tuple[Fact, ...]:
+        known = {
+            "steps": f"{self.steps:,}" if self.done is None else f"{self.done:,} of {self.steps:,}",
+            "held-out loss": change(*self.losses["eval_loss"]) if "eval_loss" in self.losses else "",
+            "loss on what was known": change(*self.losses["retain_loss"]) if "retain_loss" in self.losses else "",
+            "trained": f"{self.trained:,} parameters",
+            "frozen": f"{self.frozen:,} parameters",
+            "tokens": f"{self.tokens:,}",
+            "output": self.output,
+            "seconds": "" if self.done is None else f"{self.seconds:.1f}",
+            "seconds a step": "" if self.step_seconds is None else f"{self.step_seconds:.3g}, estimated",
+            "stopped": "the same call goes on" if self.stopped else "",
+        }
+        return tuple((name, value) for name, value in known.items() if value)
 
 
 def paired(first: Mapping[str, float], last: Mapping[str, float]) -> Losses:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lesa_jax.planning.plan import Plan
+from lesa_jax.reports.facts import Fact, Facts
 
 
 class Cut(NamedTuple):
@@ -23,8 +24,8 @@ class Cut(NamedTuple):
     dropped: Sequence[int]
 
 
-@dataclass(frozen=True)
-class UngrowResult:
+@dataclass(frozen=True, repr=False)
+class UngrowResult(Facts):
     """The outcome of one ungrowth.
 
     Attributes:
@@ -46,6 +47,17 @@ class UngrowResult:
     originals: str
     notes: tuple[str, ...]
     seconds: float
+
+    @property
+    def facts(self) -> tuple[Fact, ...]:
+        return (
+            *((f"{cut.name}layers", f"{cut.before} -> {cut.after}") for cut in self.cuts),
+            ("parameters", "{:,} -> {:,}".format(*self.parameters)),
+            ("originals", self.originals),
+            ("output", str(self.output)),
+            *(("note", note) for note in self.notes),
+            ("seconds", f"{self.seconds:.1f}"),
+        )
 
 
 def cuts_of(before: Plan, left: Plan, dropped: Sequence[Sequence[int]]) -> tuple[Cut, ...]:
