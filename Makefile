@@ -2,8 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PARALLEL := -n auto --dist loadfile
+MODULES := lesa_jax $(subst /,.,$(patsubst %/__init__.py,%,$(wildcard lesa_jax/*/__init__.py)) \
+    $(patsubst %.py,%,$(filter-out %/__init__.py %/__main__.py,$(wildcard lesa_jax/*.py))))
 
-.PHONY: expand test test-slow test-compilers lint types clean
+.PHONY: expand test test-slow test-compilers lint types docs clean
 
 expand: .venv/installed
 	$(BIN)/python -m lesa_jax.expand --overwrite
@@ -26,6 +28,10 @@ lint: .venv/installed-test
 types: .venv/installed-test
 	$(BIN)/pyright
 
+# The API from docstrings: build/docs/index.html. Needs no network; a warning is an error.
+docs: .venv/installed-test
+	$(BIN)/python -W error -m pdoc --docformat google --output-directory build/docs $(MODULES)
+
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
@@ -39,4 +45,4 @@ types: .venv/installed-test
 	touch $@
 
 clean:
-	rm -rf .venv expanded
+	rm -rf .venv expanded build

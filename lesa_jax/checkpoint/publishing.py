@@ -6,7 +6,6 @@ from pathlib import Path
 from lesa_jax.base.errors import InputError
 from lesa_jax.base.folders import MANIFEST
 
-OPTION = "--push-to-hub"
 LOG_IN = "run `hf auth login` with a token that may write"
 READ_ONLY = "read"  # the role of a token that may not
 
@@ -31,7 +30,7 @@ def check_push(repository: str) -> None:
     )
     from huggingface_hub.utils import validate_repo_id
 
-    asked = f"{OPTION} {repository}"
+    asked = f"--push-to-hub {repository}"
     try:
         validate_repo_id(repository)
     except HFValidationError:
@@ -44,14 +43,14 @@ def check_push(repository: str) -> None:
     except LocalTokenNotFoundError:
         raise InputError(f"{asked}: nobody is signed in to the hub; {LOG_IN}") from None
     except OfflineModeIsEnabled:
-        raise InputError(f"{asked}: HF_HUB_OFFLINE is set; unset it, or leave out {OPTION}") from None
+        raise InputError(f"{asked}: HF_HUB_OFFLINE is set; unset it, or leave out --push-to-hub") from None
     except HfHubHTTPError as error:
         if error.response.status_code == 401:
             raise InputError(f"{asked}: the hub does not know the token; {LOG_IN}, or correct HF_TOKEN") from None
         raise InputError(f"{asked}: the hub refuses to say who is signed in ({_line(error)}); try later") from None
     except Exception as error:  # of the network; its kinds are those of whatever client huggingface_hub uses
         raise InputError(
-            f"{asked}: the hub cannot be reached ({_line(error)}); go online, or leave out {OPTION}"
+            f"{asked}: the hub cannot be reached ({_line(error)}); go online, or leave out --push-to-hub"
         ) from None
     if known.get("auth", {}).get("accessToken", {}).get("role") == READ_ONLY:
         raise InputError(f"{asked}: the token may only read; {LOG_IN}")
@@ -82,7 +81,7 @@ def push(folder: Path, repository: str) -> None:
             ignore_patterns=[MANIFEST],
         )
     except Exception as error:  # of the hub, the network or their clients; nothing of it touches the folder
-        raise InputError(f"{OPTION} {repository}: the upload failed ({_line(error)}), but {by_hand}") from None
+        raise InputError(f"--push-to-hub {repository}: the upload failed ({_line(error)}), but {by_hand}") from None
     except KeyboardInterrupt:
         raise KeyboardInterrupt(by_hand) from None
     print(f"pushed to {made}", file=sys.stderr)

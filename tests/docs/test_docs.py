@@ -23,6 +23,9 @@ ROOT = Path(__file__).parents[2]
 NAMES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "experiments/README.md", "tpu_scripts/README.md")
 PAGES = [*(ROOT / name for name in NAMES), *sorted((ROOT / "docs").glob("*.md"))]
 DOORS = ("expand", "ungrow", "train", "evaluate", "generate", "harness", "compare", "analyze", "profile")
+NAMES = ("README", "CONTRIBUTING", "CHANGELOG", "SECURITY", "experiments/README", "tpu_scripts/README")
+PAGES = [*(ROOT / f"{name}.md" for name in NAMES), *sorted((ROOT / "docs").glob("*.md"))]
+DOORS = ("expand", "ungrow", "train", "evaluate", "compare", "analyze", "profile")
 
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -125,7 +128,7 @@ def test_commands_are_found():
 @each([ROOT / "README.md", *(page for page in PAGES if page.parent.name == "docs" and page.name != "tpu.md")])
 def test_options_in_the_text_exist(page: Path):
     """Of this package's commands; tpu.md speaks of its scripts' own, too."""
-    known = set().union(*map(option_names, DOORS)) | {"--help"}
+    known = set().union(*map(option_names, DOORS)) | {"--help", "--version"}
     code = re.findall(r"`([^`]+)`", prose(page))
     said = {word for span in code for word in re.findall(r"(?<!\S)--[a-z][a-z-]*", span)}
     assert said - known == set()
