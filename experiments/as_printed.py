@@ -13,6 +13,8 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 LEFT_OUT = {  # part of a command: why
@@ -73,8 +75,8 @@ def run(command: str) -> bool:
         return True
     if command.startswith(ONLY_PLANNED):
         words.append("--dry-run")
-    remove_output(words)
-    return call(words)
+    with out_of_the_way(words):
+        return call(words)
 
 
 def run_python(code: str) -> bool:
@@ -84,10 +86,21 @@ def run_python(code: str) -> bool:
     return call([sys.executable, "-c", code])
 
 
-def remove_output(words: list[str]) -> None:
-    """Printed commands are alternatives, and may name the same output, which another one then reads."""
-    if "--output" in words and "--dry-run" not in words:
-        shutil.rmtree(words[words.index("--output") + 1], ignore_errors=True)
+@contextmanager
+def out_of_the_way(words: list[str]) -> Iterator[None]:
+    """Printed commands are alternatives, and may name the same output, which another one then reads: what an earlier
+    one made goes, or for a dry run, which makes none, lies elsewhere meanwhile."""
+    output = Path(words[words.index("--output") + 1]) if "--output" in words else None
+    if output is None or not output.exists():
+        yield
+        return
+    aside = output.with_name(f"{output.name}-aside")
+    output.rename(aside)
+    yield
+    if "--dry-run" in words:
+        aside.rename(output)
+    else:
+        shutil.rmtree(aside)
 
 
 def call(words: list[str]) -> bool:
