@@ -20,6 +20,7 @@ from pathlib import Path
 LEFT_OUT = {  # part of a command: why
     "Qwen/": "needs the hub",
     "--push-to-hub": "needs the hub",
+    "--tasks": "needs the hub",
     "--compile-for": "needs compilers of 3.4 GB",
     "--train-data": "takes hours",
 }
