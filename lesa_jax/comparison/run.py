@@ -6,10 +6,12 @@ several processes may work on one comparison, each on a device of its own.
 """
 
 import sys
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from statistics import fmean
 
 from filelock import FileLock, Timeout
 
@@ -17,7 +19,7 @@ from lesa_jax.base.background import second_thread
 from lesa_jax.base.errors import InputError
 from lesa_jax.base.locks import among_others, turn
 from lesa_jax.base.settings import by_name
-from lesa_jax.base.units import parse_count
+from lesa_jax.base.units import duration, parse_count
 from lesa_jax.comparison.checks import check_work
 from lesa_jax.comparison.folder import PRESENCE_LOCK, START_LOCK, lock_file, start
 from lesa_jax.comparison.grown import give_up_models, grow_missing, tidy
@@ -91,16 +93,19 @@ def train_missing(job: CompareJob, outcomes: dict[Variant, Outcome], check_signa
     settings = job.settings
     # Seed after seed, so that early reports compare all methods.
     runs = [(variant, seed) for seed in range(settings.seeds) for variant in job.variants]
-    taken = []
+    taken, spent = [], []
     for number, (variant, seed) in enumerate(runs, 1):
         check_signals()
         if outcomes[variant].error is not None or kept_curve(settings, variant, seed):
             continue
         try:
             with FileLock(lock_file(settings, variant, seed), blocking=False):
-                print(f"training {variant.name}, seed {seed} ({number} of {len(runs)})", file=sys.stderr)
+                left = time_left(spent, len(runs) + 1 - number)
+                print(f"training {variant.name}, seed {seed} ({number} of {len(runs)}{left})", file=sys.stderr)
+                started = time.monotonic()
                 if not train_variant(job, variant, seed, outcomes):
                     return False
+                spent.append(time.monotonic() - started)
         except Timeout:
             taken.append((variant, seed))
         else:
@@ -111,6 +116,11 @@ def train_missing(job: CompareJob, outcomes: dict[Variant, Outcome], check_signa
             if not train_variant(job, variant, seed, outcomes):
                 return False
     return True
+
+
+def time_left(spent: Sequence[float], runs: int) -> str:
+    """How long so many more runs take, by the seconds of those before; nothing before the first."""
+    return f", about {duration(fmean(spent) * runs)} left in all" if spent else ""
 
 
 def train_variant(job: CompareJob, variant: Variant, seed: int, outcomes: dict[Variant, Outcome]) -> bool:

@@ -62,6 +62,7 @@ def draw_curve(rows: Sequence[Mapping[str, Any]], png: Path) -> None:
         bottom.xaxis.set_major_locator(MaxNLocator(8, integer=True))
         bottom.xaxis.set_major_formatter(FuncFormatter(lambda value, position: short(value)))
         bottom.set_xlabel("tokens seen" if axis == "tokens" else "step", fontsize=14)
+        top.set_title(png.resolve().parent.name, fontsize=16, loc="left")
         top.set_ylabel("loss (nats per token)", fontsize=14)
         bottom.set_ylabel("learning\nrate", fontsize=14)
         for panel in (top, bottom):

@@ -1,6 +1,7 @@
 """The losses on held-out texts while a model trains."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -20,22 +21,25 @@ from lesa_jax.models.decoder import head, make_context
 from lesa_jax.models.encoder_decoder import shifted_right, whole_rows
 from lesa_jax.models.losses import token_nll
 from lesa_jax.training.job import TrainJob
+from lesa_jax.training.mask import Mask
 from lesa_jax.training.segments import merge
 from lesa_jax.training.settings import HELD_OUT_TEXTS
 from lesa_jax.training.step import Program, hidden_states, pair_states
 
-# Trained and frozen tree, steps done, and whether it is time to stop -> what was measured, by the metrics' names.
-Evaluation = Callable[[Tree, Tree, int, Callable[[], bool]], dict[str, Perplexity]]
+# Trained and frozen tree, steps done, whether it is time to stop, and the program -> what was measured, by the metrics'
+# names.
+Evaluation = Callable[[Tree, Tree, int, Callable[[], bool], Program], dict[str, Perplexity]]
 
 
 class StoppedError(Exception):
     """It was time to stop while the loss was measured."""
 
 
-def make_evaluation(job: TrainJob) -> Evaluation | None:
+def make_evaluation(job: TrainJob, held_out_rows: Sequence[Int[np.ndarray, " _"]] = ()) -> Evaluation | None:
     """The losses of the predicted tokens of each of `job.texts`, in the training's own dtype; None without any.
 
-    Of an encoder-decoder the tokens of targets are predicted.
+    Of an encoder-decoder the tokens of targets are predicted. Where there is no text of its own, `eval_loss` is that of
+    what was held out of the data.
 
     Raises:
       InputError: a text has nothing to predict.
@@ -53,14 +57,18 @@ def make_evaluation(job: TrainJob) -> Evaluation | None:
             setting = HELD_OUT_TEXTS[name]
             file = getattr(held_out, setting)
             raise InputError(f"{option(setting)} {file}: has fewer than two tokens; give a longer one")
+    if held_out_rows:
+        texts["eval_loss"] = held_out_rows
     if not texts:
         return None
     # Several processes give the same rows, and every one of them needs all of the result.
     losses_program = jax.jit(losses_of, static_argnames="program", out_shardings=NamedSharding(job.mesh, P()))
 
-    def evaluate(trained: Tree, frozen: Tree, step: int, stop: Callable[[], bool]) -> dict[str, Perplexity]:
+    def evaluate(
+        trained: Tree, frozen: Tree, step: int, stop: Callable[[], bool], program: Program
+    ) -> dict[str, Perplexity]:
         def nll_of(*rows: np.ndarray) -> Array:
-            return losses_program(trained, frozen, *rows, step=np.int32(step), program=job.program)
+            return losses_program(trained, frozen, *rows, step=np.int32(step), program=program)
 
         def go_on(rows: int) -> None:
             if stop():
@@ -70,6 +78,15 @@ def make_evaluation(job: TrainJob) -> Evaluation | None:
         return {name: measure(nll_of, rows, protocol, min(len(rows), size), go_on) for name, rows in texts.items()}
 
     return evaluate
+
+
+def base_program(job: TrainJob) -> Program | None:
+    """What computes the original's losses before the first step: the grown model under a mask that leaves its new
+    layers out. None where none is known to be new, or where training begins under such a mask."""
+    if job.growth is None or job.program.mask is not None or job.settings.init != "checkpoint":
+        return None
+    *encoder, layers = (stack.new_layers for stack in job.growth.plan.stacks)
+    return replace(job.program, mask=Mask(layers, 1, *encoder))
 
 
 def pair_nll(

@@ -85,6 +85,7 @@ def save(job: TrainJob, run: Run, loader: Loader, checkpoints: Checkpoints, step
         "loader": loader.get_state(),
         "first_losses": run.first_losses,
         "last_losses": run.last_losses,
+        "base_losses": run.base_losses,
         "unmeasured": run.unmeasured,
     }
     checkpoints.save(run.state, step, facts)

@@ -14,7 +14,7 @@ from lesa_jax.tracking.log import RunLog
 from lesa_jax.tracking.trackers import parse_trackers
 from lesa_jax.training.cost import device_peak, token_cost
 from lesa_jax.training.folder import settings_of
-from lesa_jax.training.held_out import Evaluation, StoppedError
+from lesa_jax.training.held_out import Evaluation, StoppedError, base_program
 from lesa_jax.training.job import TrainJob
 from lesa_jax.training.start import Run
 
@@ -50,7 +50,7 @@ class Recorder:
         display: Display | None,
     ):
         self.run, self.evaluation, self.stop, self.log, self.display = run, evaluation, stop, log, display
-        self.seed = job.settings.seed
+        self.job = job
         self.clock = Clock(job)
         self.pending: tuple[int, dict[str, jax.Array]] | None = None
 
@@ -60,6 +60,7 @@ class Recorder:
             self.write(*self.run.unmeasured, measure=True)
         elif int(self.run.state.step) == 0 and self.evaluation is not None:
             self.write(0, {"tokens": 0}, measure=True)
+            self.measure_base()
 
     def step(self, number: int, metrics: dict[str, jax.Array]) -> None:
         """Takes the metrics of a step that is on its way, and writes down those of the step before."""
@@ -84,8 +85,9 @@ class Recorder:
         seen = values["loss"], values["grad_norm"]
         update = all(value is not None and math.isfinite(value) for value in seen)
         what = "the update gave weights that are not finite" if update else "loss {}, gradient norm {}".format(*seen)
+        seed = self.job.settings.seed
         return DivergedError(
-            f"step {number}: {what} on batch {number} of --seed {self.seed}; neither the model nor checkpoints were "
+            f"step {number}: {what} on batch {number} of --seed {seed}; neither the model nor checkpoints were "
             "touched: lower --learning-rate in a new run, or look at the data"
         )
 
@@ -103,12 +105,24 @@ class Recorder:
             if number > 0:
                 self.display.update(number, row)
 
+    def measure_base(self) -> None:
+        """The held-out losses of the model without its new layers, for the report; left where it is time to stop."""
+        program = base_program(self.job)
+        if program is None or self.evaluation is None:
+            return
+        try:
+            measured = self.evaluation(self.run.state.learned, self.run.frozen, 0, self.stop, program)
+        except StoppedError:
+            return
+        self.run.base_losses = {name: one.nll for name, one in measured.items()}
+        self.clock.pause()
+
     def measure(self) -> dict[str, float]:
         """The held-out losses as the model is now."""
         if self.evaluation is None:
             return {}
         step = int(self.run.state.step)
-        measured = self.evaluation(self.run.state.learned, self.run.frozen, step, self.stop)
+        measured = self.evaluation(self.run.state.learned, self.run.frozen, step, self.stop, self.job.program)
         if self.log is not None:
             self.log.write_windows(step, {name: one.windows for name, one in measured.items()})
         losses = {name: one.nll for name, one in measured.items()}

@@ -39,7 +39,9 @@ def print_train_report(report: TrainResult) -> None:
     for name, words in (("eval_loss", "held-out loss"), ("retain_loss", "loss on what was known")):
         if name in report.losses:
             first, last = report.losses[name]
-            perplexities = f"perplexity {perplexity(first):.2f} -> {perplexity(last):.2f}"
+            base = report.base_losses.get(name)
+            original = "" if base is None else f", {perplexity(base):.2f} without the new layers"
+            perplexities = f"perplexity {perplexity(first):.2f} -> {perplexity(last):.2f}{original}"
             table.add_row(words, f"{first:.4f} -> {last:.4f} ({perplexities})")
     table.add_row("time", f"{report.seconds:.1f} s")
     console.print(table)
@@ -49,7 +51,8 @@ def print_train_report(report: TrainResult) -> None:
             soft_wrap=True,
         )
     else:
-        console.print(f"finished: {report.output}", highlight=False, soft_wrap=True)
+        made = report.output if report.final is None else report.final
+        console.print(f"finished: {made}", highlight=False, soft_wrap=True)
 
 
 def perplexity(loss: float) -> float:

@@ -10,6 +10,7 @@ from lesa_jax.families.model import ModelConfig
 from lesa_jax.models.attention import no_kernel
 from lesa_jax.reports.facts import Fact, Facts, change
 from lesa_jax.training.cost import Cost, StateBytes, state_bytes, token_cost, update_operations
+from lesa_jax.training.folder import FINAL
 from lesa_jax.training.job import TrainJob
 from lesa_jax.training.segments import Segment
 
@@ -22,6 +23,7 @@ class TrainResult(Facts):
 
     Attributes:
       output: RUN.
+      final: the trained model's folder; None where none is written.
       trained, frozen: parameters.
       segments: as text.
       memory: bytes on the fullest device, activations not counted.
@@ -34,6 +36,7 @@ class TrainResult(Facts):
       stopped: by a signal, before the end; the same call goes on.
       interrupted: a signal came, be it when the run was at its end already; whoever runs several should end, too.
       losses: held-out losses before and after, by the metrics' names, where measured.
+      base_losses: those of the model without its new layers, before.
       seconds: that the run took, this time.
     """
 
@@ -46,12 +49,14 @@ class TrainResult(Facts):
     cost: Cost
     steps: int
     tokens: int
+    final: str | None = None
     no_kernel: str | None = None
     step_seconds: float | None = None
     done: int | None = None
     stopped: bool = False
     interrupted: bool = False
     losses: Losses = field(default_factory=dict)
+    base_losses: Mapping[str, float] = field(default_factory=dict)
     seconds: float = 0.0
 
     @property
@@ -93,6 +98,7 @@ def describe(job: TrainJob) -> TrainResult:
     cost = token_cost(job.config, job.leaves, job.sequence_length, job.target_length)
     return TrainResult(
         output=str(job.settings.output),
+        final=str(job.settings.output / FINAL) if job.settings.keeping.export == "hf" else None,
         trained=counts[True],
         frozen=counts[False],
         segments=in_words(job.segments)

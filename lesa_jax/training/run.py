@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -17,7 +18,7 @@ from lesa_jax.base.settings import by_name
 from lesa_jax.checkpoint.integrity import verified_beside
 from lesa_jax.checkpoint.names import Tree
 from lesa_jax.checkpoint.publishing import check_push, push
-from lesa_jax.data import open_data
+from lesa_jax.data import hold_out, open_data
 from lesa_jax.data.loader import Loader, make_loader
 from lesa_jax.data.mixture import Mixture
 from lesa_jax.data.sources import find_files, split_shares
@@ -82,11 +83,11 @@ def run_job(job: TrainJob, report: TrainResult) -> TrainResult:
     with ExitStack() as stack:
         # All that can be wrong with the inputs is found before run.json is written: a corrected command may follow.
         weights = stack.enter_context(verified_beside(job.checkpoint))
-        rows = read_data(job)
+        rows, held_out_rows = without_held_out(job, read_data(job))
         loader = local_loader(job, rows)
         stack.callback(loader.close)
         try_batch(loader)
-        evaluation = make_evaluation(job)
+        evaluation = make_evaluation(job, held_out_rows)
         checkpoints = Checkpoints(job.settings.output / "checkpoints", keeping.keep, job.mesh)
         stack.callback(checkpoints.close)
         inputs = partial(digest_inputs, job, rows, weights)
@@ -108,7 +109,8 @@ def run_job(job: TrainJob, report: TrainResult) -> TrainResult:
         if not interrupted:
             write_final(job, run.state.learned, losses)
     seconds = time.monotonic() - run.started
-    return replace(report, done=done, stopped=stopped, interrupted=interrupted, losses=losses, seconds=seconds)
+    told = {"losses": losses, "base_losses": run.base_losses, "seconds": seconds}
+    return replace(report, done=done, stopped=stopped, interrupted=interrupted, **told)
 
 
 def finished_result(job: TrainJob, checkpoints: Checkpoints, report: TrainResult) -> TrainResult | None:
@@ -124,7 +126,8 @@ def finished_result(job: TrainJob, checkpoints: Checkpoints, report: TrainResult
     facts = checkpoints.facts()
     if facts["unmeasured"] is not None:
         return None
-    return replace(report, done=report.steps, losses=paired(facts["first_losses"], facts["last_losses"]))
+    losses = paired(facts["first_losses"], facts["last_losses"])
+    return replace(report, done=report.steps, losses=losses, base_losses=facts["base_losses"])
 
 
 def try_batch(loader: Loader) -> None:
@@ -162,6 +165,17 @@ def read_data(job: TrainJob) -> Mixture:
             if count and jax.process_index() == 0:
                 print(f"{data}: {count} records {what}", file=sys.stderr)
     return rows
+
+
+def without_held_out(job: TrainJob, rows: Mixture) -> tuple[Mixture, list[np.ndarray]]:
+    """The rows to train on; and where no --eval-text is given, what of the data is held out instead (`hold_out`)."""
+    if job.settings.held_out.eval_text is not None or job.config.encoder is not None:
+        return rows, []
+    kept, held_out_rows = hold_out(rows)
+    if held_out_rows and jax.process_index() == 0:
+        count = len(rows) - len(kept)
+        print(f"held out: the last {count} of {len(rows):,} rows of the data, without an --eval-text", file=sys.stderr)
+    return kept, held_out_rows
 
 
 def local_loader(job: TrainJob, rows: Mixture) -> Loader:

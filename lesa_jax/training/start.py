@@ -31,6 +31,7 @@ class Run:
       placed: where every leaf of the state lies.
       loader_state: where the data goes on; None from its beginning.
       first_losses, last_losses: held-out losses in nats, where measured, by the metrics' names.
+      base_losses: those of the model without its new layers, measured before the first step.
       unmeasured: a step whose held-out loss was to be measured when the run was stopped, and its other metrics.
       record: digest of run.json, which the run's checkpoints belong to; see `folder.begin_run`.
       started: when, by the monotonic clock, in seconds.
@@ -42,6 +43,7 @@ class Run:
     loader_state: dict[str, Any] | None = None
     first_losses: dict[str, float] = field(default_factory=dict)
     last_losses: dict[str, float] = field(default_factory=dict)
+    base_losses: dict[str, float] = field(default_factory=dict)
     unmeasured: tuple[int, dict[str, float | int | None]] | None = None
     record: str | None = None
     started: float = field(default_factory=time.monotonic)
@@ -65,9 +67,8 @@ def resume(job: TrainJob, checkpoints: Checkpoints, abstract: TrainState, placed
     state = checkpoints.restore(abstract, facts)
     _, frozen = load_weights(job, [leaf for leaf in job.leaves if not leaf.trained])
     unmeasured = facts["unmeasured"] and tuple(facts["unmeasured"])
-    return Run(
-        state, frozen, placed, facts["loader"], facts["first_losses"], facts["last_losses"], unmeasured, facts["record"]
-    )
+    first, last, base = (facts[name] for name in ("first_losses", "last_losses", "base_losses"))
+    return Run(state, frozen, placed, facts["loader"], first, last, base, unmeasured, facts["record"])
 
 
 def load_weights(job: TrainJob, leaves: Sequence[Leaf]) -> tuple[Tree, Tree]:
