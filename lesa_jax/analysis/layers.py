@@ -116,7 +116,7 @@ def steps(checkpoint: Checkpoint, config: ModelConfig, x: Stream, context: Conte
     """
     for layer in range(config.num_layers):
         attended, after = _halves(
-            read_layer(checkpoint, config, layer), x, context, view_of(config, layer), alike(config)
+            read_layer(checkpoint, config, layer), x, context, view_of(config, layer), alike(config, layer)
         )
         yield x, attended, after
         x = after
@@ -173,7 +173,8 @@ def find_goal(
 
 def standing(before: Stream, goal: Goal, config: ModelConfig) -> Numbers:
     """Where a layer stands: the rest of its `LayerMeasures`, by the stream before it."""
-    shortcut = run_layer(goal.top, before, goal.context, view_of(config, config.num_layers - 1), alike(config))
+    top = config.num_layers - 1
+    shortcut = run_layer(goal.top, before, goal.context, view_of(config, top), alike(config, top))
     return numbers(
         _way(before, goal.first, goal.last)
         | _lens(goal.outside, goal.head, before, goal.last, config)

@@ -57,7 +57,7 @@ def follow(
         x, streams = start, dict[int, Stream]()
         for layer in range(first, count):
             tree, seen = read_layer(checkpoint, config, layer), view_of(config, layer)
-            run = functools.partial(run_layer, tree, context=context, seen=seen, config=alike(config))
+            run = functools.partial(run_layer, tree, context=context, seen=seen, config=alike(config, layer))
             after, without = run(x), {number: (stream, run(stream)) for number, stream in streams.items()}
             if layer < first + size:
                 without[layer] = x, jnp.where(mask[..., None], x, after)

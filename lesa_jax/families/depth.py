@@ -1,7 +1,8 @@
 """Which models may get layers in between: those in which no layer's function depends on its number, or so that entries
 of config.json can say the same of the grown model.
 
-Read from the modelling code of transformers, and kept true by a test that grows every type that it has.
+Read from the modelling code of transformers, and kept true by a test that grows every type that it has; OpenELM's from
+apple's.
 """
 
 
@@ -42,7 +43,7 @@ INDEPENDENT = _words(
     hunyuan_v1_moe hy_v3 hy_v4 hyperclovax inkling_text internlm3 iquestcoder jais2 kimi_linear kolibri1 laguna
     lara_mini lfm2 lfm2_moe lfm3 llama llama4 llama4_text mellum mimo_v2_flash minicpm3 minimax_m2
     minimax_m3_vl_text ministral ministral3 mistral mixtral moss_transcribe_diarize mpt nanochat nemotron olmo
-    olmo2 olmo3 olmo_hybrid olmoe opt persimmon phi phi3 phi4_multimodal phimoe qwen2 qwen2_moe qwen3 qwen3_5
+    olmo2 olmo3 olmo_hybrid olmoe openelm opt persimmon phi phi3 phi4_multimodal phimoe qwen2 qwen2_moe qwen3 qwen3_5
     qwen3_5_moe qwen3_5_moe_text qwen3_5_text qwen3_moe qwen3_next recurrent_gemma sarvam_mla sarvam_moe
     seed_oss smollm3 solar_open stablelm starcoder2 vaultgemma xglm youtu
     """
@@ -63,8 +64,9 @@ UNDERSTOOD = _words(
     block_use_xavier_init decoder_sparse_step depth_multiplier global_attn_every_n_layers index_block_size
     index_local_blocks index_topk_blocks layer_group_size layer_norm_bias layer_norm_elementwise_affine
     layer_norm_eps layer_norm_epsilon layer_scale_init_value layer_types layerdrop layers_block_type
-    mlp_layer_types no_rope_layer_interval num_random_blocks per_layer_config
-    prefix_dense_sliding_window_pattern rescale_every scale_depth sliding_window_pattern step_kernel
+    mlp_layer_types no_rope_layer_interval normalization_layer_name num_random_blocks per_layer_config
+    prefix_dense_sliding_window_pattern rescale_every scale_depth share_input_output_layers
+    sliding_window_pattern step_kernel
     summary_first_dropout time_step_floor time_step_init_scheme time_step_limit time_step_max time_step_min
     time_step_rank time_step_scale vocab_size_per_layer_input
     """

@@ -7,7 +7,7 @@ from lesa_jax.base.errors import InputError
 from lesa_jax.checkpoint.names import Stack
 from lesa_jax.families.entries import MOST_LAYERS, integer
 
-LAYER_COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+LAYER_COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_transformer_layers")
 # The same of an encoder-decoder: T5 calls its encoder's layers as others call theirs.
 ENCODER_COUNTS = ("num_layers", "encoder_layers", "num_hidden_layers")
 DECODER_COUNTS = ("num_decoder_layers", "decoder_layers")

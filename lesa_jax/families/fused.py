@@ -142,9 +142,9 @@ def fused_rows(config: Mapping[str, Any], template: str, total: int) -> tuple[Ro
 
 def described(model: ModelConfig, linear: str) -> Layout | None:
     """How a model with a forward pass lays out the linear layer of this name."""
-    groups, name = model.qkv_groups, linear.partition(".*.")[2]
-    if name == model.names.qkv:
-        return attention(groups, model.num_heads // groups, model.num_kv_heads // groups)
+    name = linear.partition(".*.")[2]
+    if name == model.names.qkv:  # in layers of any size as many queries share a key
+        return attention(model.qkv_groups, model.num_heads // model.num_kv_heads)
     return GATE_UP if name == model.names.gate_up else None
 
 

@@ -7,7 +7,7 @@ with an encoder, each described so (`lesa_jax.models.encoder_decoder`).
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 
 @dataclass(frozen=True)
@@ -263,6 +263,14 @@ class Experts:
         return replace(self, per_token=self.number, groups=1, kept_groups=1)
 
 
+class Sizes(NamedTuple):
+    """What layers of one model may differ in: heads of queries, heads of keys and values, feed-forward width."""
+
+    num_heads: int
+    num_kv_heads: int
+    intermediate_size: int
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """A decoder-only transformer.
@@ -270,7 +278,8 @@ class ModelConfig:
     Attributes:
       model_type: of `config.json`.
       names: of its parts.
-      vocab_size, hidden_size, intermediate_size, num_layers, num_heads, num_kv_heads, head_dim: its sizes.
+      vocab_size, hidden_size, intermediate_size, num_layers, num_heads, num_kv_heads, head_dim: its sizes; of those
+        that differ from layer to layer the largest.
       max_position_embeddings: the longest sequence that it is meant for.
       norm: all of its norms.
       tied: whether the head is the embedding.
@@ -297,6 +306,7 @@ class ModelConfig:
         keys.
       experts: what stands in the place of the feed-forward network, in the layers that are `sparse`.
       sparse: for each layer whether it is one of those; empty: none is.
+      sizes: of each layer; empty: all are alike, so that there is one description of such a model (`with_sizes`).
       encoder: of a model that writes a text of another one: what reads that one; the rest describes its decoder.
       embedding_copies: other names under which some checkpoints hold the embedding once more.
       start_token: what stands before the first token that such a decoder writes.
@@ -343,11 +353,7 @@ class ModelConfig:
     latent: Latent | None = None
     experts: Experts | None = None
     sparse: tuple[bool, ...] = ()
-
-    def is_sparse(self, layer: int) -> bool:
-        """Whether a layer's feed-forward network is a mixture of experts."""
-        return bool(self.sparse) and self.sparse[layer]
-
+    sizes: tuple[Sizes, ...] = ()
     encoder: "ModelConfig | None" = None
     embedding_copies: tuple[str, ...] = ()
     start_token: int = 0
@@ -362,12 +368,31 @@ class ModelConfig:
         """Each stack of layers by itself: the encoder's, if there is one, and the decoder's."""
         return (self,) if self.encoder is None else (self.encoder, self)
 
+    def is_sparse(self, layer: int) -> bool:
+        """Whether a layer's feed-forward network is a mixture of experts."""
+        return bool(self.sparse) and self.sparse[layer]
+
+    def sizes_of(self, layer: int) -> Sizes:
+        """A layer's own."""
+        return self.sizes[layer] if self.sizes else Sizes(self.num_heads, self.num_kv_heads, self.intermediate_size)
+
+    def with_sizes(self, sizes: Sequence[Sizes]) -> "ModelConfig":
+        """The same model with layers of these sizes; without any it keeps its own."""
+        largest = Sizes(*map(max, zip(*sizes, strict=True))) if sizes else self.sizes_of(0)
+        return replace(self, **largest._asdict(), sizes=tuple(sizes) if len(set(sizes)) > 1 else ())
+
+    def like(self, layer: int) -> "ModelConfig":
+        """The same model with all of its layers of this one's sizes: what a program of such layers is compiled for."""
+        return self.with_sizes([self.sizes[layer]]) if self.sizes else self
+
     def of_layers(self, layers: Sequence[int]) -> "ModelConfig":
         """The same model made of these of its layers, in this order."""
-        return replace(
+        chosen = replace(
             self,
             num_layers=len(layers),
             windows=tuple(self.windows[layer] for layer in layers),
             rotations=tuple(self.rotations[layer] for layer in layers),
             sparse=tuple(self.sparse[layer] for layer in layers) if self.sparse else (),
+            sizes=(),
         )
+        return chosen.with_sizes([self.sizes[layer] for layer in layers]) if self.sizes else chosen

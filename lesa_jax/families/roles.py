@@ -20,7 +20,7 @@ from lesa_jax.families.table import find_family
 # the stream.
 ATTENTION_OUTPUTS = frozenset({"o", "o_proj", "out_proj", "c_proj", "dense", "linear_out", "wo"})
 FEED_FORWARD_OUTPUTS = frozenset(
-    {"down_proj", "down_proj_bias", "c_proj", "dense_4h_to_h", "fc2", "fc_out", "output_linear", "w2", "wo"}
+    {"down_proj", "down_proj_bias", "c_proj", "dense_4h_to_h", "fc2", "fc_out", "output_linear", "proj_2", "w2", "wo"}
 )
 RESIDUAL_WRITERS = ATTENTION_OUTPUTS | FEED_FORWARD_OUTPUTS
 # What chooses experts; its rows belong to them.

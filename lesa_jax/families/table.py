@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lesa_jax.base.errors import InputError
-from lesa_jax.families import bart, deepseek, gemma, gpt2, llama, mixtures, olmo, others, phi, t5
+from lesa_jax.families import bart, deepseek, gemma, gpt2, llama, mixtures, olmo, openelm, others, phi, t5
 from lesa_jax.families.family import Family
 from lesa_jax.families.model import ModelConfig
 
@@ -27,6 +27,7 @@ FAMILIES: Mapping[str, Family] = {
         olmo.OLMO,
         olmo.OLMO2,
         olmo.OLMO3,
+        openelm.OPENELM,
         phi.PHI,
         phi.PHI3,
         others.COHERE,

@@ -39,7 +39,8 @@ def check_preserved(original: Checkpoint, folder: Path, plan: Plan) -> int:
     """
     grown = open_checkpoint(folder)
     before, after = read_model(original), read_model(grown)
-    if alike(after) != alike(before):
+    old = [(position, plan.slots[position].layer) for position in plan.old_layers]
+    if any(alike(after, position) != alike(before, layer) for position, layer in old):
         raise changed("the grown config.json describes another kind of model")
     if tuple(after.windows[position] for position in plan.old_layers) != before.windows:
         raise changed("the grown config.json gives old layers other windows of attention")

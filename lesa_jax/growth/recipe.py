@@ -69,6 +69,7 @@ def write_recipe(
     """
     model = description(checkpoint.config)
     places = {stack_name: (stack, numbers) for stack in checkpoint.stacks for stack_name, numbers in named(stack)}
+    least = method.start.least_layers
     slots_of: dict[tuple[str, int], list[int]] = {}
     t: dict[tuple[str, int], float] = {}
     for prefix, plan in plans.items():
@@ -98,11 +99,11 @@ def write_recipe(
             elif not method.start.computed:
                 parts.append(Part(name, stack, numbers, True, "copy", (entry.name,), scale=factor, loudness=loudness))
             elif (by_expert := stack_orders(stack, orders, model)) is not None:
-                check_neighbours(stack, layer, method.start.least_layers)
+                check_neighbours(checkpoint, stack, layer, least)
                 role = [by_expert[layer - stack.starts[0]].index(expert) for expert in inner]
                 parts.append(Part(name, stack, (layer, *role), True, "computed", scale=factor, loudness=loudness))
             elif is_matrix(stack, experts) or (align and is_aligned_vector(checkpoint, stack, experts)):
-                check_neighbours(stack, layer, method.start.least_layers)
+                check_neighbours(checkpoint, stack, layer, least)
                 parts.append(Part(name, stack, numbers, True, "computed", scale=factor, loudness=loudness))
             else:
                 # With experts matched, what has an entry for each goes by the numbers of the layer below.
@@ -165,12 +166,17 @@ def is_aligned_vector(checkpoint: Checkpoint, stack: Stack, experts: int | None)
     return bool(beside) and all(is_matrix(other, experts) for other in beside)
 
 
-def check_neighbours(stack: Stack, layer: int, least_layers: int) -> None:
-    """Refuses a gap at the edge of a run of like layers, or in a short one, to a method that learns from such a run."""
-    if least_layers > 1 and (not stack.covers(layer + 1) or stack.sizes[0] < least_layers):
+def check_neighbours(checkpoint: Checkpoint, stack: Stack, layer: int, least_layers: int) -> None:
+    """Refuses a gap between layers of different shapes to a method that computes; and one at the edge of a run of like
+    layers, or in a short one, to a method that learns from such a run."""
+    edge = not stack.covers(layer + 1)
+    unequal = edge and any(other.template == stack.template and other.covers(layer + 1) for other in checkpoint.stacks)
+    if unequal or (least_layers > 1 and (edge or stack.sizes[0] < least_layers)):
         last = stack.starts[0] + stack.sizes[0] - 1
+        needs = "the method computes from both neighbours where these are alike"
+        if least_layers > 1:
+            needs = f"LESA predicts from both neighbours in a run of {least_layers} or more like layers"
         raise InputError(
-            f"gap {layer}: LESA predicts from both neighbours in a run of {least_layers} or more like layers, but "
-            f"{stack.template} has one shape in layers {stack.starts[0]}-{last} only; choose --gaps in a longer run, "
-            "or another method"
+            f"gap {layer}: {needs}, but {stack.template} has one shape in layers {stack.starts[0]}-{last} only; choose "
+            "--gaps in a longer run, or another method (copies fit everywhere: llama_pro, duplicate)"
         )

@@ -55,14 +55,14 @@ def check_routers(
     results, fitted = [], {}
     for position, slot in enumerate(plan.slots):
         layer, seen = read_layer(grown, config, position), view_of(config, position)
-        after, read, routing = routed_layer(layer, x, context, seen, alike(config))
+        after, read, routing = routed_layer(layer, x, context, seen, alike(config, position))
         if slot.new and routing is not None:
             before = evenness(routing, experts)
             if layout is not None:
                 router = ridge(np.asarray(read).reshape(-1, read.shape[-1]), told(taught[slot.layer], experts))
                 fitted[layer_tensor(config, position, f"{experts.names.router}.weight")] = router
                 layer = with_router(layer, experts, router)
-                after, _, routing = routed_layer(layer, x, context, seen, alike(config))
+                after, _, routing = routed_layer(layer, x, context, seen, alike(config, position))
                 assert routing is not None
             results.append(RouterResult(position, before, evenness(routing, experts)))
         x = after

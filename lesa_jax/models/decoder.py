@@ -79,11 +79,12 @@ def queries_keys_values(
         groups = config.qkv_groups
         fused = linear(part(layer, names.qkv), x_BxTxE, config.transposed).reshape(batch, tokens, groups, -1, width)
         per_group = config.num_heads // groups, config.num_kv_heads // groups
-        q, k, v = jnp.split(fused, [per_group[0], sum(per_group)], axis=3)
+        parts = jnp.split(fused, [per_group[0], sum(per_group)], axis=3)
+        q, k, v = (x.reshape(batch, tokens, -1) for x in parts)
     else:
         q, k, v = (linear(part(layer, name), x_BxTxE) for name in (names.query, names.key, names.value))
-        if config.qk_norm == "all":
-            q, k = normed(layer, names.query_norm, q, config), normed(layer, names.key_norm, k, config)
+    if config.qk_norm == "all":
+        q, k = normed(layer, names.query_norm, q, config), normed(layer, names.key_norm, k, config)
     q, k, v = (x.reshape(batch, tokens, -1, width) for x in (q, k, v))
     if config.qkv_clip is not None:
         q, k, v = (jnp.clip(x, -config.qkv_clip, config.qkv_clip) for x in (q, k, v))
@@ -260,7 +261,7 @@ def run_layers(
     context: Context,
     config: ModelConfig,
 ) -> Float[Array, "batch tokens hidden"]:
-    """A model's layers, all alike and stacked, in one scan; some of a model's with `config.of_layers`."""
+    """A model's layers, all of one size and stacked, in one scan; some of a model's with `config.of_layers`."""
     shared, arrays = views(config, range(config.num_layers))
 
     def step(carry: Array, scanned: tuple[Tree, Arrays]) -> tuple[Array, None]:

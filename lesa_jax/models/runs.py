@@ -1,10 +1,12 @@
-"""A model's layers as runs of like ones, where some have experts and others none; `parts` does without JAX."""
+"""A model's layers as runs of like ones, where some have experts and others none, or sizes of their own; `parts` does
+without JAX."""
 
 import re
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
@@ -14,8 +16,9 @@ from lesa_jax.models.parts import layers_of, part
 
 
 def layer_runs(config: ModelConfig) -> list[range]:
-    """The layers as runs in which all have experts, or none has."""
-    starts = [layer for layer in range(1, config.num_layers) if config.is_sparse(layer) != config.is_sparse(layer - 1)]
+    """The layers as runs in which all have the same sizes, and all have experts, or none has."""
+    kinds = [(config.is_sparse(layer), config.sizes_of(layer)) for layer in range(config.num_layers)]
+    starts = [layer for layer, (below, own) in enumerate(pairwise(kinds), start=1) if own != below]
     return [range(*bounds) for bounds in pairwise((0, *starts, config.num_layers))]
 
 
@@ -51,22 +54,40 @@ def layer_stacks(params: Tree, config: ModelConfig) -> dict[tuple[str, ...], tup
 def reordered(params: Tree, config: ModelConfig, order: Sequence[int]) -> Tree:
     """The tree of the model that `config.of_layers(order)` describes: each layer as often as the order names it.
 
-    Stacks that only some layers have are cut where others come between, as a checkpoint of such a model would be.
+    Stacks that only some layers have, or that are of one shape in some layers only, are cut where others come between,
+    and joined where they meet, as a checkpoint of such a model would be.
     """
     stacks = layer_stacks(params, config)
     flat: dict[tuple[str, ...], Any] = dict(flatten_dict(params))
     leaves = {path: leaf for path, leaf in flat.items() if not any(path[: len(at)] == at for at in stacks)}
-    last = config.names.layers.split(".")[-1]
-    for at, (layers, stack) in stacks.items():
+    *above, last = config.names.layers.split(".")
+    owners: dict[tuple[str, ...], dict[int, tuple[Any, int]]] = {}
+    for layers, stack in stacks.values():
         inside: dict[tuple[str, ...], Any] = dict(flatten_dict(stack))
-        for start, stop in stretches([layer in layers for layer in order]):
-            rows = np.array(order[start:stop]) - layers[0]
+        for path, leaf in inside.items():
+            owners.setdefault(path, {}).update({layer: (leaf, layer - layers[0]) for layer in layers})
+    for path, rows in owners.items():
+        shapes = [rows[layer][0].shape[1:] if layer in rows else None for layer in order]
+        for start, stop in stretches(shapes):
             key = last if stop - start == len(order) else f"{last}[{start}:{stop}]"
-            leaves |= {(*at[:-1], key, *path): leaf[rows] for path, leaf in inside.items()}
+            leaves[*above, key, *path] = rows_of([rows[layer] for layer in order[start:stop]])
     return unflatten_dict(leaves)
 
 
-def stretches(wanted: Sequence[bool]) -> Iterator[tuple[int, int]]:
-    """Where each unbroken run of wanted places starts, and where it has stopped."""
-    edges = np.flatnonzero(np.diff([False, *wanted, False]))
-    yield from zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
+def rows_of(rows: Sequence[tuple[Any, int]]) -> Any:
+    """These rows of these arrays as one array; of one array in one go."""
+    arrays = {id(array): array for array, _ in rows}
+    if len(arrays) == 1:
+        [array] = arrays.values()
+        return array[np.array([row for _, row in rows])]
+    return jnp.stack([array[row] for array, row in rows])
+
+
+def stretches(values: Sequence[Any]) -> Iterator[tuple[int, int]]:
+    """Where each unbroken run of one value starts, and where it has stopped; None is no value."""
+    start = 0
+    for value, run in groupby(values):
+        stop = start + len([*run])
+        if value is not None:
+            yield start, stop
+        start = stop

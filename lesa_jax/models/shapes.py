@@ -97,7 +97,7 @@ def layer_names(config: ModelConfig, layer: int, name: str, tensor: Tensor) -> t
 
 def layer_tensors(config: ModelConfig, layer: int) -> dict[str, Tensor]:
     """The tensors of a layer, by their names inside it, with a `*` for the numbers of experts."""
-    names = config.names
+    config, names = config.like(layer), config.names
     tensors: dict[str, Tensor] = {}
     for name in (names.attention_norm, names.cross_norm, names.feed_forward_norm):
         tensors |= _norm(name, (config.hidden_size,), config)

@@ -41,17 +41,17 @@ def hidden_states(
     """The residual stream before the first layer, and after each; in the `whole` layers all experts are asked."""
     x, context = embedded(checkpoint, config, tokens)
     yield x
-    chosen = alike(config)
-    everyone = replace(chosen, experts=config.experts and config.experts.all_chosen())
     for layer in range(config.num_layers):
-        program = everyone if layer in whole else chosen
+        program = alike(config, layer)
+        if layer in whole:
+            program = replace(program, experts=config.experts and config.experts.all_chosen())
         x = run_layer(read_layer(checkpoint, config, layer), x, context, view_of(config, layer), program)
         yield x
 
 
-def alike(config: ModelConfig) -> ModelConfig:
-    """What models of any depth have in common: one program runs the layers of all."""
-    return replace(config.of_layers([]), encoder=config.encoder and config.encoder.of_layers([]))
+def alike(config: ModelConfig, layer: int) -> ModelConfig:
+    """What models of any depth have in common that have a layer of this one's sizes: one program runs it in all."""
+    return replace(config.like(layer).of_layers([]), encoder=config.encoder and config.encoder.of_layers([]))
 
 
 def encoder_states(
@@ -84,7 +84,7 @@ def stack_states(
     x = embed_text(outside, text, config, jnp.float32)
     yield x
     for layer in range(config.num_layers):
-        x = run_stack_layer(read_layer(checkpoint, config, layer), x, sight, alike(config))
+        x = run_stack_layer(read_layer(checkpoint, config, layer), x, sight, alike(config, layer))
         yield x
 
 
@@ -150,7 +150,7 @@ def routings(
     x, context = embedded(checkpoint, config, tokens)
     for layer in range(config.num_layers):
         x, _, routing = routed_layer(
-            read_layer(checkpoint, config, layer), x, context, view_of(config, layer), alike(config)
+            read_layer(checkpoint, config, layer), x, context, view_of(config, layer), alike(config, layer)
         )
         if routing is not None:
             yield layer, routing

@@ -114,6 +114,10 @@ def grow_rules(known: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
         rules["attention_types"] = [[[kind], 1] for kind in gather(known["attention_layers"], plan)]
     if known.get("scale_depth") is not None:  # of the square root of the layer count (minicpm)
         rules["scale_depth"] = number(known, "scale_depth") * math.sqrt(plan.layers / plan.source_layers)
+    points, heads = known.get("qkv_multipliers"), known.get("num_query_heads")
+    if isinstance(points, list) and isinstance(heads, list) and len(points) == 2:  # a line over the layers (openelm)
+        width = integer(known, "head_dim") / integer(known, "model_dim")
+        rules["qkv_multipliers"] = [count * width for count in gather(heads, plan)]
     return rules
 
 

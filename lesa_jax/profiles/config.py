@@ -3,8 +3,8 @@
 from dataclasses import replace
 from typing import Any
 
+from lesa_jax.families.openelm import round_openelm
 from lesa_jax.profiles.named import Profile, layer_sizes, multipliers
-from lesa_jax.profiles.rounding import round_openelm
 from lesa_jax.profiles.sizes import Shape, Sizes
 
 CONTEXT = 2048  # tokens, as in all released sizes
@@ -52,10 +52,11 @@ def ffn_entry(shape: Shape, sizes: Sizes, profile: Profile | None) -> list[float
     Readers round by OpenELM's rule, whichever rule made the width; where that would give another one, it is the width
     itself over the hidden size.
     """
-    wished = [0.0] * shape.layers if profile is None else multipliers(profile, shape.layers)[0]
+    own = [width / shape.hidden_size for width in sizes.ffn]
+    wished = own if profile is None else multipliers(profile, shape.layers)[0]
     return [
-        m if round_openelm(m * shape.hidden_size, shape.ffn_divisor) == width else width / shape.hidden_size
-        for m, width in zip(wished, sizes.ffn, strict=True)
+        m if round_openelm(m * shape.hidden_size, shape.ffn_divisor) == width else exact
+        for m, exact, width in zip(wished, own, sizes.ffn, strict=True)
     ]
 
 

@@ -6,16 +6,9 @@ They differ only where rounding down loses exactly a tenth: 640 in multiples of 
 from collections.abc import Callable, Mapping
 from typing import Literal
 
+from lesa_jax.families.openelm import round_openelm
+
 Rounding = Literal["openelm", "olmo"]
-
-
-def round_openelm(width: float, divisor: int) -> int:
-    """The nearest multiple of `divisor`, or the next one where that is less than 0.9 of `width`; at least `divisor`.
-
-    Source: apple/corenet, corenet/utils/math_utils.py (`make_divisible`); llama.cpp and mlx-lm read checkpoints by it.
-    """
-    rounded = max(divisor, int(width + divisor / 2) // divisor * divisor)
-    return rounded + divisor if rounded < 0.9 * width else rounded
 
 
 def round_olmo(width: float, divisor: int) -> int:

@@ -148,8 +148,9 @@ def layer_cost(
     widths = 2 * config.head_dim if config.latent is None else config.head_dim + config.latent.value
     scores, gradients = 0.0, 0.0
     for layer, reach in enumerate(seen or ()):
-        scores += 2 * reach * config.num_heads * widths
-        gradients += 4 * reach * config.num_heads * widths * (layer >= first)
+        heads = config.sizes_of(layer).num_heads
+        scores += 2 * reach * heads * widths
+        gradients += 4 * reach * heads * widths * (layer >= first)
     return Cost(forward + scores, backward + gradients, config.num_layers - first, attention=scores + gradients)
 
 

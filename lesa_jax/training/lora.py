@@ -51,7 +51,12 @@ def with_adapters(config: ModelConfig, train: str) -> ModelConfig:
 
 def equal_rank(config: ModelConfig, new_layers: int) -> int:
     """The rank at which a model's adapters have about as many numbers as so many new layers of its kind."""
-    matrices = [tensor.shape for tensor in layer_tensors(config, 0).values() if tensor.role == "matrix"]
+    matrices = [
+        tensor.shape
+        for layer in range(config.num_layers)
+        for tensor in layer_tensors(config, layer).values()
+        if tensor.role == "matrix"
+    ]
     sides = sum(sum(shape) for shape in matrices)
     return max(1, round(new_layers * sum(a * b for a, b in matrices) / (config.num_layers * sides)))
 

@@ -139,7 +139,7 @@ def stack_segments(config: ModelConfig, trained: frozenset[str]) -> tuple[Segmen
     names = [names_inside(config, layer) for layer in range(config.num_layers)]
     groups = [frozenset(name for name, own in layer.items() if own[0] in trained) for layer in names]
     # Layers of a segment are alike in what they have, too.
-    kinds = [(config.is_sparse(layer), group) for layer, group in enumerate(groups)]
+    kinds = [(config.is_sparse(layer), config.sizes_of(layer), group) for layer, group in enumerate(groups)]
     below = input_tensors(config)
     if config.encoder is not None:
         below |= encoder_tensors(config.encoder)

@@ -118,15 +118,16 @@ def run_segments(
             rematerialised(on_weights(layer_of, shared_weights(config, layer) if gathers else {}), remat)
             for layer in range(segment.start, segment.start + segment.width)
         ]
+        # Of a place of the pattern all layers are of one size.
+        sized = [config.like(segment.start + place) for place in range(segment.width)]
+        places = tuple(zip(runs, shared, sized, strict=True))
         counted = [None if shares is None else shares[np.array(segment.layers(p))] for p in range(segment.width)]
 
-        def step(
-            carry: Any, scanned: tuple[Tree, tuple[Arrays, ...], list[Array | None]], shared=shared, runs=runs
-        ) -> Any:
+        def step(carry: Any, scanned: tuple[Tree, tuple[Arrays, ...], list[Array | None]], places=places) -> Any:
             layers, arrays, counted = scanned
             x, losses = carry
-            for place, (run, common, own, share) in enumerate(zip(runs, shared, arrays, counted, strict=True)):
-                after, added = run(layers[str(place)], x, context, common, own, config)
+            for place, ((run, common, like), own, share) in enumerate(zip(places, arrays, counted, strict=True)):
+                after, added = run(layers[str(place)], x, context, common, own, like)
                 x = by_rows(rounded(after) if share is None else mixed(x, rounded(after), share))
                 losses = losses if added is None else jax.tree.map(jnp.add, losses, added)
             return (x, losses), None

@@ -22,10 +22,11 @@ def check_mesh(sizes: Mapping[str, int], config: ModelConfig, sequences: int) ->
     divided = [
         part
         for stack in config.stacks
+        for sizes_of_layer in sorted(set(stack.sizes)) or [stack.sizes_of(0)]
         for part in (
-            ("num_attention_heads", stack.num_heads, "heads"),
-            ("num_key_value_heads", stack.num_kv_heads, "kv_heads"),
-            ("intermediate_size", stack.intermediate_size, "ffn"),
+            ("num_attention_heads", sizes_of_layer.num_heads, "heads"),
+            ("num_key_value_heads", sizes_of_layer.num_kv_heads, "kv_heads"),
+            ("intermediate_size", sizes_of_layer.intermediate_size, "ffn"),
             ("hidden_size", stack.hidden_size, "embed"),
         )
     ]

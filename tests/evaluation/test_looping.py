@@ -59,7 +59,8 @@ def test_dense_layers_may_come_back_behind_sparse_ones(loop):
     x, context = embedded(checkpoint, config, np.array(TOKENS))
     with jax.default_matmul_precision("highest"):
         for layer in loop_order(loop, config):
-            x = run_layer(read_layer(checkpoint, config, layer), x, context, view_of(config, layer), alike(config))
+            tree, seen = read_layer(checkpoint, config, layer), view_of(config, layer)
+            x = run_layer(tree, x, context, seen, alike(config, layer))
         outside, head = read_head(checkpoint, config)
         expected = logits_of_states(final_norm(outside, x, config), head)
     np.testing.assert_allclose(looped_logits(tiny("deepseek_v3"), loop), expected, atol=1e-5)

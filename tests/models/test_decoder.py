@@ -16,6 +16,7 @@ from lesa_jax.models.decoder import embed, final_norm, forward, logits, make_con
 from lesa_jax.models.load import load_model
 from lesa_jax.models.parts import layers_of
 from tests.support import tiny
+from tests.support.openelm import OpenELMConfig
 from tests.support.small import small_model
 from tests.support.tiny import COMMON, LLAMA_LIKE, RUNNING, torch_logits
 
@@ -200,6 +201,31 @@ CONFIGS: dict[str, Any] = {
         **tiny.GROUPED, first_k_dense_replace=0, rope_interleave=False, norm_topk_prob=False
     ),
     "starcoder2_plain": lambda: hf.Starcoder2Config(**LIKE, use_bias=False),
+    "openelm_plain": lambda: OpenELMConfig(
+        **tiny.OPENELM_LIKE
+        | {"normalize_qk_projections": False, "ffn_with_glu": False, "share_input_output_layers": False}
+    ),
+    "openelm_normed_whole": lambda: OpenELMConfig(**tiny.OPENELM_LIKE, qk_norm="all", rope_freq_constant=100),
+    "openelm_all_different": lambda: OpenELMConfig(
+        **tiny.OPENELM_LIKE
+        | {
+            "num_query_heads": [2, 4, 4, 6, 8, 10],
+            "num_kv_heads": [1, 2, 2, 3, 4, 5],
+            "ffn_multipliers": [0.5, 1.0, 1.3, 1.5, 2.0, 4.0],
+        }
+    ),
+    "openelm_runs_that_overlap": lambda: OpenELMConfig(
+        **tiny.OPENELM_LIKE
+        | {
+            "num_query_heads": [4, 4, 4, 2, 2, 4],
+            "num_kv_heads": [2, 2, 2, 1, 1, 2],
+            "ffn_multipliers": [1.0, 1.0, 3.0, 3.0, 1.5, 1.5],
+        }
+    ),
+    "openelm_all_alike": lambda: OpenELMConfig(
+        **tiny.OPENELM_LIKE
+        | {"num_query_heads": [4] * 6, "num_kv_heads": [2] * 6, "ffn_multipliers": [1.5] * 6, "qkv_multipliers": 1.0}
+    ),
     "olmo_plain": lambda: hf.OlmoConfig(**LIKE, attention_bias=True),
 }
 
@@ -234,6 +260,9 @@ ALIKE = {
     "olmoe",
 }
 VARIANTS = {
+    "openelm_normed_whole",
+    "openelm_all_different",
+    "openelm_runs_that_overlap",
     "deepseek_v2_lite",
     "llama_3.1",
     "llama_yarn",

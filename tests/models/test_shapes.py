@@ -32,7 +32,9 @@ def test_names_and_shapes_are_those_of_the_checkpoint(name):
         assert (tensor.fresh is None) == (tensor.role in ("matrix", "table"))
 
 
-@pytest.mark.parametrize(("name", "runs"), [("qwen2", [6]), ("mixtral", [6]), ("qwen3_moe", [1, 5])])
+@pytest.mark.parametrize(
+    ("name", "runs"), [("qwen2", [6]), ("mixtral", [6]), ("qwen3_moe", [1, 5]), ("openelm", [1, 1, 4])]
+)
 def test_runs_hold_the_tensors_of_the_table(name, runs):
     params, config = load_model(tiny(name))
     checkpoint = open_checkpoint(tiny(name))
@@ -45,4 +47,4 @@ def test_runs_hold_the_tensors_of_the_table(name, runs):
             assert leaves[path].shape == (len(run), *tensor.array_shape)
             stored = [read(checkpoint, own) for layer in run for own in layer_names(config, layer, called, tensor)]
             assert np.array_equal(leaves[path].reshape(-1, *tensor.shape), stored)
-    assert layer_tensor(config, 3, "mlp.up_proj.weight") == "model.layers.3.mlp.up_proj.weight"
+    assert layer_tensor(config, 3, "up.weight") == f"{config.names.layers}.3.up.weight"

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lesa_jax.models.config import read_config
 from lesa_jax.profiles.config import to_config
 from lesa_jax.profiles.named import PROFILES, Profile, layer_sizes
 from lesa_jax.profiles.sizes import Shape, explicit_sizes
@@ -73,6 +74,9 @@ def check_readable(config, sizes):
     assert config["num_query_heads"] == list(sizes.q_heads)
     assert config["num_kv_heads"] == list(sizes.kv_heads)
     assert heads_by_openelm(config) in (None, list(sizes.q_heads))
+    model = read_config(config)
+    own = [model.sizes_of(layer) for layer in range(model.num_layers)]
+    assert [*zip(*own, strict=True)] == [sizes.q_heads, sizes.kv_heads, sizes.ffn]
 
 
 @given(

@@ -5,9 +5,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from lesa_jax.base.errors import InputError
+from lesa_jax.families.openelm import round_openelm
 from lesa_jax.profiles.curves import curve
 from lesa_jax.profiles.named import PROFILES, Profile, layer_sizes, multipliers
-from lesa_jax.profiles.rounding import ROUNDINGS, round_olmo, round_openelm
+from lesa_jax.profiles.rounding import ROUNDINGS, round_olmo
 from lesa_jax.profiles.sizes import Shape, count_parameters, explicit_sizes
 
 OPENELM = Profile("vanilla", (0.5, 4.0), (0.5, 1.0))

@@ -13,6 +13,7 @@ import transformers as hf
 
 from lesa_jax.families.family import Family
 from lesa_jax.families.table import find_family
+from tests.support.openelm import OpenELMConfig
 
 COMMON = {
     "hidden_size": 32,
@@ -49,6 +50,26 @@ T5_LIKE: dict[str, Any] = {
     "d_kv": 12,
     "vocab_size": 64,
     "decoder_start_token_id": 0,
+}
+# Layers of three sizes, the last of them four in a row: what is predicted or averaged needs like neighbours.
+OPENELM_LIKE: dict[str, Any] = {
+    "model_dim": 32,
+    "num_transformer_layers": 6,
+    "head_dim": 8,
+    "num_gqa_groups": 2,
+    "num_query_heads": [2, 4, 6, 6, 6, 6],
+    "num_kv_heads": [1, 2, 3, 3, 3, 3],
+    "ffn_multipliers": [1.0, 3.0, 1.5, 1.5, 1.5, 1.5],
+    "ffn_dim_divisor": 8,
+    "qkv_multipliers": [0.5, 1.0, 1.5, 1.5, 1.5, 1.5],
+    "normalize_qk_projections": True,
+    "share_input_output_layers": True,
+    "activation_fn_name": "swish",
+    "max_context_length": 128,
+    "vocab_size": 64,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
 }
 MIXED = ["full_attention", "sliding_attention"] * 3
 
@@ -126,6 +147,7 @@ CONFIGS: dict[str, Any] = {
     "opt": lambda: hf.OPTConfig(
         hidden_size=32, ffn_dim=48, num_hidden_layers=6, num_attention_heads=4, vocab_size=64, word_embed_proj_dim=32
     ),
+    "openelm": lambda: OpenELMConfig(**OPENELM_LIKE),
     "t5": lambda: hf.T5Config(**T5_LIKE),
     "t5_gated": lambda: hf.T5Config(**T5_LIKE, feed_forward_proj="gated-gelu", tie_word_embeddings=False),
     "mt5": lambda: hf.MT5Config(**T5_LIKE),
