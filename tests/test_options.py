@@ -33,7 +33,7 @@ OPTIONS = {
     TrainSettings: {
         "model": None, "data": None, "output": Path("run"), "tokens": None, "steps": None, "stage": "pretrain",
         "train": "new", "balance_loss": None, "z_loss": 0.0,
-        "revision": None, "init": "checkpoint", "config": None, "batch_size": 16, "accumulate": 1,
+        "revision": None, "init": "checkpoint", "config": None, "profile": None, "parameters": None, "batch_size": 16, "accumulate": 1,
         "sequence_length": None, "optimizer": "adamw", "learning_rate": 0.0002,
         "output_rate": 1.0, "new_rate": 1.0, "schedule": "cosine", "warmup": None, "betas": (0.9, 0.95),
         "weight_decay": 0.1, "moments": "float32", "mask_steps": 0, "clip": 1.0, "ema": 0.0, "dtype": None,
@@ -74,25 +74,15 @@ OPTIONS = {
     ProfileSettings: {
         "profile": "all", "layers": 18, "hidden_size": 768, "head_dim": 64, "kv_ratio": 3, "ffn": None, "heads": None,
         "parameters": None, "vocab_size": 32000, "tied": True, "ffn_divisor": 256, "rounding": "openelm",
+        "qk_norm": "head",
         "config": None, "json": False,
     },
 }  # fmt: skip
 for _options in OPTIONS.values():
     _options["debug"] = False
-SWITCHES = {
-    "chat",
-    "controls",
-    "debug",
-    "distributed",
-    "dry_run",
-    "json",
-    "keep_models",
-    "lora",
-    "overwrite",
-    "resume",
-    "tied",
-}
-POSITIONAL = {"profile"}  # it stands first, without a name
+SWITCHES = {"chat", "controls", "debug", "distributed", "dry_run", "json", "keep_models", "lora", "overwrite", "resume"}
+SWITCHES |= {"tied"}
+POSITIONAL = {ProfileSettings: {"profile"}}  # it stands first, without a name
 
 
 @pytest.mark.parametrize("settings", OPTIONS, ids=lambda settings: settings.__name__)
@@ -107,7 +97,7 @@ def test_the_help_has_every_option_by_its_plain_name_and_says_what_it_is(setting
         run_command(print, settings, print, ["--help"])
     assert ended.value.code == 0
     shown = capsys.readouterr().out
-    expected = {"--help", *map(option, OPTIONS[settings].keys() - POSITIONAL)}
+    expected = {"--help", *map(option, OPTIONS[settings].keys() - POSITIONAL.get(settings, set()))}
     expected |= {f"--no-{name.replace('_', '-')}" for name in SWITCHES & OPTIONS[settings].keys()}
     found = set(re.findall(r"(?m)(?:^\W |, )(--[a-z][a-z-]+)", shown))
     assert found - {"--recipe"} == expected  # which stands in a sentence

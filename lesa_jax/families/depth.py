@@ -65,7 +65,7 @@ UNDERSTOOD = _words(
     index_local_blocks index_topk_blocks layer_group_size layer_norm_bias layer_norm_elementwise_affine
     layer_norm_eps layer_norm_epsilon layer_scale_init_value layer_types layerdrop layers_block_type
     mlp_layer_types no_rope_layer_interval normalization_layer_name num_random_blocks per_layer_config
-    prefix_dense_sliding_window_pattern rescale_every scale_depth share_input_output_layers
+    prefix_dense_sliding_window_pattern rescale_every rope_freq_constant scale_depth share_input_output_layers
     sliding_window_pattern step_kernel
     summary_first_dropout time_step_floor time_step_init_scheme time_step_limit time_step_max time_step_min
     time_step_rank time_step_scale vocab_size_per_layer_input

@@ -2,15 +2,38 @@
 neurons of what it makes."""
 
 from collections.abc import Mapping
+from dataclasses import replace
+from itertools import pairwise
 
 from lesa_jax.checkpoint.names import Stack
 from lesa_jax.checkpoint.reader import Checkpoint
 from lesa_jax.families.fused import Rows
 from lesa_jax.families.kinds import WeightKind, parts_of, row_count
+from lesa_jax.families.model import ModelConfig
 from lesa_jax.families.neurons import Side, shared_neurons
 from lesa_jax.families.roles import is_transposed
 from lesa_jax.families.table import description
 from lesa_jax.growth.orders import Orders, stack_orders
+
+
+def in_runs(checkpoint: Checkpoint, model: ModelConfig) -> Checkpoint:
+    """The checkpoint with its stacks cut wherever any size of the layers changes.
+
+    So what stands beside a tensor is stacked with the same layers as the tensor itself, and is found.
+    """
+    layers = range(1, model.num_layers)
+    changes = {layer for layer in layers if model.sizes_of(layer) != model.sizes_of(layer - 1)}
+
+    def cut(stack: Stack) -> list[Stack]:
+        if stack.prefix != f"{model.names.layers}.":
+            return [stack]
+        first, stop = stack.starts[0], stack.starts[0] + stack.sizes[0]
+        bounds = pairwise(sorted({first, stop} | {layer for layer in changes if first < layer < stop}))
+        runs = [((a, *stack.starts[1:]), (b - a, *stack.sizes[1:])) for a, b in bounds]
+        whole = stack.whole and len(runs) == 1
+        return [replace(stack, starts=starts, sizes=sizes, whole=whole) for starts, sizes in runs]
+
+    return replace(checkpoint, stacks=tuple(run for stack in checkpoint.stacks for run in cut(stack)))
 
 
 def weight_kinds(

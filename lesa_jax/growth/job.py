@@ -25,7 +25,7 @@ from lesa_jax.families.model import ModelConfig
 from lesa_jax.families.periods import layer_period
 from lesa_jax.families.roles import check_silenceable
 from lesa_jax.families.stacks import count_stacks, find_stacks
-from lesa_jax.growth.beside import weight_kinds
+from lesa_jax.growth.beside import in_runs, weight_kinds
 from lesa_jax.growth.experts import by_tokens, by_weights, experts_of, match_experts
 from lesa_jax.growth.memory import MemoryPlan, plan_memory
 from lesa_jax.growth.orders import Orders, as_numbered
@@ -36,7 +36,7 @@ from lesa_jax.models.config import read_model
 from lesa_jax.models.shapes import check_tensors
 from lesa_jax.planning.config_process import grow_configs_apart
 from lesa_jax.planning.depth import find_doubts
-from lesa_jax.planning.methods import BUILT_IN, MEASURED, Lesa, Method, find_method
+from lesa_jax.planning.methods import BUILT_IN, MEASURED, Aligned, Lesa, Method, find_method
 from lesa_jax.planning.placement import make_plan, plan_stacks
 from lesa_jax.planning.plan import Plan
 from lesa_jax.planning.plan_file import read_plan
@@ -211,7 +211,10 @@ def make_job(
     orders = orders_of(settings, method, checkpoint, model)
     plans = dict(zip(prefixes, method.start.sources(plan).stacks, strict=True))
     matched = orders if method.matches_experts else None
-    parts = write_recipe(checkpoint, plans, method, norm_source(settings, method), scale, matched)
+    source = checkpoint
+    if isinstance(model, ModelConfig) and model.sizes and isinstance(method.start, Aligned):
+        source = in_runs(checkpoint, model)
+    parts = write_recipe(source, plans, method, norm_source(settings, method), scale, matched)
     layout = lay_out({part.name: part.stack.spec for part in parts}, round(settings.shard_size * 1e9))
     companions = files_to_carry(checkpoint.folder)
     text = text_to_measure(settings)
@@ -226,7 +229,7 @@ def make_job(
     job = ExpandJob(
         settings,
         method,
-        checkpoint,
+        source,
         plan,
         config,
         parts,

@@ -18,7 +18,8 @@ def to_config(shape: Shape, sizes: Sizes, profile: Profile | None = None) -> dic
       sizes: of its layers.
       profile: that made them; None where they were given as lists.
     """
-    return {
+    over_all = {"qk_norm": "all"} if shape.qk_norm == "all" else {}  # which apple's own code does not know
+    return over_all | {
         "activation_fn_name": "swish",
         "architectures": ["OpenELMForCausalLM"],
         "bos_token_id": 1,

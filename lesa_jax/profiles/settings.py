@@ -8,6 +8,7 @@ from tyro.conf import Positional
 
 from lesa_jax.base.settings import free
 from lesa_jax.profiles.rounding import Rounding
+from lesa_jax.profiles.sizes import QKNorm
 
 ProfileName = Literal["all", "isotropic", "vanilla", "framed", "reverse", "crown", "explicit"]
 
@@ -49,6 +50,10 @@ class ProfileSettings:
     rounding: Rounding = "openelm"
     """How widths become such multiples: by OpenELM's code, or by that of the other profiles (olmo). All published
     widths are the same by both."""
+
+    qk_norm: QKNorm = "head"
+    """What norms of queries and keys are over: each head (OpenELM), or all heads together (OLMo 2, the other profiles'
+    code), which no reader of the layout but lesa_jax knows."""
 
     config: Path | None = free(None)
     """Write the model's config.json there, in OpenELM's layout."""

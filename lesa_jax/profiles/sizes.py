@@ -2,9 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from lesa_jax.base.errors import InputError
 from lesa_jax.profiles.rounding import Rounding
+
+QKNorm = Literal["head", "all"]
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,7 @@ class Shape:
       tied: whether the embedding is the head, too.
       ffn_divisor: what every feed-forward width is a multiple of.
       rounding: the public code whose rule makes multiples of widths.
+      qk_norm: whether queries and keys are normed head by head (OpenELM) or all heads together (OLMo 2).
     """
 
     layers: int
@@ -30,6 +34,7 @@ class Shape:
     tied: bool = True
     ffn_divisor: int = 256
     rounding: Rounding = "openelm"
+    qk_norm: QKNorm = "head"
 
 
 @dataclass(frozen=True)
@@ -45,14 +50,16 @@ def count_parameters(shape: Shape, sizes: Sizes) -> int:
     """Parameters of the model in OpenELM's layout: all of its tensors, and a tied embedding once.
 
     A layer has, with d the hidden size: queries, keys and values as one matrix [(q + 2 kv) head_dim, d], their output
-    [d, q head_dim], norms of queries and of keys [head_dim] each, gate and up as one matrix [2 ffn, d], down [d, ffn],
-    and two norms [d]. Outside of layers: the embedding [vocab, d], a head like it where it is not tied, a norm [d]. No
-    biases. Source: apple/corenet, general_gpt.py.
+    [d, q head_dim], norms of queries and of keys [head_dim] each (over all heads [q head_dim] and [kv head_dim]), gate
+    and up as one matrix [2 ffn, d], down [d, ffn], and two norms [d]. Outside of layers: the embedding [vocab, d], a
+    head like it where it is not tied, a norm [d]. No biases. Source: apple/corenet, general_gpt.py.
     """
     d, head = shape.hidden_size, shape.head_dim
-    attention = sum(2 * (q + kv) * head * d for q, kv in zip(sizes.q_heads, sizes.kv_heads, strict=True))
+    heads = sum(sizes.q_heads) + sum(sizes.kv_heads)
+    attention = 2 * heads * head * d
     feed_forward = sum(3 * width * d for width in sizes.ffn)
-    norms = shape.layers * (2 * d + 2 * head) + d
+    normed = heads if shape.qk_norm == "all" else 2 * shape.layers
+    norms = shape.layers * 2 * d + normed * head + d
     return attention + feed_forward + norms + shape.vocab_size * d * (1 if shape.tied else 2)
 
 

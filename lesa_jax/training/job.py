@@ -29,6 +29,7 @@ from lesa_jax.parallel.mesh import make_mesh, parse_mesh
 from lesa_jax.planning.plan import Plan
 from lesa_jax.planning.record import FILE as GROWTH_FILE
 from lesa_jax.planning.record import Growth, read_growth
+from lesa_jax.profiles.base import profiled
 from lesa_jax.training.lora import with_adapters
 from lesa_jax.training.mask import Mask
 from lesa_jax.training.optimizer import NewRows, Optimizer
@@ -212,7 +213,11 @@ def open_model(settings: TrainSettings, weights: bool) -> tuple[Checkpoint | Non
     """The checkpoint, its folder and its config.json; with fresh weights, or without `weights`, only the latter two."""
     if settings.init != "checkpoint":
         assert settings.config is not None
-        return None, settings.config.parent, read_json(settings.config, f"--init {settings.init} needs one")
+        config = read_json(settings.config, f"--init {settings.init} needs one")
+        if settings.profile is not None:
+            count = None if settings.parameters is None else parse_count("--parameters", settings.parameters)
+            config = profiled(config, settings.profile, count)
+        return None, settings.config.parent, config
     assert settings.model is not None
     folder = resolve_model(settings.model, settings.revision)
     if not weights:

@@ -13,6 +13,7 @@ Schedule = Literal["cosine", "linear", "wsd"]
 OptimizerName = Literal["adamw", "muon", "muon-outputs"]
 MomentsDtype = Literal["float32", "bfloat16"]
 Remat = Literal["none", "block", "full"]
+ProfileName = Literal["isotropic", "vanilla", "framed", "reverse", "crown"]
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,11 @@ class TrainSettings:
     reads scaled by 1/sqrt(l) in its norms (LayerNorm Scaling)."""
     config: Path | None = free(None)
     """For both: config.json, with the tokenizer's files beside it."""
+    profile: ProfileName | None = None
+    """For both: layers of different sizes, as lesa_jax.profile names them, in a model of --config's layers, hidden
+    size, heads' width and vocabulary."""
+    parameters: str | None = None
+    """With --profile: of the whole model, such as 180M, met within 1 %; by default those of the published points."""
     resume: bool = free(False)
     """Insist on going on with an earlier run; without this option an existing run is gone on with, too."""
     dry_run: bool = free(False)
@@ -188,8 +194,15 @@ def check_settings(settings: TrainSettings) -> None:
             raise InputError(f"--init {settings.init}: takes --config config.json instead of --model")
         if settings.train not in ("new", "all"):
             raise InputError(f"--init {settings.init}: everything is trained; leave out --train {settings.train}")
+    elif settings.profile is not None:
+        raise InputError(
+            f"--profile {settings.profile}: is for fresh weights; add --init random and --config, or leave "
+            "it out: a checkpoint has its layers' sizes"
+        )
     elif settings.model is None:
         raise InputError("--model: name the checkpoint to train, as made by python -m lesa_jax.expand")
+    if settings.parameters is not None and settings.profile is None:
+        raise InputError(f"--parameters {settings.parameters}: are met by moving a profile; name one with --profile")
     to_run = settings.compile_for is None
     if settings.report is not None and to_run:
         raise InputError("--report: is written by --compile-for; a run's figures are in its metrics.jsonl")
