@@ -33,7 +33,8 @@ OPTIONS = {
     TrainSettings: {
         "model": None, "data": None, "output": Path("run"), "tokens": None, "steps": None, "stage": "pretrain",
         "train": "new", "balance_loss": None, "z_loss": 0.0,
-        "revision": None, "init": "checkpoint", "config": None, "profile": None, "parameters": None, "batch_size": 16, "accumulate": 1,
+        "revision": None, "init": "checkpoint", "config": None, "profile": None, "parameters": None,
+        "batch_size": 16, "accumulate": 1,
         "sequence_length": None, "optimizer": "adamw", "learning_rate": 0.0002,
         "output_rate": 1.0, "new_rate": 1.0, "schedule": "cosine", "warmup": None, "betas": (0.9, 0.95),
         "weight_decay": 0.1, "moments": "float32", "mask_steps": 0, "clip": 1.0, "ema": 0.0, "dtype": None,
@@ -74,14 +75,14 @@ OPTIONS = {
     ProfileSettings: {
         "profile": "all", "layers": 18, "hidden_size": 768, "head_dim": 64, "kv_ratio": 3, "ffn": None, "heads": None,
         "parameters": None, "vocab_size": 32000, "tied": True, "ffn_divisor": 256, "rounding": "openelm",
-        "qk_norm": "head",
+        "qk_norm": "head", "norm_scaling": False,
         "config": None, "json": False,
     },
 }  # fmt: skip
 for _options in OPTIONS.values():
     _options["debug"] = False
 SWITCHES = {"chat", "controls", "debug", "distributed", "dry_run", "json", "keep_models", "lora", "overwrite", "resume"}
-SWITCHES |= {"tied"}
+SWITCHES |= {"norm_scaling", "tied"}
 POSITIONAL = {ProfileSettings: {"profile"}}  # it stands first, without a name
 
 

@@ -156,7 +156,7 @@ def read_by_outputs(layer: Tree, x: Array, context: Any, seen: Any, config: Mode
         mixed = look_back(q, k, v, context, seen, config)
         return mixed, mixed
 
-    _, read, mixed = attend_by(look, layer, x, config)
+    _, read, mixed = attend_by(look, layer, x, seen, config)
     return mixed[0].reshape(x.shape[1], -1), opened(layer, lambda open_layer: feed_forward(open_layer, read, config))
 
 

@@ -24,8 +24,8 @@ from lesa_jax.evaluation.vectors import Stream, angles, cosines, lengths, shares
 from lesa_jax.families.model import ModelConfig
 from lesa_jax.models.decoder import Context, attend, block, final_norm
 from lesa_jax.models.losses import Head, logits_of
-from lesa_jax.models.streams import alike, read_head, read_layer, run_layer, view_of
-from lesa_jax.models.views import View
+from lesa_jax.models.streams import alike, read_head, read_layer, run_layer
+from lesa_jax.models.views import View, view_of
 
 TOP = 5  # tokens that two predictions are compared by
 CHUNK = 256  # tokens whose logits exist at a time

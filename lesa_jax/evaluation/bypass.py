@@ -21,7 +21,8 @@ from lesa_jax.evaluation.vectors import Stream
 from lesa_jax.families.model import ModelConfig
 from lesa_jax.models.decoder import Context, final_norm
 from lesa_jax.models.losses import Head, token_nll
-from lesa_jax.models.streams import alike, read_layer, run_layer, view_of
+from lesa_jax.models.streams import alike, read_layer, run_layer
+from lesa_jax.models.views import view_of
 
 STREAM_BYTES = 1 << 28  # of residual streams that are followed at a time, before and behind a layer
 

@@ -307,6 +307,7 @@ class ModelConfig:
       experts: what stands in the place of the feed-forward network, in the layers that are `sparse`.
       sparse: for each layer whether it is one of those; empty: none is.
       sizes: of each layer; empty: all are alike, so that there is one description of such a model (`with_sizes`).
+      norm_scales: for each layer a factor on what its norms before attention and feed-forward network give; empty: 1.
       encoder: of a model that writes a text of another one: what reads that one; the rest describes its decoder.
       embedding_copies: other names under which some checkpoints hold the embedding once more.
       start_token: what stands before the first token that such a decoder writes.
@@ -354,6 +355,7 @@ class ModelConfig:
     experts: Experts | None = None
     sparse: tuple[bool, ...] = ()
     sizes: tuple[Sizes, ...] = ()
+    norm_scales: tuple[float, ...] = ()
     encoder: "ModelConfig | None" = None
     embedding_copies: tuple[str, ...] = ()
     start_token: int = 0
@@ -387,12 +389,7 @@ class ModelConfig:
 
     def of_layers(self, layers: Sequence[int]) -> "ModelConfig":
         """The same model made of these of its layers, in this order."""
-        chosen = replace(
-            self,
-            num_layers=len(layers),
-            windows=tuple(self.windows[layer] for layer in layers),
-            rotations=tuple(self.rotations[layer] for layer in layers),
-            sparse=tuple(self.sparse[layer] for layer in layers) if self.sparse else (),
-            sizes=(),
-        )
+        own = {name: getattr(self, name) for name in ("windows", "rotations", "sparse", "norm_scales")}
+        kept = {name: tuple(values[layer] for layer in layers) for name, values in own.items() if values}
+        chosen = replace(self, num_layers=len(layers), sizes=(), **kept)
         return chosen.with_sizes([self.sizes[layer] for layer in layers]) if self.sizes else chosen

@@ -37,7 +37,8 @@ def round_openelm(width: float, divisor: int) -> int:
 
 
 def openelm(config: Mapping[str, Any]) -> ModelConfig:
-    """Norms of queries and keys are over a head each; `qk_norm: all`, which is ours, over all heads (OLMo 2's)."""
+    """Norms of queries and keys are over a head each. Two entries are ours: `qk_norm: all`, over all heads (OLMo 2's),
+    and `norm_scales`, LayerNorm Scaling (arXiv 2502.05795) or any other factors on what layers read."""
     layers = integer(config, "num_transformer_layers", most=MOST_LAYERS)
     if config.get("normalization_layer_name", "rms_norm") != "rms_norm":
         raise InputError("config.json: normalization_layer_name is not implemented but for rms_norm")
@@ -63,6 +64,7 @@ def openelm(config: Mapping[str, Any]) -> ModelConfig:
         ropes=(read_rope(config, head_dim, theta=number(config, "rope_freq_constant", 10000.0)),),
         activation=read_activation(config, "activation_fn_name", "swish"),
         qk_norm=over if normed else None,
+        norm_scales=read_scales(config, layers),
     )
     return model.with_sizes(sizes)
 
@@ -93,6 +95,16 @@ def read_list(config: Mapping[str, Any], key: str, layers: int) -> list[int]:
     if not isinstance(values, list) or not whole or len(values) != layers:
         raise wrong(key, values, f"a positive integer for each of {layers} layers (num_transformer_layers)")
     return values
+
+
+def read_scales(config: Mapping[str, Any], layers: int) -> tuple[float, ...]:
+    """A factor for each layer; none where the entry is missing."""
+    values = config.get("norm_scales")
+    if values is None:
+        return ()
+    if not isinstance(values, list) or len(values) != layers or not all(is_multiplier(value) for value in values):
+        raise wrong("norm_scales", values, f"a positive number for each of {layers} layers (num_transformer_layers)")
+    return tuple(map(float, values))
 
 
 def read_widths(config: Mapping[str, Any], layers: int) -> list[int]:

@@ -48,6 +48,8 @@ def check_preserved(original: Checkpoint, folder: Path, plan: Plan) -> int:
         raise changed("the grown config.json gives old layers other rotations")
     if tuple(after.sparse[position] for position in plan.old_layers if after.sparse) != before.sparse:
         raise changed("the grown config.json has experts in other layers")
+    if tuple(after.norm_scales[position] for position in plan.old_layers if after.norm_scales) != before.norm_scales:
+        raise changed("the grown config.json scales what old layers read otherwise")
     check_tensors(grown, after)
     tokens = probe(before)
     if plan.encoder is None:

@@ -19,7 +19,8 @@ from lesa_jax.growth.result import RouterResult
 from lesa_jax.models.config import read_model
 from lesa_jax.models.experts import Routing, load
 from lesa_jax.models.parts import layer_tensor, part
-from lesa_jax.models.streams import alike, embedded, read_layer, routed_layer, routings, view_of
+from lesa_jax.models.streams import alike, embedded, read_layer, routed_layer, routings
+from lesa_jax.models.views import view_of
 from lesa_jax.planning.plan import Plan
 
 RIDGE = 1e-3  # of the mean square of what routers read

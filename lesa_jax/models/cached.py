@@ -92,7 +92,7 @@ def read_layers(
             mixed = causal_attention(q_BxTxHxD, k_BxTxKxD, v_BxTxKxD, seen.window, None, config.attention_cap)
             return mixed, (k_BxTxKxD, v_BxTxKxD)
 
-        x, read, kept = attend_by(look, layer, x, config)
+        x, read, kept = attend_by(look, layer, x, seen, config)
         return feed(layer, x, read, seen, config)[0], kept
 
     return jax.lax.scan(step, x_BxTxE, (layers, arrays))
@@ -142,7 +142,7 @@ def next_layers(
             mixed = attention_to(q_Bx1xHxD, k_BxSxKxD, v_BxSxKxD, positions_B, window, config.attention_cap)
             return mixed, (all_keys, all_values)
 
-        x, read, kept = attend_by(look, layer, x, config)
+        x, read, kept = attend_by(look, layer, x, seen, config)
         return (feed(layer, x, read, seen, config)[0], *kept), None
 
     return jax.lax.scan(step, stream, (layers, arrays, jnp.arange(config.num_layers)))[0]

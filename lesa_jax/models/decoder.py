@@ -196,7 +196,7 @@ def attend(
     def look(q_BxTxHxD: Array, k_BxTxKxD: Array, v_BxTxKxD: Array) -> tuple[Array, None]:
         return look_back(q_BxTxHxD, k_BxTxKxD, v_BxTxKxD, context, seen, config), None
 
-    return attend_by(look, layer, x_BxTxE, config)[:2]
+    return attend_by(look, layer, x_BxTxE, seen, config)[:2]
 
 
 def look_back(
@@ -217,12 +217,13 @@ def attend_by(
     look: Callable[[Array, Array, Array], tuple[Array, Kept]],
     layer: Tree,
     x_BxTxE: Float[Array, "batch tokens hidden"],
+    seen: View,
     config: ModelConfig,
 ) -> tuple[Float[Array, "batch tokens hidden"], Float[Array, "batch tokens hidden"], Kept]:
     """`attend`, where `look` makes the heads' averages of values from queries, keys and values that are not rotated,
     and what is kept of them."""
     names = config.names
-    read = normed(layer, names.attention_norm, x_BxTxE, config)
+    read = counted(normed(layer, names.attention_norm, x_BxTxE, config), seen)
     mixed, kept = look(*queries_keys_values(layer, read, config))
     if config.latent is not None:
         mixed = mixed[..., : config.latent.value]
@@ -231,9 +232,9 @@ def attend_by(
     attended = scaled(normed(layer, names.attention_output_norm, attended, config), config.residual_scale)
     if not config.parallel:
         x_BxTxE = x_BxTxE + attended
-        return x_BxTxE, normed(layer, names.feed_forward_norm, x_BxTxE, config), kept
+        return x_BxTxE, counted(normed(layer, names.feed_forward_norm, x_BxTxE, config), seen), kept
     if names.feed_forward_norm is not None:
-        read = normed(layer, names.feed_forward_norm, x_BxTxE, config)
+        read = counted(normed(layer, names.feed_forward_norm, x_BxTxE, config), seen)
     return x_BxTxE + attended, read, kept
 
 
@@ -248,6 +249,11 @@ def feed(
     fed, routing = mixture(layer, read, config) if seen.sparse else (feed_forward(layer, read, config), None)
     fed = scaled(normed(layer, config.names.feed_forward_output_norm, fed, config), config.residual_scale)
     return x_BxTxE + fed, routing
+
+
+def counted(read: Float[Array, "batch tokens hidden"], seen: View) -> Float[Array, "batch tokens hidden"]:
+    """What a layer reads, times its own factor (LayerNorm Scaling, arXiv 2502.05795)."""
+    return scaled(read, seen.scale) if isinstance(seen.scale, int | float) else read * seen.scale.astype(read.dtype)
 
 
 def scaled(x: Array, factor: float) -> Array:

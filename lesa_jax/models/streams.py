@@ -20,7 +20,7 @@ from lesa_jax.models.experts import Routing
 from lesa_jax.models.losses import Head
 from lesa_jax.models.parts import embedding_tensor, output_tensor
 from lesa_jax.models.shapes import layer_names, layer_tensors, outside_layers
-from lesa_jax.models.views import View
+from lesa_jax.models.views import View, view_of
 
 
 def embedded(
@@ -107,10 +107,6 @@ def read_head(checkpoint: Checkpoint, config: ModelConfig) -> tuple[Tree, Head]:
     if config.names.logit_bias is not None:
         bias = wide(read(checkpoint, config.names.logit_bias))[0]
     return unflatten_dict(outside, sep="."), Head(weight, bias, config.logit_cap)
-
-
-def view_of(config: ModelConfig, layer: int) -> View:
-    return View(config.windows[layer], config.rotations[layer], config.is_sparse(layer))
 
 
 def read_layer(checkpoint: Checkpoint, config: ModelConfig, layer: int) -> Tree:

@@ -1,4 +1,5 @@
-"""What one layer does otherwise than another: how far back it sees, by which rotation, and whether it has experts.
+"""What one layer does otherwise than another: how far back it sees, by which rotation, how much of what it reads
+counts, and whether it has experts.
 
 All else is in its weights. Layers of a scan run one program. What they have in common is a property of it; what differs
 is an array with an entry for each, that the scan hands out. A run of layers has experts in all of them or in none.
@@ -8,7 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int
 
 from lesa_jax.families.model import ModelConfig
 
@@ -25,11 +26,13 @@ class View(NamedTuple):
       window: how many tokens it may attend to, itself included; None: all before it.
       rotation: which of the model's rotations it uses.
       sparse: whether its feed-forward network is a mixture of experts.
+      scale: factor on what its norms before attention and the feed-forward network give.
     """
 
     window: Number | None = None
     rotation: Number = 0
     sparse: bool = False
+    scale: Float[Array, ""] | float = 1.0
 
 
 class Arrays(NamedTuple):
@@ -37,6 +40,7 @@ class Arrays(NamedTuple):
 
     window: Int[Array, " layers"] | None = None
     rotation: Int[Array, " layers"] | None = None
+    scale: Float[Array, " layers"] | None = None
 
 
 def views(config: ModelConfig, layers: Sequence[int]) -> tuple[View, Arrays]:
@@ -54,10 +58,20 @@ def views(config: ModelConfig, layers: Sequence[int]) -> tuple[View, Arrays]:
         arrays = arrays._replace(rotation=jnp.array(rotations, jnp.int32))
     elif rotations:
         shared = shared._replace(rotation=rotations[0])
+    scales = [config.norm_scales[layer] for layer in layers] if config.norm_scales else []
+    if len(set(scales)) > 1:
+        arrays = arrays._replace(scale=jnp.array(scales, jnp.float32))
+    elif scales:
+        shared = shared._replace(scale=scales[0])
     return shared, arrays
 
 
 def view(shared: View, own: Arrays) -> View:
     """One layer's view, from what its run has in common and its own entries of the arrays."""
-    window = shared.window if own.window is None else own.window
-    return View(window, shared.rotation if own.rotation is None else own.rotation, shared.sparse)
+    differing = {name: value for name, value in own._asdict().items() if value is not None}
+    return shared._replace(**differing)
+
+
+def view_of(config: ModelConfig, layer: int) -> View:
+    """One layer's view, all of it a property of the program."""
+    return views(config, [layer])[0]

@@ -18,8 +18,10 @@ def to_config(shape: Shape, sizes: Sizes, profile: Profile | None = None) -> dic
       sizes: of its layers.
       profile: that made them; None where they were given as lists.
     """
-    over_all = {"qk_norm": "all"} if shape.qk_norm == "all" else {}  # which apple's own code does not know
-    return over_all | {
+    ours: dict[str, Any] = {"qk_norm": "all"} if shape.qk_norm == "all" else {}  # which apple's own code does not know
+    if shape.norm_scaling:
+        ours["norm_scales"] = [(layer + 1) ** -0.5 for layer in range(shape.layers)]
+    return ours | {
         "activation_fn_name": "swish",
         "architectures": ["OpenELMForCausalLM"],
         "bos_token_id": 1,

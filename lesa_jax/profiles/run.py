@@ -62,7 +62,13 @@ def read_shape(settings: ProfileSettings) -> Shape:
     if settings.head_dim % 2:
         raise InputError(f"--head-dim {settings.head_dim}: rotary positions turn pairs; take an even number")
     sizes = {name: getattr(settings, name) for name in counts}
-    return Shape(**sizes, tied=settings.tied, rounding=settings.rounding, qk_norm=settings.qk_norm)
+    return Shape(
+        **sizes,
+        tied=settings.tied,
+        rounding=settings.rounding,
+        qk_norm=settings.qk_norm,
+        norm_scaling=settings.norm_scaling,
+    )
 
 
 def refuse(settings: ProfileSettings, why: str, *names: str) -> None:

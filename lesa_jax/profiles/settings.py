@@ -55,6 +55,10 @@ class ProfileSettings:
     """What norms of queries and keys are over: each head (OpenELM), or all heads together (OLMo 2, the other profiles'
     code), which no reader of the layout but lesa_jax knows."""
 
+    norm_scaling: bool = False
+    """What layer l reads is scaled by 1/sqrt(l) (LayerNorm Scaling), by a list in config.json that only lesa_jax reads
+    and that growth keeps for old layers. (train --init norm-scaling has it in the weights instead.)"""
+
     config: Path | None = free(None)
     """Write the model's config.json there, in OpenELM's layout."""
     json: bool = free(False)

@@ -23,6 +23,7 @@ class Shape:
       tied: whether the embedding is the head, too.
       ffn_divisor: what every feed-forward width is a multiple of.
       rounding: the public code whose rule makes multiples of widths.
+      norm_scaling: whether what layer l reads, counted from 1, is scaled by 1/sqrt(l) (LayerNorm Scaling).
       qk_norm: whether queries and keys are normed head by head (OpenELM) or all heads together (OLMo 2).
     """
 
@@ -35,6 +36,7 @@ class Shape:
     ffn_divisor: int = 256
     rounding: Rounding = "openelm"
     qk_norm: QKNorm = "head"
+    norm_scaling: bool = False
 
 
 @dataclass(frozen=True)

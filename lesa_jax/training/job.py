@@ -202,6 +202,8 @@ def check_stage(settings: TrainSettings, config: ModelConfig) -> None:
 def check_init(settings: TrainSettings, config: ModelConfig) -> None:
     """Refuses to scale norms that are not there."""
     before = config.encoder is None and not config.post_norm and config.names.attention_norm is not None
+    if settings.init == "norm-scaling" and config.norm_scales:
+        raise InputError("--init norm-scaling: config.json scales what layers read already (norm_scales); use random")
     if settings.init == "norm-scaling" and not (before and config.norm.weight):
         raise InputError(
             f"--init norm-scaling: is for decoders with norms before attention, which a {config.model_type} is not; "

@@ -19,7 +19,8 @@ from lesa_jax.models.config import read_config, read_model
 from lesa_jax.models.decoder import final_norm, logits
 from lesa_jax.models.load import load_model
 from lesa_jax.models.losses import logits_of as logits_of_states
-from lesa_jax.models.streams import alike, embedded, read_head, read_layer, run_layer, view_of
+from lesa_jax.models.streams import alike, embedded, read_head, read_layer, run_layer
+from lesa_jax.models.views import view_of
 from lesa_jax.planning.placement import repeat_layers
 from tests.support.growth import TOKENS, grow
 from tests.support.tiny import RUNNING, tiny

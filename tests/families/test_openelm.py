@@ -47,6 +47,8 @@ def test_a_run_of_equal_layers_is_a_model_like_any_other():
         ({"ffn_dim_divisor": 0}, "ffn_dim_divisor is 0"),
         ({"normalization_layer_name": "layer_norm"}, "normalization_layer_name is not implemented"),
         ({"qk_norm": "heads"}, "qk_norm is 'heads'; expected one of head, all"),
+        ({"norm_scales": [1.0, 0.5]}, "norm_scales is .*for each of 6 layers"),
+        ({"norm_scales": [1.0, 0.5, 0.5, 0.5, 0.5, "0.5"]}, "norm_scales is"),
         ({"head_dim": 7}, "heads are 7 wide"),
     ],
 )

@@ -30,6 +30,7 @@ OVERLAPPING = OPENELM_LIKE | {
     "num_query_heads": [4, 4, 4, 4, 2, 4],
     "num_kv_heads": [2, 2, 2, 2, 1, 2],
     "ffn_multipliers": [1.0, 3.0, 3.0, 3.0, 3.0, 1.5],
+    "norm_scales": [1.0, 0.7, 0.6, 0.5, 0.45, 0.4],
 }
 LAYERS = "transformer.layers."
 

@@ -206,6 +206,9 @@ CONFIGS: dict[str, Any] = {
         | {"normalize_qk_projections": False, "ffn_with_glu": False, "share_input_output_layers": False}
     ),
     "openelm_normed_whole": lambda: OpenELMConfig(**tiny.OPENELM_LIKE, qk_norm="all", rope_freq_constant=100),
+    "openelm_norms_scaled": lambda: OpenELMConfig(
+        **tiny.OPENELM_LIKE, norm_scales=[(layer + 1) ** -0.5 for layer in range(6)]
+    ),
     "openelm_all_different": lambda: OpenELMConfig(
         **tiny.OPENELM_LIKE
         | {
@@ -262,6 +265,7 @@ ALIKE = {
 VARIANTS = {
     "openelm_normed_whole",
     "openelm_all_different",
+    "openelm_norms_scaled",
     "openelm_runs_that_overlap",
     "deepseek_v2_lite",
     "llama_3.1",

@@ -100,6 +100,13 @@ def test_explicit_sizes_come_back(layers, divisor):
     check_readable(to_config(shape, sizes), sizes)
 
 
+def test_layer_norm_scaling_is_a_list():
+    shape = Shape(4, 768, 64, 3, 32000, norm_scaling=True)
+    config = to_config(shape, layer_sizes(PROFILES["vanilla"], shape), PROFILES["vanilla"])
+    assert config["norm_scales"] == pytest.approx([1, 2**-0.5, 3**-0.5, 0.5], rel=1e-15)
+    assert read_config(config).norm_scales == tuple(config["norm_scales"])
+
+
 @pytest.mark.parametrize(("name", "entry"), [("isotropic", 0.75), ("vanilla", [0.5, 1.0])])
 def test_what_openelms_own_code_can_say_it_says(name, entry):
     shape = Shape(18, 768, 64, 3, 32000)

@@ -114,10 +114,11 @@ class Layer(nn.Module):
         super().__init__()
         self.attn, self.ffn = Attention(config, layer), FeedForward(config, layer)
         self.attn_norm, self.ffn_norm = Scaled(config.model_dim), Scaled(config.model_dim)
+        self.share = 1.0 if getattr(config, "norm_scales", None) is None else config.norm_scales[layer]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = x + self.attn(self.attn_norm(x))
-        return x + self.ffn(self.ffn_norm(x))
+        x = x + self.attn(self.share * self.attn_norm(x))
+        return x + self.ffn(self.share * self.ffn_norm(x))
 
 
 class Transformer(nn.Module):

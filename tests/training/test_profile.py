@@ -133,6 +133,24 @@ def test_a_config_that_lesa_profile_wrote_trains_alike(place, finished):
     assert losses(place / "written") == losses(finished)
 
 
+def test_layer_norm_scaling_as_data_trains_as_it_does_folded_but_for_the_norms_own_steps(place):
+    """Fresh models compute the same: in one the factors are in config.json, in the other in the norms' weights."""
+    scaled = place / "scaled" / "config.json"
+    scaled.parent.mkdir()
+    scaled.write_text(json.dumps(profiled(BASE, "crown", None) | {"norm_scales": [(i + 1) ** -0.5 for i in range(6)]}))
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(place / name, scaled.parent / name)
+    train(settings(place, "as-data", config=scaled, profile=None, steps=2))
+    train(settings(place, "folded", init="norm-scaling", steps=2))
+    first, second = zip(losses(place / "as-data"), losses(place / "folded"), strict=True)
+    assert first[0] == pytest.approx(first[1], rel=1e-6)
+    assert second[0] != second[1]
+    final = open_checkpoint(place / "as-data" / "final")
+    assert np.abs(read(final, "transformer.layers.3.ffn_norm.weight") - 1).max() < 0.05
+    with pytest.raises(InputError, match="norm_scales"):
+        make_train_job(settings(place, "unused", config=scaled, profile=None, init="norm-scaling"))
+
+
 def test_parameters_are_met(place):
     job = make_train_job(settings(place, "unused", parameters="600K"))
     counted = sum(np.prod(spec.shape) for spec in job.specs.values())
