@@ -16,7 +16,7 @@ from lesa_jax.models.decoder import logits
 from lesa_jax.models.load import load_model
 from tests.support.tiny import LLAMA_LIKE, RUNNING, tiny
 
-FEW = ["llama", "gemma2", "deepseek_v3", "gpt2", "qwen2"]  # windows, soft caps, latent attention, experts, positions
+FEW = ["llama", "gemma2", "deepseek_v3", "gpt2", "qwen2", "openelm"]  # windows, caps, latent, experts, positions, sizes
 STRETCHED: dict[str, Any] = {
     "dynamic": {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0},
     "longrope": {
