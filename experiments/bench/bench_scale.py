@@ -6,7 +6,8 @@ Command:   python experiments/bench/make_checkpoint.py --like llama-3-8b --layer
 Run time:  half an hour to an hour on 2 CPU cores; 10 GB of disk. The limit is that of a control group, which needs the
            right to make one; without --limit nothing is limited.
 Expected:  completes; memory within 25 % of the prediction. experiments/results/bench_scale.md has the last run,
-           bench_scale_rank.md one with --rank 1024 and --limit 4GB, which takes 8 minutes.
+           bench_scale_rank.md one with --rank 1024 and --limit 4GB, which takes 8 minutes, bench_scale_70b.md one of
+           --like llama-3-70b with --rank 1024, --full 80 and --limit 12GB, for which the disk has 45 GB.
 
 The floor of a stage is its matrix products, its eigendecompositions and what AdamW reads and writes, each at the rate
 that is measured here beforehand (`lesa_floors`). What the SVD does besides where small singular values want a second

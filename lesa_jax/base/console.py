@@ -54,7 +54,8 @@ class LiveProgress(Progress):
 
 
 class SpokenProgress(LiveProgress):
-    """Where it is not shown, a line says from time to time how far the task is that moves."""
+    """Where it is not shown, a line says from time to time how far the work is: of the tasks that are under way the one
+    that was added last, whose results the others wait for."""
 
     def __init__(self, *columns: ProgressColumn, console: Console, **options: Any):
         super().__init__(*columns, console=console, **options)
@@ -65,7 +66,9 @@ class SpokenProgress(LiveProgress):
         now = time.monotonic()
         if self.disable and now - self._last >= QUIET:
             self._last = now
-            self.console.print(spoken(self._tasks[task_id]), markup=False, highlight=False, soft_wrap=True)
+            under_way = [task for task in self.tasks if not task.finished]
+            told = under_way[-1] if under_way else self._tasks[task_id]
+            self.console.print(spoken(told), markup=False, highlight=False, soft_wrap=True)
 
 
 def spoken(task: Task) -> str:

@@ -107,6 +107,25 @@ def test_where_nothing_can_be_redrawn_long_work_speaks_once_a_minute(capsys, mon
     ]
 
 
+def test_what_the_others_wait_for_is_told_whatever_moved(capsys, monkeypatch):
+    """Bytes of new matrices are written now and then; by their pace no time is known."""
+    now = 1000.0
+    monkeypatch.setattr(module.time, "monotonic", lambda: now)
+    with progress_bars() as progress:
+        progress.get_time = lambda: now
+        copying = progress.add_task("bytes written", total=100, note="")
+        work = progress.add_task("new matrices", total=10, note="")
+        now += 70
+        progress.advance(work, 4)
+        now += 70
+        progress.advance(copying, 3)
+        progress.advance(work, 6)
+        now += 70
+        progress.advance(copying, 50)
+    told = [line.split("  ")[:2] for line in capsys.readouterr().err.splitlines()]
+    assert told == [["new matrices", "40 %"], ["new matrices", "40 %"], ["bytes written", "53 %"]]
+
+
 def test_on_a_terminal_bars_say_it(monkeypatch):
     monkeypatch.setattr(module, "QUIET", 0.0)
     stream = io.StringIO()

@@ -112,6 +112,7 @@ def test_between_unequal_layers_what_is_computed_is_refused(place, tmp_path, met
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_what_is_grown_is_evaluated_analysed_trained_and_shrunk_again(place, tmp_path):
     grown = tmp_path / "grown"
     grow(place / "model", grown, "llama_pro", gaps="0,3,4")

@@ -69,7 +69,7 @@ def numbers(results):
     }
 
 
-@pytest.mark.parametrize("shots", [0, 2])
+@pytest.mark.parametrize("shots", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_scores_are_those_of_the_adapter_for_transformers(folder, shots):
     """Contexts reach beyond the model's positions in some cases, more with solved examples before them."""
     options = {"num_fewshot": shots, "limit": 12}

@@ -117,6 +117,7 @@ def test_a_run_that_goes_on_is_the_same_to_the_bit(place, finished):
     assert weights(place / "broken") == weights(finished)
 
 
+@pytest.mark.slow
 def test_a_config_that_lesa_profile_wrote_trains_alike(place, finished):
     """Where it says the same as the base and the profile."""
     config = place / "crown" / "config.json"
@@ -133,6 +134,7 @@ def test_a_config_that_lesa_profile_wrote_trains_alike(place, finished):
     assert losses(place / "written") == losses(finished)
 
 
+@pytest.mark.slow
 def test_layer_norm_scaling_as_data_trains_as_it_does_folded_but_for_the_norms_own_steps(place):
     """Fresh models compute the same: in one the factors are in config.json, in the other in the norms' weights."""
     scaled = place / "scaled" / "config.json"
@@ -163,6 +165,7 @@ def test_a_mesh_must_divide_every_layer(place):
         check_mesh({"data": 1, "fsdp": 1, "expert": 1, "tensor": 4}, model, 8)
 
 
+@pytest.mark.slow
 def test_norms_over_all_heads_and_norm_scaling_train(place):
     olmo = BASE | {"model_type": "olmo2", "pad_token_id": 1}
     (place / "olmo.json").write_text(json.dumps(olmo))

@@ -18,7 +18,7 @@ def test_names_are_shown_as_they_are_and_no_loss_is_too_large(place, capsys):
     report = replace(describe(job), losses={"eval_loss": (1e4, 2.0)}, done=6)
     print_train_report(report)
     shown = capsys.readouterr().out
-    assert shown.endswith("[red]x :smile: [/b\n")
+    assert shown.endswith("[red]x :smile: [/b/final\n")
     assert "10000.0000 -> 2.0000 (perplexity inf -> 7.39)" in shown
 
 
