@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lesa_jax.base.console import report_console
-from lesa_jax.base.units import format_bytes
+from lesa_jax.base.units import duration, format_bytes
 from lesa_jax.growth.result import ExpandResult, KindResult
 from lesa_jax.planning.plan import Plan
 
@@ -65,6 +65,11 @@ def print_report(report: ExpandResult, console: Console | None = None) -> None:
             scratch = f", and {format_bytes(report.scratch)} of scratch on the disk" if report.scratch else ""
             memory = f"about {format_bytes(report.estimated_memory)} at its peak{scratch}"
             console.print(f"memory    {memory}", highlight=False, soft_wrap=True)
+        if report.expected_seconds is not None:
+            long = report.expected_seconds > 60
+            expected = f"about {duration(report.expected_seconds)}" if long else "a minute or less"
+            why = "for the new matrices, by how fast products are here"
+            console.print(f"time      {expected} {why}", highlight=False, soft_wrap=True)
         console.print(f"to write  {format_bytes(report.nbytes)} into {report.output}", highlight=False, soft_wrap=True)
         return
     times = ", ".join(f"{name} {seconds:.1f}" for name, seconds in report.seconds.items())

@@ -87,6 +87,7 @@ class ExpandResult(Facts):
       estimated_memory: what computing new layers was expected to need, bytes; 0 where none are computed.
       scratch: what was expected to lie on the disk meanwhile, bytes.
       dry_run: whether nothing was written.
+      expected_seconds: of a dry run, that making the new matrices will take; None where that is not known.
     """
 
     method: str
@@ -109,6 +110,7 @@ class ExpandResult(Facts):
     estimated_memory: int
     scratch: int
     dry_run: bool
+    expected_seconds: float | None = None
 
     @property
     def facts(self) -> tuple[Fact, ...]:

@@ -6,6 +6,7 @@
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from lesa_jax.growth.result import ExpandResult
 from lesa_jax.growth.settings import ExpandSettings
 from lesa_jax.growth.summary import growth_record, summarise, would_be
 from lesa_jax.models.config import read_model
+from lesa_jax.planning.methods import Lesa
 from lesa_jax.planning.record import FILE as GROWTH_FILE
 
 # Modules that need JAX are imported where they are used: copying needs none, and starts seconds sooner without.
@@ -84,7 +86,7 @@ def grow(wanted: Sequence[ExpandSettings]) -> list[Outcome]:
             for file in left_behind(checkpoint.folder) if jobs else ():
                 print(f"does not go along: {file}", file=sys.stderr)
             if wanted[0].dry_run or not jobs:
-                return [job if isinstance(job, InputError) else would_be(job, seconds) for job in prepared]
+                return [job if isinstance(job, InputError) else planned(job, seconds) for job in prepared]
             check_room(jobs)
             for job in jobs:
                 opened.enter_context(claim(job.settings.output))
@@ -99,6 +101,16 @@ def grow(wanted: Sequence[ExpandSettings]) -> list[Outcome]:
         source = identify_source(wanted[0], checkpoint, digests, seconds)
         outcomes = iter([finish(output, before, source, seconds) for output in outputs])
     return [job if isinstance(job, InputError) else next(outcomes) for job in prepared]
+
+
+def planned(job: ExpandJob, seconds: dict[str, float]) -> ExpandResult:
+    """What a dry run says; of LESA how long it will take, too. What else is made takes the disk's time."""
+    result = would_be(job, seconds)
+    if not isinstance(job.method.start, Lesa):
+        return result
+    from lesa_jax.growth.expected import expected_seconds
+
+    return replace(result, expected_seconds=expected_seconds(job))
 
 
 def identify_source(

@@ -1,0 +1,40 @@
+"""What a dry run says of the time: by this machine's products, for what LESA computes."""
+
+from dataclasses import replace
+
+import pytest
+
+from lesa_jax.growth import expected
+from lesa_jax.growth.report import print_report
+from lesa_jax.planning.methods import PredictorSettings
+from tests.support.growth import grow
+from tests.support.tiny import tiny
+
+
+def test_a_dry_run_says_how_long_lesa_takes_and_more_epochs_take_longer(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(expected, "product_rate", lambda: 1e6)  # operations a second
+    fast, slow = (
+        grow(tiny("llama"), tmp_path / "out", dry_run=True, predictor=PredictorSettings(epochs=epochs))
+        for epochs in (1, 100)
+    )
+    assert fast.expected_seconds is not None
+    assert slow.expected_seconds is not None
+    assert slow.expected_seconds > 20 * fast.expected_seconds > 0
+    print_report(replace(fast, expected_seconds=59.0))
+    assert "time      a minute or less for the new matrices" in capsys.readouterr().out
+    print_report(slow)
+    minutes, seconds = divmod(int(slow.expected_seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    assert f"time      about {hours}:{minutes:02}:{seconds:02} for the new matrices" in capsys.readouterr().out
+
+
+def test_the_rate_is_one_of_this_world():
+    assert 1e9 < expected.product_rate() < 1e15
+
+
+@pytest.mark.parametrize("method", ["llama_pro", "solar", "average"])
+def test_of_what_takes_the_disks_time_nothing_is_said(method, tmp_path, capsys):
+    report = grow(tiny("llama"), tmp_path / "out", method, dry_run=True)
+    assert report.expected_seconds is None
+    print_report(report)
+    assert "time  " not in capsys.readouterr().out
