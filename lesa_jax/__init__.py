@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from lesa_jax.tasks.settings import HarnessSettings
     from lesa_jax.training.settings import TrainSettings
     from lesa_jax.ungrowth.settings import UngrowSettings
+    from lesa_jax.widening.settings import WidenSettings
 
     __version__: str
 
@@ -42,6 +43,7 @@ __all__ = [
     "ProfileSettings",
     "TrainSettings",
     "UngrowSettings",
+    "WidenSettings",
     "__version__",
     "forward",
     "load_model",
@@ -65,6 +67,7 @@ _HOMES = {
     "ProfileSettings": "profiles.settings",
     "TrainSettings": "training.settings",
     "UngrowSettings": "ungrowth.settings",
+    "WidenSettings": "widening.settings",
     "forward": "models.decoder",
     "load_model": "models.load",
     "logits": "models.decoder",

@@ -7,6 +7,7 @@ from importlib import import_module
 # What each one does; its module is imported when it is called, for JAX takes its time.
 COMMANDS = {
     "expand": "make a trained checkpoint deeper",
+    "widen": "make a trained checkpoint wider",
     "ungrow": "take new layers out of a grown model again",
     "train": "train a grown model's new layers, or all of it",
     "analyze": "see what a model's layers do, and where a new one would matter",

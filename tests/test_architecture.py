@@ -18,12 +18,13 @@ FLOORS = (
     {"data", "families"},
     {"planning", "profiles"},
     {"models", "ungrowth"},
-    {"initializers", "evaluation", "decoding"},
+    {"initializers", "evaluation", "decoding", "widening"},
     {"growth", "training", "analysis", "tasks"},
     {"comparison"},
     {"__init__"},  # the public names
     {
         "expand",
+        "widen",
         "ungrow",
         "evaluate",
         "generate",
@@ -43,6 +44,7 @@ WITHOUT_JAX = {
     "planning",
     "profiles",
     "ungrowth",
+    "widening",
 }  # copying runs at the speed of `cp`
 JAX = {"jax", "flax", "optax", "orbax"}
 PRESENTATION = {"report", "card", "page", "pictures"}

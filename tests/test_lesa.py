@@ -14,7 +14,7 @@ NO_JAX = [
     "CompareSettings", "EvaluateSettings", "ExpandSettings", "GenerateSettings", "HarnessSettings", "InputError",
     "Method", "Plan",
     "ProfileSettings", "TrainSettings",
-    "UngrowSettings", "__version__", "make_plan", "open_checkpoint", "register",
+    "UngrowSettings", "WidenSettings", "__version__", "make_plan", "open_checkpoint", "register",
 ]  # fmt: skip
 
 
@@ -42,7 +42,7 @@ for name in {NO_JAX}:
     getattr(lesa_jax, name)
     assert "jax" not in sys.modules, name
 lesa_jax.make_plan(4, "duplicate", layers=6)
-import lesa_jax.expand, lesa_jax.ungrow
+import lesa_jax.expand, lesa_jax.ungrow, lesa_jax.widen
 print("jax" in sys.modules)
 """
     assert python(code) == "False"

@@ -15,6 +15,7 @@ from lesa_jax import (
     ProfileSettings,
     TrainSettings,
     UngrowSettings,
+    WidenSettings,
 )
 from lesa_jax.base.settings import flatten, option
 from lesa_jax.command import run_command
@@ -47,6 +48,10 @@ OPTIONS = {
     UngrowSettings: {
         "model": None, "output": Path("ungrown"), "revision": None, "layers": None, "stack": None, "idle": None,
         "below": 0.0, "overwrite": False, "push_to_hub": None,
+    },
+    WidenSettings: {
+        "model": None, "output": Path("widened"), "revision": None, "width": "2x", "method": "lemon", "noise_db": None,
+        "seed": 0, "overwrite": False, "push_to_hub": None,
     },
     AnalyzeSettings: {
         "model": None, "text": None, "base": None, "output": Path("analysis"), "tokens": "2048", "revision": None,

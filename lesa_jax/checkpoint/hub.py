@@ -74,6 +74,12 @@ def resolve_model(model: str, revision: str | None = None) -> Path:
         ) from None
 
 
+def model_name(model: str) -> str:
+    """What an output calls its source: the hub id, or a folder's name without its path, which is nobody's business."""
+    folder = Path(model).expanduser()
+    return folder.resolve().name if folder.exists() else model
+
+
 def local_folder(model: str) -> Path | None:
     """The folder of that name; None where nothing here has it.
 

@@ -16,7 +16,7 @@ from lesa_jax.base.folders import check_output, free_space, nearest_folder
 from lesa_jax.base.machine import cores
 from lesa_jax.base.units import parse_numbers
 from lesa_jax.checkpoint.companions import files_to_carry
-from lesa_jax.checkpoint.hub import resolve_model
+from lesa_jax.checkpoint.hub import model_name, resolve_model
 from lesa_jax.checkpoint.names import Stack
 from lesa_jax.checkpoint.reader import Checkpoint, open_checkpoint
 from lesa_jax.checkpoint.writer import Layout, lay_out
@@ -134,11 +134,8 @@ def open_source(settings: ExpandSettings) -> Checkpoint:
 
 
 def source_name(settings: ExpandSettings) -> str:
-    """What the output calls its source: the hub id, or a folder's name without its path, which is nobody's business."""
-    if settings.model is None:
-        return "the lesa_jax demo model"
-    folder = Path(settings.model).expanduser()
-    return folder.resolve().name if folder.exists() else settings.model
+    """What the output calls its source."""
+    return demo.NAME if settings.model is None else model_name(settings.model)
 
 
 def prepare_jobs(wanted: Sequence[ExpandSettings], checkpoint: Checkpoint) -> list[ExpandJob | InputError]:

@@ -26,7 +26,7 @@ def test_licence_and_language_go_along_and_the_rest_does_not(tmp_path):
         "license_link": "LICENSE",
         "language": ["en", "de"],
         "library_name": "transformers",
-        "tags": TAGS,
+        "tags": list(TAGS),
     }
 
 
@@ -50,7 +50,7 @@ def test_a_card_without_a_head_says_nothing(tmp_path, text):
     assert head(tmp_path, "./folder") == {
         "pipeline_tag": "text-generation",
         "library_name": "transformers",
-        "tags": TAGS,
+        "tags": list(TAGS),
     }
 
 

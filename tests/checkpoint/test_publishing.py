@@ -53,6 +53,13 @@ def test_a_grown_model_and_what_is_left_of_it_are_uploaded(hub, tmp_path):
     assert hub.models["Ann/again"]["model.safetensors"] == (tiny("llama") / "model.safetensors").read_bytes()
 
 
+def test_a_widened_model_is_uploaded(hub, tmp_path):
+    options = ["--model", str(tiny("llama")), "--output", str(tmp_path / "wide"), "--push-to-hub", "lab/wider"]
+    done = call(hub, tmp_path, "-m", "lesa_jax.widen", *options)
+    assert done.returncode == 0, done.stderr
+    assert hub.models == {"lab/wider": files(tmp_path / "wide")}
+
+
 def test_nothing_is_asked_of_the_hub_without_the_option_or_in_a_dry_run(hub, tmp_path):
     assert expand(hub, tmp_path, "lab/deeper", "--dry-run").returncode == 0
     options = ["--model", str(tiny("llama")), "--output", str(tmp_path / "grown"), "--method", "duplicate"]

@@ -22,7 +22,7 @@ from lesa_jax.planning.methods import METHODS
 ROOT = Path(__file__).parents[2]
 NAMES = ("README", "CONTRIBUTING", "CHANGELOG", "SECURITY", "experiments/README", "tpu_scripts/README")
 PAGES = [*(ROOT / f"{name}.md" for name in NAMES), *sorted((ROOT / "docs").glob("*.md"))]
-DOORS = ("expand", "ungrow", "train", "evaluate", "generate", "harness", "compare", "analyze", "profile")
+DOORS = ("expand", "widen", "ungrow", "train", "evaluate", "generate", "harness", "compare", "analyze", "profile")
 
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
