@@ -12,7 +12,7 @@ from tests.support.tiny import tiny
 
 
 def test_a_dry_run_says_how_long_lesa_takes_and_more_epochs_take_longer(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(expected, "product_rate", lambda: 1e6)  # operations a second
+    monkeypatch.setattr(expected, "product_rate", lambda: 1e8)  # operations a second
     fast, slow = (
         grow(tiny("llama"), tmp_path / "out", dry_run=True, predictor=PredictorSettings(epochs=epochs))
         for epochs in (1, 100)
