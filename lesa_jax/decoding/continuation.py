@@ -76,15 +76,31 @@ def continuations(
     tokens, _ = padded(texts, len(texts))
     places = bucket_of(tokens.shape[1] + limit)
     keys = jax.vmap(partial(jax.random.fold_in, jax.random.key(seed)))(jnp.arange(len(texts)))
-    written: list[Tokens] = [[] for _ in texts]
-    with jax.default_matmul_precision("highest"):
-        logits, cache = _read(params, tokens, lengths, reaches, config, places)
-    state = State(logits, jnp.asarray(lengths), jnp.asarray(reaches), keys, cache)
-    open_ = set(range(len(texts)))
-    for _ in range(0, limit, CHUNK):
+
+    def chunks() -> Iterator[Int[Array, "chunk batch"]]:
         with jax.default_matmul_precision("highest"):
-            state, chunk = _write(params, state, config, sampling)
-        for text, row in enumerate(np.asarray(chunk).T):
+            logits, cache = _read(params, tokens, lengths, reaches, config, places)
+        state = State(logits, jnp.asarray(lengths), jnp.asarray(reaches), keys, cache)
+        while True:
+            with jax.default_matmul_precision("highest"):
+                state, chunk = _write(params, state, config, sampling)
+            yield chunk
+
+    yield from gathered(chunks(), len(texts), limit, ends, finished)
+
+
+def gathered(
+    chunks: Iterator[Int[Array, "chunk batch"]],
+    texts: int,
+    limit: int,
+    ends: Collection[int],
+    finished: Callable[[int, Tokens], bool] = lambda text, tokens: False,
+) -> Iterator[list[Tokens]]:
+    """Chunks as texts, each up to what ends it; no more chunks than the texts want. See `continuations`."""
+    written: list[Tokens] = [[] for _ in range(texts)]
+    open_ = set(range(texts))
+    for _ in range(0, limit, CHUNK):
+        for text, row in enumerate(np.asarray(next(chunks)).T):
             if text in open_:
                 done = _append(written[text], row.tolist(), limit, ends)
                 if done or finished(text, written[text]):

@@ -13,6 +13,7 @@ from lesa_jax.base.errors import InputError
 from lesa_jax.base.settings import by_name, check_seed
 from lesa_jax.checkpoint.hub import resolve_model
 from lesa_jax.checkpoint.tokenizer import check_vocabulary, load_tokenizer, tokenizer_errors
+from lesa_jax.decoding.answer import answers
 from lesa_jax.decoding.continuation import continuations
 from lesa_jax.decoding.ends import end_tokens
 from lesa_jax.decoding.sampling import Sampling
@@ -26,7 +27,7 @@ class Generated:
 
     Attributes:
       prompt: what it read, by the chat template if there was one.
-      text: what it wrote behind that.
+      text: what it wrote behind that, or of an encoder-decoder, about that.
       tokens: the same.
     """
 
@@ -40,7 +41,7 @@ def generate(settings: GenerateSettings) -> Generated:
     """What `settings.model` writes behind `settings.prompt`.
 
     Raises:
-      InputError: no such model, one that has an encoder or no forward pass here, options that make no sense.
+      InputError: no such model, one that has no forward pass here, options that make no sense.
     """
     return telling(settings, lambda text: None)
 
@@ -54,20 +55,18 @@ def telling(settings: GenerateSettings, tell: Callable[[str], None]) -> Generate
     model = str(demo.MODEL_DIRECTORY) if settings.model is None else settings.model
     folder = resolve_model(model, settings.revision)
     params, config = load_model(folder)
-    if config.encoder is not None:
-        raise InputError(
-            f"{model}: a {config.model_type} model writes by an encoder and a decoder, which this command cannot do; "
-            "use transformers' generate"
-        )
     tokenizer: Any = load_tokenizer(folder)
-    prompt, tokens = prompt_tokens(tokenizer, settings)
+    reads = config.encoder is not None
+    prompt, tokens = prompt_tokens(tokenizer, settings, reads)
     check_vocabulary(max(tokens), config.vocab_size)
-    tell(prompt)
+    if not reads:
+        tell(prompt)
     told = text = ""
     written: list[int] = []
-    ends = end_tokens(folder, tokenizer)
-    for [written] in continuations(params, config, [tokens], settings.max_tokens, sampling, settings.seed, ends):
-        text = behind(tokenizer, tokens, written)
+    options = settings.max_tokens, sampling, settings.seed, end_tokens(folder, tokenizer)
+    steps = answers(params, config, tokens, *options) if reads else continuations(params, config, [tokens], *options)
+    for [written] in steps:
+        text = answer_text(tokenizer, written) if reads else behind(tokenizer, tokens, written)
         if not text.endswith("\ufffd"):  # half a character: the rest of its bytes comes with the next token
             tell(text.removeprefix(told))
             told = text
@@ -75,8 +74,9 @@ def telling(settings: GenerateSettings, tell: Callable[[str], None]) -> Generate
     return Generated(prompt, text, tuple(written))
 
 
-def prompt_tokens(tokenizer: Any, settings: GenerateSettings) -> tuple[str, list[int]]:
-    """The text to go on with, and its tokens with those that the tokenizer puts before a text.
+def prompt_tokens(tokenizer: Any, settings: GenerateSettings, whole: bool) -> tuple[str, list[int]]:
+    """The text to go on with, and its tokens with those that the tokenizer puts before a text; of a `whole` text, which
+    an encoder reads, also with what ends it.
 
     Raises InputError where there is not one token, and for a chat where the tokenizer has no template.
     """
@@ -89,7 +89,7 @@ def prompt_tokens(tokenizer: Any, settings: GenerateSettings) -> tuple[str, list
             text = tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
         tokens = tokenizer(text, verbose=False, add_special_tokens=not settings.chat)["input_ids"]
         # Some tokenizers end a text, as one that is only to be read; behind that would come another one.
-        if len(tokens) > 1 and tokens[-1] == tokenizer.eos_token_id and not settings.chat:
+        if len(tokens) > 1 and tokens[-1] == tokenizer.eos_token_id and not settings.chat and not whole:
             tokens = tokens[:-1]
     if not tokens:
         raise InputError("--prompt: has no tokens; give some text to go on with")
@@ -101,6 +101,12 @@ def behind(tokenizer: Any, before: list[int], written: list[int]) -> str:
     the text of both."""
     known = tokenizer.decode(before, skip_special_tokens=True)
     return tokenizer.decode([*before, *written], skip_special_tokens=True).removeprefix(known)
+
+
+def answer_text(tokenizer: Any, written: list[int]) -> str:
+    """What a decoder has written, T5's sentinels too, which are special tokens, without what begins a text or fills."""
+    left_out = {tokenizer.bos_token_id, tokenizer.pad_token_id}
+    return tokenizer.decode([token for token in written if token not in left_out])
 
 
 def show(result: Generated) -> None:

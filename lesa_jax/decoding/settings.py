@@ -15,7 +15,7 @@ class GenerateSettings:
     model: str | None = None
     """Folder with config.json and safetensors, or a hub id (org/name). By default the demo model."""
     prompt: str = "def "
-    """The text to go on with."""
+    """The text to go on with; an encoder-decoder reads it, and writes about it."""
     chat: bool = False
     """Put the text to the model as a user's message, by its own chat template."""
     max_tokens: int = 64
