@@ -66,7 +66,8 @@ OPTIONS = {
         "placements": None, "seeds": 1, "revision": None, "train_data": None, "train_tokens": None, "train": "new",
         "retain_text": None, "replay_data": None, "replay": None,
         "optimizer": "adamw", "lora": False, "eval_every": "100k", "learning_rate": 0.0002,
-        "controls": True, "batch_size": 16, "sequence_length": None, "ppl_protocol": "corpus", "keep_models": False,
+        "controls": True, "batch_size": 16, "sequence_length": None, "ppl_protocol": "corpus", "tasks": None,
+        "keep_models": False,
     },
     HarnessSettings: {
         "model": None, "tasks": "lesa", "text": None, "include_path": None, "num_fewshot": None, "limit": None,

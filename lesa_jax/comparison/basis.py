@@ -19,6 +19,7 @@ from lesa_jax.base.errors import InputError
 from lesa_jax.base.settings import deciding
 from lesa_jax.checkpoint.companions import tokenizer_files
 from lesa_jax.checkpoint.reader import Checkpoint
+from lesa_jax.comparison.asking import HARNESS, harness_version
 from lesa_jax.comparison.settings import CompareSettings
 from lesa_jax.data.sources import HUB, find_files, split_shares
 
@@ -61,6 +62,7 @@ class Basis:
       model: the original's files that decide what it computes and which tokens it sees.
       data: the training data; of no files where nothing is trained.
       replayed: the data that is replayed, if any is.
+      versions: of programs, beside those that every comparison depends on.
       stamps: tell the files from later ones of the same names.
     """
 
@@ -69,6 +71,7 @@ class Basis:
     model: tuple[Path, ...]
     data: TrainingData
     replayed: TrainingData | None
+    versions: Mapping[str, str | None]
     stamps: Mapping[Path, Stamp]
 
     def digests(self) -> dict[str, Any]:
@@ -85,7 +88,11 @@ class Basis:
             "model": {file.name: found[file] for file in self.model},
             "data": self.data.content(found),
             **({} if self.replayed is None else {"replayed": self.replayed.content(found)}),
-            "versions": {**{name: version(name) for name in COMPUTING}, "device": jax.default_backend()},
+            "versions": {
+                **{name: version(name) for name in COMPUTING},
+                "device": jax.default_backend(),
+                **self.versions,
+            },
         }
 
     def check_unchanged(self) -> None:
@@ -102,7 +109,8 @@ def find_basis(settings: CompareSettings, text: bytes, checkpoint: Checkpoint, r
     data = find_data("--train-data", training.train_data or "")
     replayed = None if training.replay_data is None else find_data("--replay-data", training.replay_data)
     files = (*model, *data.local, *(() if replayed is None else replayed.local))
-    return Basis(text, retained, model, data, replayed, {file: stamp(file.stat()) for file in files})
+    versions = {} if settings.tasks is None else {HARNESS: harness_version()}
+    return Basis(text, retained, model, data, replayed, versions, {file: stamp(file.stat()) for file in files})
 
 
 def find_data(option: str, data: str) -> TrainingData:
@@ -154,6 +162,8 @@ def check_basis(output: Path, form: Any, earlier: Any, now: Mapping[str, Any]) -
         before, after = earlier.get(part), now[part]
         before = before if isinstance(before, Mapping) else {}
         for name in {**before, **after}:
+            if name == HARNESS and not (name in before and name in after):
+                continue  # one of the two has no --tasks, which its settings say
             if before.get(name) != after.get(name):
                 what = name if part == "model" else f"{name} {before.get(name)}, now {after.get(name)}"
                 raise InputError(f"--output {output}: {words} ({what}); {remedy}")

@@ -8,6 +8,7 @@ import jax
 from lesa_jax.base.errors import InputError
 from lesa_jax.checkpoint.reader import open_checkpoint
 from lesa_jax.checkpoint.tokenizer import load_tokenizer
+from lesa_jax.comparison.asking import check_asking
 from lesa_jax.comparison.basis import called_here
 from lesa_jax.comparison.folder import MODELS
 from lesa_jax.comparison.grown import expand_settings
@@ -31,11 +32,11 @@ from lesa_jax.training.sharding import check_mesh
 
 
 def check_work(job: CompareJob) -> None:
-    """Goes through what is to come, without weights.
+    """Goes through what is to come, without weights; what takes longest comes last.
 
     Raises:
-      InputError: a text that predicts nothing, data that cannot be read, options that training refuses; or no row that
-        can be grown and trained. One that cannot, among others, says so in its row.
+      InputError: a text that predicts nothing, data that cannot be read, options that training refuses, tasks that no
+        model can be asked; or no row that can be grown and trained. One that cannot, among others, says so in its row.
     """
     settings = job.settings
     assert settings.model is not None
@@ -60,6 +61,7 @@ def check_work(job: CompareJob) -> None:
     first = next((failure for failure in failures if failure is not None), None)
     if first is not None and None not in failures:
         raise first
+    check_asking(settings, checkpoint.folder, config)
 
 
 def check_training(job: CompareJob, config: ModelConfig) -> None:

@@ -18,12 +18,13 @@ from lesa_jax.comparison.settings import CompareSettings
 from lesa_jax.comparison.variants import Variant
 from lesa_jax.planning.methods import find_method
 from lesa_jax.tracking.log import CURVE, METRICS, TENSORBOARD, WINDOWS
+from lesa_jax.training.folder import FINAL
 
 Value = TypeVar("Value")
 
 NAMES = ("also", "control")  # of a variant: what other rows there are
 # What a training writes into its folder.
-RUN_PARTS = ("run.json", METRICS, WINDOWS, CURVE, TENSORBOARD, "checkpoints", "run.lock")
+RUN_PARTS = ("run.json", METRICS, WINDOWS, CURVE, TENSORBOARD, "checkpoints", FINAL, "run.lock")
 
 
 def origin(settings: CompareSettings, variant: Variant, *more: Any) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from lesa_jax.base.errors import InputError
 from lesa_jax.base.units import finite, parse_count
 from lesa_jax.checkpoint.reader import open_checkpoint
+from lesa_jax.comparison.asking import kept_scores, read_scores, task_scores
 from lesa_jax.comparison.folder import RUNS, curve_file, model_folder, original_folder, row_file
 from lesa_jax.comparison.job import CompareJob
 from lesa_jax.comparison.kept import origin, prepare_run, read, remove, write
@@ -24,14 +25,16 @@ from lesa_jax.evaluation.run import EvaluateSettings, evaluate
 from lesa_jax.families.stacks import count_stacks
 from lesa_jax.planning.plan import Plan
 from lesa_jax.planning.record import read_growth
+from lesa_jax.tasks.headline import TaskScore
 from lesa_jax.tracking.log import METRICS, WINDOWS, read_metrics, read_windows
+from lesa_jax.training.folder import FINAL
 from lesa_jax.training.run import train
 from lesa_jax.training.settings import BatchSettings, HeldOutSettings, KeepSettings, OptimizerSettings, TrainSettings
 
 
 @dataclass(frozen=True)
 class MeasuredRow:
-    """Size and perplexity of one model, as rows/NAME-SEED.json has them; NaN where it is no number."""
+    """Size, perplexity and scores of one model, as rows/NAME-SEED.json has them; NaN where it is no number."""
 
     layers: int
     new_layers: tuple[int, ...]
@@ -39,19 +42,21 @@ class MeasuredRow:
     new_parameters: int
     perplexity: float
     nll: float
+    scores: tuple[TaskScore, ...] = ()
 
 
 @dataclass(frozen=True)
 class TrainedCurve:
     """Held-out losses of one run, with what was spent on them, as rows/NAME-SEED.curve.json has them.
 
-    `windows` are the held-out text's at the end.
+    `windows` are the held-out text's at the end, `scores` those of the trained model.
     """
 
     step_flops: float | None
     backward_depth: int | None
     points: tuple[Point, ...]
     windows: tuple[Window, ...]
+    scores: tuple[TaskScore, ...] = ()
 
 
 def measure(job: CompareJob, variant: Variant, failures: Mapping[Path, InputError]) -> Outcome:
@@ -89,6 +94,7 @@ def measure(job: CompareJob, variant: Variant, failures: Mapping[Path, InputErro
         new_parameters=row.new_parameters,
         initial=tuple(row.perplexity for row in rows),
         curves=((Point(0, 0.0, 0.0, row.nll),),) if variant.method == BASE else (),
+        scores=tuple(row.scores for row in rows),
     )
 
 
@@ -107,14 +113,16 @@ def kept_row(settings: CompareSettings, variant: Variant, seed: int) -> Measured
         layers, parameters, new_parameters = sizes
         new_layers = tuple(int(layer) for layer in value["new_layers"])
         perplexity, nll = number(value["perplexity"]), number(value["nll"])
-        return MeasuredRow(layers, new_layers, parameters, new_parameters, perplexity, nll)
+        scores = read_scores(settings, value)
+        return MeasuredRow(layers, new_layers, parameters, new_parameters, perplexity, nll, scores)
 
     return read(row_file(settings, variant, seed), origin(settings, variant, seed), parse)
 
 
 def keep_row(settings: CompareSettings, variant: Variant, seed: int, row: MeasuredRow) -> None:
     value = asdict(row) | {"perplexity": finite(row.perplexity), "nll": finite(row.nll)}
-    write(row_file(settings, variant, seed), origin(settings, variant, seed), value)
+    del value["scores"]
+    write(row_file(settings, variant, seed), origin(settings, variant, seed), value | kept_scores(row.scores))
 
 
 def kept_curve(settings: CompareSettings, variant: Variant, seed: int) -> TrainedCurve | None:
@@ -127,7 +135,8 @@ def kept_curve(settings: CompareSettings, variant: Variant, seed: int) -> Traine
         )
         depth = value["backward_depth"]
         windows = tuple(Window(int(tokens), number(loss)) for tokens, loss in value["windows"])
-        return TrainedCurve(value["step_flops"], None if depth is None else int(depth), points, windows)
+        depth = None if depth is None else int(depth)
+        return TrainedCurve(value["step_flops"], depth, points, windows, read_scores(settings, value))
 
     return read(curve_file(settings, variant, seed), curve_origin(settings, variant, seed), parse)
 
@@ -136,7 +145,7 @@ def keep_curve(settings: CompareSettings, variant: Variant, seed: int, curve: Tr
     points = [[finite(value) for value in astuple(point)] for point in curve.points]
     windows = [[tokens, finite(loss)] for tokens, loss in curve.windows]
     sizes = {"step_flops": curve.step_flops, "backward_depth": curve.backward_depth}
-    value = {**sizes, "points": points, "windows": windows}
+    value = {**sizes, "points": points, "windows": windows, **kept_scores(curve.scores)}
     write(curve_file(settings, variant, seed), curve_origin(settings, variant, seed), value)
 
 
@@ -174,14 +183,16 @@ def measured_row(settings: CompareSettings, variant: Variant, seed: int) -> Meas
         new_parameters=checkpoint.parameters - sizes["before"],
         perplexity=measured["perplexity"],
         nll=measured["nll"],
+        scores=task_scores(settings, start),
     )
 
 
-def curve(run: TrainSettings, made_from: str) -> tuple[TrainedCurve | None, bool]:
-    """Trains a model, or goes on with it.
+def curve(settings: CompareSettings, run: TrainSettings, made_from: str) -> tuple[TrainedCurve | None, bool]:
+    """Trains a model, or goes on with it, and scores it if it is exported; then its weights go.
 
     Args:
-      run: how it is trained.
+      settings: of the comparison.
+      run: how the model is trained.
       made_from: the run's origin; an earlier run of another one goes.
 
     Returns:
@@ -191,10 +202,13 @@ def curve(run: TrainSettings, made_from: str) -> tuple[TrainedCurve | None, bool
     result = train(run)
     if result.stopped:
         return None, True
-    remove(run.output / "checkpoints")
+    scores = task_scores(settings, run.output / FINAL) if run.keeping.export == "hf" else ()
+    for weights in (FINAL, "checkpoints"):  # in this order: without checkpoints it would be no run's
+        remove(run.output / weights)
     points = tuple(curve_points(run.output, result.cost.total))
     windows = tuple(Window(*window) for window in read_windows(run.output / WINDOWS, "eval_loss"))
-    return TrainedCurve(finite(result.cost.total), result.cost.backward_depth, points, windows), result.interrupted
+    cost = result.cost
+    return TrainedCurve(finite(cost.total), cost.backward_depth, points, windows, scores), result.interrupted
 
 
 def run_settings(settings: CompareSettings, variant: Variant, seed: int, learning_rate: float) -> TrainSettings:
@@ -213,7 +227,12 @@ def run_settings(settings: CompareSettings, variant: Variant, seed: int, learnin
         batch=BatchSettings(batch_size=training.batch_size, sequence_length=length),
         optimizer=OptimizerSettings(learning_rate=learning_rate, optimizer=variant.optimizer),
         held_out=HeldOutSettings(settings.text, training.retain_text, every, settings.ppl_protocol),
-        keeping=KeepSettings(save_every=every, keep=1, token_cache=settings.output / "tokens", export="none"),
+        keeping=KeepSettings(
+            save_every=every,
+            keep=1,
+            token_cache=settings.output / "tokens",
+            export="none" if settings.tasks is None else "hf",
+        ),
     )
 
 

@@ -8,6 +8,7 @@ from lesa_jax.comparison.curves import perplexity
 from lesa_jax.comparison.forgetting import Forgetting
 from lesa_jax.comparison.frontier import Frontier
 from lesa_jax.comparison.result import Comparison
+from lesa_jax.comparison.score_table import score_heads, score_lines, score_meanings, score_note
 from lesa_jax.comparison.statistics import Statistics
 from lesa_jax.comparison.table import CHANCE_HEADINGS, Column, chance_lines, ordered, shown
 from lesa_jax.comparison.verdict import join, named, notes, summary, verdict
@@ -28,6 +29,7 @@ def page(statistics: Statistics) -> str:
         f'<p class="verdict">{plus_minus(verdict(statistics))}</p>',
         *(f"<p>{plus_minus(note)}</p>" for note in notes(statistics)),
         f"<h2>Results</h2>{results(statistics, columns)}",
+        scores_section(statistics),
         chance_section(statistics),
         failures(statistics),
         f"<h2>Perplexity before training</h2>\n{initial_chart(statistics)}",
@@ -50,6 +52,16 @@ def results(statistics: Statistics, columns: list[Column]) -> str:
         for row in ordered(statistics)
     ]
     return html.table("Results", [html.Heading(column.heading, column.word) for column in columns], lines)
+
+
+def scores_section(statistics: Statistics) -> str:
+    """Scores on tasks, before training and after."""
+    if not statistics.tasks:
+        return ""
+    headings = [html.Heading(name, name == "method") for name in score_heads(statistics)]
+    lines = [html.Line(cells, "" if i else "base") for i, cells in enumerate(score_lines(statistics))]
+    meanings = definitions(score_meanings(statistics))
+    return f'<h2>Tasks</h2><p class="note">{score_note(statistics)}</p>{html.table("Tasks", headings, lines)}{meanings}'
 
 
 def chance_section(statistics: Statistics) -> str:

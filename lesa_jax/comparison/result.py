@@ -8,6 +8,7 @@ from statistics import fmean
 from lesa_jax.evaluation.perplexity import Window
 from lesa_jax.reports.facts import Fact, Facts
 from lesa_jax.reports.numbers import number
+from lesa_jax.tasks.headline import TaskScore
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,8 @@ class Outcome:
       learning_rate: at its peak; None as long as it is not known.
       sweep: the short runs that chose it.
       windows: of the held-out text at the end of each curve; empty where that is.
+      scores: on the tasks, before training: for each perplexity in `initial`.
+      trained_scores: after it: one for each curve, empty where that is.
     """
 
     method: str
@@ -95,6 +98,8 @@ class Outcome:
     learning_rate: float | None = None
     sweep: tuple[ShortRun, ...] = ()
     windows: tuple[tuple[Window, ...], ...] = ()
+    scores: tuple[tuple[TaskScore, ...], ...] = ()
+    trained_scores: tuple[tuple[TaskScore, ...], ...] = ()
 
     @property
     def title(self) -> str:

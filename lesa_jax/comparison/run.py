@@ -134,7 +134,8 @@ def train_variant(job: CompareJob, variant: Variant, seed: int, outcomes: dict[V
         return True
     made_from = curve_origin(settings, variant, seed)
     try:
-        trained, interrupted = curve(run_settings(settings, variant, seed, rate_of(settings, variant)), made_from)
+        run = run_settings(settings, variant, seed, rate_of(settings, variant))
+        trained, interrupted = curve(settings, run, made_from)
     except InputError as error:
         outcomes[variant] = replace(outcomes[variant], error=public(settings, f"seed {seed}: {error}"))
         return True
@@ -170,6 +171,7 @@ def with_curves(settings: CompareSettings, variant: Variant, outcome: Outcome) -
         outcome,
         curves=tuple(() if curve is None else curve.points for curve in found),
         windows=tuple(() if curve is None else curve.windows for curve in found),
+        trained_scores=tuple(() if curve is None else curve.scores for curve in found),
         step_flops=first.step_flops,
         backward_depth=first.backward_depth,
     )

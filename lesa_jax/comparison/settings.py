@@ -91,6 +91,9 @@ class CompareSettings:
     """Tokens per window of the text and of training; by default 1024, or fewer if the model has fewer positions."""
     ppl_protocol: PplProtocol = "corpus"
     """See lesa_jax.evaluate."""
+    tasks: str | None = None
+    """Score every row on these tasks, too, before training and after; names as --tasks of lesa_jax.harness takes them.
+    Those that come along are made from --text."""
     keep_models: bool = free(False)
     """Keep the grown checkpoints in OUTPUT/models; otherwise each goes when it has been measured and trained."""
     debug: bool = free(False)

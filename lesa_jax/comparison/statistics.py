@@ -11,6 +11,7 @@ from lesa_jax.comparison.forgetting import Forgetting, find_forgetting
 from lesa_jax.comparison.ranges import LossRange, loss_range
 from lesa_jax.comparison.result import Comparison
 from lesa_jax.comparison.rows import Measured, Row, best_rival, differences, labels, make_row
+from lesa_jax.comparison.scores import TaskTable, task_tables
 from lesa_jax.comparison.variants import ORIGINALS
 
 
@@ -60,6 +61,7 @@ class Statistics:
       curves: means over seeds by outcome, where there are two evaluations or more.
       loss_range: what of them is shown.
       spent: the most that any outcome has spent: the ends of axes.
+      tasks: scores of all outcomes, for each task that was asked.
     """
 
     comparison: Comparison
@@ -82,6 +84,7 @@ class Statistics:
     curves: Mapping[int, MeanCurve]
     loss_range: LossRange
     spent: Spent
+    tasks: tuple[TaskTable, ...]
 
 
 def summarise(comparison: Comparison) -> Statistics:
@@ -126,6 +129,7 @@ def summarise(comparison: Comparison) -> Statistics:
         curves=curves,
         loss_range=loss_range({i: [point.loss for point in curve] for i, curve in curves.items()}, target),
         spent=most_spent(means),
+        tasks=task_tables(outcomes),
     )
 
 

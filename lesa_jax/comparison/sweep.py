@@ -97,7 +97,7 @@ def short_run(settings: CompareSettings, row: Variant, rate: float) -> tuple[Sho
     assert job.batch.sequence_length is not None
     tokens = job.steps * job.batch.batch_size * job.batch.sequence_length
     try:
-        result, interrupted = curve(job, origin(settings, row))
+        result, interrupted = curve(settings, job, origin(settings, row))
     except DivergedError:
         return ShortRun(rate, None, tokens, time.monotonic() - started, None), False
     if result is None:
@@ -117,7 +117,7 @@ def short_settings(settings: CompareSettings, row: Variant, rate: float) -> Trai
         steps=steps,
         mask_steps=mask_steps(row, steps),
         held_out=replace(run.held_out, eval_every=steps),
-        keeping=replace(run.keeping, save_every=steps),
+        keeping=replace(run.keeping, save_every=steps, export="none"),
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from lesa_jax.comparison.chance import Difference, SignTest
 from lesa_jax.comparison.rows import Row
+from lesa_jax.comparison.score_table import score_heads, score_lines, score_meanings, score_note, score_record
 from lesa_jax.comparison.statistics import Statistics
 from lesa_jax.comparison.verdict import notes, summary, verdict
 from lesa_jax.reports.numbers import amount, mean_sd, number
@@ -16,8 +17,10 @@ def records(statistics: Statistics) -> list[dict[str, Any]]:
     """The rows of table.json."""
     left_out = set() if statistics.rows[0].step_cost_over_base else {"step_cost_over_base"}
     return [
-        {key: value for key, value in asdict(row).items() if key not in left_out} | {"differences": told(found)}
-        for row, found in zip(statistics.rows, statistics.differences, strict=True)
+        {key: value for key, value in asdict(row).items() if key not in left_out}
+        | {"differences": told(found)}
+        | score_record(statistics.tasks, position)
+        for position, (row, found) in enumerate(zip(statistics.rows, statistics.differences, strict=True))
     ]
 
 
@@ -338,7 +341,21 @@ def markdown(statistics: Statistics) -> str:
     lines = [[heading for heading, _ in columns], ["---"] * len(columns)]
     lines += [[escape(text(row)) for _, text in columns] for row in rows]
     said = [summary(statistics), verdict(statistics), " ".join(notes(statistics))]
-    return "\n\n".join([*(escape(text) for text in said if text), table_text(lines), *chance_text(statistics)]) + "\n"
+    parts = [*(escape(text) for text in said if text), table_text(lines), *score_text(statistics)]
+    return "\n\n".join([*parts, *chance_text(statistics)]) + "\n"
+
+
+def score_text(statistics: Statistics) -> list[str]:
+    """The table of scores on tasks and what stands in it, if there are any."""
+    if not statistics.tasks:
+        return []
+    heads = score_heads(statistics)
+    lines = [[escape(text) for text, _ in line] for line in score_lines(statistics)]
+    told = [f"{heading}: {text}" for heading, text in score_meanings(statistics)]
+    return [
+        table_text([[escape(head) for head in heads], ["---"] * len(heads), *lines]),
+        escape(" ".join([score_note(statistics), *told])),
+    ]
 
 
 def chance_text(statistics: Statistics) -> list[str]:

@@ -8,6 +8,7 @@ from lesa_jax.comparison.chance import LEVEL, least_p
 from lesa_jax.comparison.curves import ROUNDING, perplexity
 from lesa_jax.comparison.frontier import WHOLE, Equal, Spot
 from lesa_jax.comparison.result import ShortRun
+from lesa_jax.comparison.scores import APART, task_verdict
 from lesa_jax.comparison.statistics import Lowest, Statistics
 from lesa_jax.comparison.variants import ORIGINALS
 from lesa_jax.reports.numbers import UNITS, amount, mean_sd, number
@@ -46,6 +47,7 @@ def verdict(statistics: Statistics) -> str:
         verb = "end" if len(statistics.below_control) > 1 else "ends"
         text = f"Of {controlled} rows with a control (silenced copies there) {below} {verb} below it"
         sentences.append(text + of_them(statistics, statistics.below_control, "control") + ".")
+    sentences += about_tasks(statistics)
     if len(tokens) > 1:
         sentences.append("They were trained on different numbers of tokens: compare them along the curves.")
     if len(comparison.seeds) < 2:
@@ -133,6 +135,25 @@ def is_open(statistics: Statistics, most: Equal) -> bool:
     """Whether the difference of a row to trained base may be chance; what lies between rows was not trained."""
     return len(most.spots) == 1 and any(
         one.may_be_chance for one in statistics.differences[most.spots[0].position] if one.against == "trained base"
+    )
+
+
+def about_tasks(statistics: Statistics) -> Iterator[str]:
+    """Which rows answer better or worse than base, where that is more than two standard errors; else nothing."""
+    found, compared = task_verdict(statistics.tasks)
+    if not found:
+        return
+    groups: dict[tuple[str, bool, tuple[str, ...]], list[int]] = {}
+    for position, state, better in dict.fromkeys((one.position, one.state, one.better) for one in found):
+        tasks = tuple(one.task for one in found if one[:2] == (position, state) and one.better == better)
+        groups.setdefault((state, better, tasks), []).append(position)
+    told = [
+        f"{state} training {join(named(statistics, rows))} {'better' if better else 'worse'} on {join(tasks)}"
+        for (state, better, tasks), rows in groups.items()
+    ]
+    yield (
+        f"Of {compared} scores on tasks {len(found)} {'is' if len(found) == 1 else 'are'} more than {APART} standard "
+        f"errors from base's at that time, where about one in twenty is by chance: {'; '.join(told)}."
     )
 
 

@@ -41,6 +41,7 @@ tbody th { position: sticky; left: 0; background: var(--paper); font-weight: 600
 th:first-child, .word { text-align: left; }
 tbody th { min-width: 8rem; }
 tbody th, td.word { white-space: normal; max-width: 16rem; }
+td small { display: block; color: var(--soft); }
 tr.base > * { background: var(--band); }
 tr.failed > * { color: var(--bad); }
 th button { all: unset; cursor: pointer; }
@@ -133,6 +134,12 @@ def plus_minus(text: str) -> str:
     return escape(text.replace(" +- ", " ± "))
 
 
+def lines_of(text: str) -> str:
+    """Of a cell: what stands below its first line is small."""
+    first, _, below = text.partition("\n")
+    return plus_minus(first) + (f"<small>{plus_minus(below)}</small>" if below else "")
+
+
 def definitions(pairs: Iterable[tuple[str, str]]) -> str:
     """Names and what they mean."""
     items = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in pairs)
@@ -152,7 +159,8 @@ class Line:
     """A line of a table.
 
     Attributes:
-      cells: for each column the text and the value that the column is sorted by; None comes last.
+      cells: for each column the text, whose second line is small, and the value that the column is sorted by; None
+        comes last.
       kind: "base" and "failed" look different.
     """
 
@@ -169,7 +177,7 @@ def table(name: str, headings: Sequence[Heading], lines: Iterable[Line]) -> str:
     rows = []
     for line in lines:
         cells = [
-            f'<{tag}{scope}{word} data-value="{"" if value is None else escape(str(value))}">{plus_minus(text)}</{tag}>'
+            f'<{tag}{scope}{word} data-value="{"" if value is None else escape(str(value))}">{lines_of(text)}</{tag}>'
             for (tag, scope), word, (text, value) in zip(tags, words, line.cells, strict=True)
         ]
         kind = f' class="{line.kind}"' if line.kind else ""

@@ -6,9 +6,10 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
+from functools import partialmethod
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.table import Table
 
@@ -20,6 +21,7 @@ from lesa_jax.base.settings import by_name, listed
 from lesa_jax.checkpoint.hub import resolve_model
 from lesa_jax.checkpoint.tokenizer import load_tokenizer
 from lesa_jax.decoding.ends import end_tokens
+from lesa_jax.families.model import ModelConfig
 from lesa_jax.models.load import load_model
 from lesa_jax.parallel.mesh import whole_mesh
 from lesa_jax.tasks.settings import HarnessSettings
@@ -41,38 +43,62 @@ def harness(settings: HarnessSettings) -> Results:
     Raises:
       InputError: lm-evaluation-harness is not there, no such model or task, data that cannot be had.
     """
-    check(settings)
-    mesh = whole_mesh(settings.mesh)
-    folders = [LOCAL, *([] if settings.include_path is None else [settings.include_path])]
-    with quiet(settings.debug):
-        try:
-            from lm_eval.evaluator import simple_evaluate
-            from lm_eval.tasks import TaskManager
+    return ask(settings, find_tasks(settings))
 
-            from lesa_jax.tasks.adapter import HarnessModel
-        except ImportError as error:
-            raise InputError(
-                f"lm-evaluation-harness is not installed ({error}); pip install 'lm-eval>=0.4.13'"
-            ) from None
-        text = None if settings.text is None else str(settings.text)
-        options: Any = {"include_path": list(map(str, folders)), "metadata": {"text": text} if text else {}}
-        tasks = asked(settings.tasks)
-        manager = TaskManager(include_defaults=False, **options)
-        if not set(tasks) <= set(manager.all_tasks):
-            manager = TaskManager(**options)  # takes seconds: it reads thousands of files
-        check_tasks(tasks, manager.all_tasks)
+
+class FoundTasks(NamedTuple):
+    """What is asked: names of tasks, and lm-evaluation-harness's manager that loads them."""
+
+    names: list[str]
+    manager: Any
+
+
+def find_tasks(settings: HarnessSettings) -> FoundTasks:
+    """The tasks that the settings name, without their data. To look through all that there are takes seconds.
+
+    Raises:
+      InputError: options that mean nothing, lm-evaluation-harness is not there, no such task.
+    """
+    check(settings)
+    folders = [LOCAL, *([] if settings.include_path is None else [settings.include_path])]
+    text = None if settings.text is None else str(settings.text)
+    options: Any = {"include_path": list(map(str, folders)), "metadata": {"text": text} if text else {}}
+    names = asked(settings.tasks)
+    with quiet(settings.debug):
+        _, manager_class, _ = harness_parts()
+        manager = manager_class(include_defaults=False, **options)
+        if not set(names) <= set(manager.all_tasks):
+            manager = manager_class(**options)  # reads thousands of files
+    check_tasks(names, manager.all_tasks)
+    return FoundTasks(names, manager)
+
+
+def try_tasks(tasks: FoundTasks) -> None:
+    """Loads the tasks, before there is a model to ask. Raises InputError where their data cannot be had."""
+    with quiet(False), task_errors(tasks.names):
+        tasks.manager.load([*tasks.names])
+
+
+def ask(settings: HarnessSettings, tasks: FoundTasks, resamples: int = 100_000) -> Results:
+    """The scores on tasks that were found before.
+
+    Args:
+      settings: what is asked, and how.
+      tasks: those of the settings.
+      resamples: bootstrap samples that standard errors without a formula come from; the default's take seconds a task.
+    """
+    mesh = whole_mesh(settings.mesh)
+    with quiet(settings.debug):
+        simple_evaluate, _, model_class = harness_parts()
         folder = resolve_model(
             str(demo.MODEL_DIRECTORY) if settings.model is None else settings.model, settings.revision
         )
         params, config = load_model(folder, mesh)
-        if config.encoder is not None:
-            raise InputError(
-                f"{folder}: a {config.model_type} model has an encoder, which tasks cannot be asked by here"
-            )
+        check_decoder(folder, config)
         tokenizer: Any = load_tokenizer(folder)
         if settings.chat and not getattr(tokenizer, "chat_template", None):
             raise InputError("--chat: the model's tokenizer has no chat template; leave out --chat")
-        model = HarnessModel(
+        model = model_class(
             params,
             config,
             tokenizer,
@@ -81,22 +107,41 @@ def harness(settings: HarnessSettings) -> Results:
             settings.max_length,
             settings.dtype,
         )
-        with task_errors(tasks):
+        with task_errors(tasks.names):
             results: Any = simple_evaluate(
                 model=model,
-                tasks=[*tasks],
+                tasks=[*tasks.names],
                 num_fewshot=settings.num_fewshot,
                 batch_size=settings.batch_size,
                 limit=settings.limit,
-                task_manager=manager,
+                task_manager=tasks.manager,
                 apply_chat_template=settings.chat,
                 log_samples=False,
+                bootstrap_iters=resamples,
             )
     results["config"]["model_args"] = {"model": "demo" if settings.model is None else settings.model}
     if settings.output is not None:
         settings.output.parent.mkdir(parents=True, exist_ok=True)
         write_text(settings.output, json.dumps(results, indent=2, default=str))
     return results
+
+
+def check_decoder(folder: Path, config: ModelConfig) -> None:
+    """Refuses a model that cannot be asked."""
+    if config.encoder is not None:
+        raise InputError(f"{folder}: a {config.model_type} model has an encoder, which tasks cannot be asked by here")
+
+
+def harness_parts() -> tuple[Any, Any, Any]:
+    """What evaluates, the class that knows tasks, and the model that it evaluates, where the package is installed."""
+    try:
+        from lm_eval.evaluator import simple_evaluate
+        from lm_eval.tasks import TaskManager
+
+        from lesa_jax.tasks.adapter import HarnessModel
+    except ImportError as error:
+        raise InputError(f"lm-evaluation-harness is not installed ({error}); pip install 'lm-eval>=0.4.13'") from None
+    return simple_evaluate, TaskManager, HarnessModel
 
 
 def check(settings: HarnessSettings) -> None:
@@ -138,16 +183,29 @@ def quiet(loud: bool) -> Iterator[None]:
     """A block in which lm-evaluation-harness says nothing, unless it is to, and starts no processes: JAX's threads are
     not to be forked."""
     os.environ["DISABLE_MULTIPROC"] = "1"
-    if not loud:
-        os.environ.setdefault("TQDM_DISABLE", "1")
     logger = logging.getLogger("lm_eval")
     before = logger.level
     logger.setLevel(logging.INFO if loud else logging.CRITICAL)
     try:
-        with redirect_stdout(sys.stderr if loud else io.StringIO()):
+        with redirect_stdout(sys.stderr if loud else io.StringIO()), nullcontext() if loud else without_bars():
             yield
     finally:
         logger.setLevel(before)
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """A block in which tqdm shows none, unless asked to. It heeds its own variable for that only while it is imported,
+    which it may be already."""
+    from tqdm import tqdm
+
+    bar: Any = tqdm
+    before = bar.__init__
+    bar.__init__ = partialmethod(before, disable=True)
+    try:
+        yield
+    finally:
+        bar.__init__ = before
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import Any
 import datasets
 
 from lesa_jax import demo
+from lesa_jax.base.errors import InputError
 
 DOCUMENTS = 200  # of a task, at most
 CONTEXT, CONTINUATION = 60, 8  # words
@@ -30,6 +31,8 @@ def spread(found: list[Any]) -> list[Any]:
 
 
 def test_split(documents: list[dict[str, Any]]) -> dict[str, datasets.Dataset]:
+    if not documents:
+        raise InputError(f"--text: has no passage of {CONTEXT} words and more to make a task of; name a longer text")
     return {"test": datasets.Dataset.from_list(documents)}
 
 
