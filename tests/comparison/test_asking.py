@@ -26,11 +26,19 @@ ASKED = {"methods": "duplicate", "controls": False, "tasks": TASKS}
 ONE_STEP = {"train_tokens": "256", "batch_size": 8}
 
 
-def trained_job(place, output, **more):
+def job_of(place, output, **more):
     """On a text of a dozen questions."""
     (place / "short.txt").write_text("def g(x):\n    return x\n" * 23)
-    job = settings(place, output, **{**ASKED, **training(place), **ONE_STEP, **more})
-    return change(job, text=place / "short.txt")
+    return change(settings(place, output, **{**ASKED, **more}), text=place / "short.txt")
+
+
+def trained_job(place, output, **more):
+    return job_of(place, output, **{**training(place), **ONE_STEP, **more})
+
+
+@pytest.fixture(scope="module")
+def untrained(place) -> Comparison:
+    return compare(job_of(place, "untrained", keep_models=True))
 
 
 @pytest.fixture(scope="module")
@@ -42,17 +50,42 @@ def scored_alone(place, folder):
     return (headline(harness(model=str(folder), tasks=TASKS, text=place / "short.txt")),)
 
 
-def test_scores_are_those_of_the_harness(place, trained):
-    base, grown = by_name(trained)["base"], by_name(trained)["duplicate"]
+def test_scores_are_those_of_the_harness(place, untrained):
+    base, grown = untrained.outcomes
     assert base.scores == scored_alone(place, place / "base")
+    assert grown.scores == scored_alone(place, place / "untrained" / "models" / "duplicate-0")
     assert base.scores[0][0].questions == 12
-    four = [*base.scores, *grown.scores, *base.trained_scores, *grown.trained_scores]
-    assert len({text.value for _, text in four}) == 4
+    assert base.scores != grown.scores
+
+
+def test_the_report_has_them(place, untrained):
+    for row in json.loads((place / "untrained" / "table.json").read_text()):
+        score = by_name(untrained)[row["method"]].scores[0][0]
+        found = row["tasks"]["lesa_choice"]
+        assert (found["before"], found["before_error"], found["after"]) == (score.value, score.error, None)
+        assert f"{score.value:.4f}" in (place / "untrained" / "table.md").read_text()
+    assert "lesa_choice acc" in (place / "untrained" / "report.html").read_text()
+
+
+def test_going_on_asks_nothing_again(place, untrained, monkeypatch):
+    for name in ("evaluate", "task_scores"):
+        monkeypatch.setattr(measure, name, None)
+    assert compare(job_of(place, "untrained", keep_models=True)).outcomes == untrained.outcomes
+
+
+def test_other_tasks_or_another_harness_are_refused(place, untrained, monkeypatch):
+    with pytest.raises(InputError, match=f"--tasks {TASKS}, now it is lesa_text"):
+        compare(job_of(place, "untrained", tasks="lesa_text"))
+    with pytest.raises(InputError, match=f"--tasks {TASKS}, now it is None"):
+        compare(job_of(place, "untrained", tasks=None))
+    monkeypatch.setattr("lesa_jax.comparison.basis.harness_version", lambda: "0.0.1")
+    with pytest.raises(InputError, match=r"by other versions \(lm_eval .*, now 0.0.1\)"):
+        compare(job_of(place, "untrained"))
 
 
 @pytest.mark.slow
-def test_they_are_of_the_grown_model_and_of_the_one_that_was_trained(place, trained):
-    """Each grown and trained by its own command."""
+def test_scores_after_training_are_those_of_a_run_of_its_own(place, trained):
+    """Each model grown and trained by its own command."""
     expand(ExpandSettings(str(place / "base"), place / "alone", method="duplicate"))
     job = make_compare_job(trained_job(place, "asked"))
     for variant, folder in zip(job.variants, (place / "base", place / "alone"), strict=True):
@@ -61,40 +94,21 @@ def test_they_are_of_the_grown_model_and_of_the_one_that_was_trained(place, trai
         run = measure.run_settings(job.settings, variant, 0, 1e-2)
         run = replace(run, model=str(folder), output=place / f"run-{variant.name}")
         assert found.trained_scores == scored_alone(place, train(run).final)
+        assert found.trained_scores != found.scores
 
 
-def test_trained_weights_go(place, trained):
+@pytest.mark.slow
+def test_trained_weights_go_and_going_on_asks_nothing_again(place, trained, monkeypatch):
     for name in ("base", "duplicate"):
         left = {path.name for path in (place / "asked" / "runs" / f"{name}-0").iterdir()}
         assert left >= {"metrics.jsonl", "run.json"}
         assert not left & {"final", "checkpoints"}
-
-
-def test_the_report_has_them(place, trained):
-    table = json.loads((place / "asked" / "table.json").read_text())
-    for row in table:
-        outcome = by_name(trained)[row["method"]]
-        found = row["tasks"]["lesa_choice"]
-        assert found["before"] == outcome.scores[0][0].value
-        assert found["after"] == outcome.trained_scores[0][0].value
-    assert f"{found['before']:.4f} -> {found['after']:.4f}" in (place / "asked" / "table.md").read_text()
-    assert "lesa_choice acc" in (place / "asked" / "report.html").read_text()
-
-
-def test_going_on_asks_nothing_again(place, trained, monkeypatch):
+    for row in json.loads((place / "asked" / "table.json").read_text()):
+        score = by_name(trained)[row["method"]].trained_scores[0][0]
+        assert row["tasks"]["lesa_choice"]["after"] == score.value
     for name in ("train", "evaluate", "task_scores"):
         monkeypatch.setattr(measure, name, None)
     assert compare(trained_job(place, "asked")).outcomes == trained.outcomes
-
-
-def test_other_tasks_or_another_harness_are_refused(place, trained, monkeypatch):
-    with pytest.raises(InputError, match=f"--tasks {TASKS}, now it is lesa_text"):
-        compare(trained_job(place, "asked", tasks="lesa_text"))
-    with pytest.raises(InputError, match=f"--tasks {TASKS}, now it is None"):
-        compare(trained_job(place, "asked", tasks=None))
-    monkeypatch.setattr("lesa_jax.comparison.basis.harness_version", lambda: "0.0.1")
-    with pytest.raises(InputError, match=r"by other versions \(lm_eval .*, now 0.0.1\)"):
-        compare(trained_job(place, "asked"))
 
 
 @pytest.mark.slow
