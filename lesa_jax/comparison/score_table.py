@@ -51,7 +51,8 @@ def meaning(table: TaskTable) -> str:
     task = table.task
     shots = {None: "solved examples as each of its tasks has", 0: "no solved examples", 1: "one solved example"}
     told = shots.get(task.shots, f"{task.shots} solved examples")
-    things = "questions" if task.error is not None else "texts or questions"
+    thing = "question" if task.higher_is_better else "text"  # whose perplexity it is
+    things = thing if task.questions == 1 else f"{thing}s"
     return f"{task.questions:,} {things}, {told}; {'higher' if task.higher_is_better else 'lower'} is better."
 
 

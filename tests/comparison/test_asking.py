@@ -193,7 +193,8 @@ def test_a_missing_harness_is_refused(place, tmp_path, monkeypatch):
 
 def test_an_encoder_is_refused(place, tmp_path):
     sizes: dict[str, Any] = {"d_model": 32, "d_kv": 8, "d_ff": 32, "num_heads": 4, "num_layers": 2, "vocab_size": 4096}
-    config = hf.T5Config(**sizes | {"decoder_start_token_id": 0})
+    sizes["decoder_start_token_id"] = 0
+    config = hf.T5Config(**sizes)
     hf.T5ForConditionalGeneration(config).save_pretrained(tmp_path / "t5")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (tmp_path / "t5" / name).write_bytes((place / "base" / name).read_bytes())

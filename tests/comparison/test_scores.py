@@ -85,7 +85,7 @@ def test_table_md_has_them_with_questions_and_shots():
     assert "| lesa | 0.3000 -> 0.5000 (0.0300, 0.0300) | 200.00 -> 55.50 (best) |" in found
     assert "| solar | 0.5000 -> 0.7000 (0.0300, 0.0300; best) | 90.00 -> 70.00 |" in found
     assert "choice acc: 200 questions, no solved examples; higher is better." in found
-    assert "text word_perplexity: 1,000 texts or questions, 5 solved examples; lower is better." in found
+    assert "text word_perplexity: 1,000 texts, 5 solved examples; lower is better." in found
     before = markdown(statistics(scored((choice(0.3),)), replace(grown("solar"), error="broken")))
     assert "| lesa | 0.3000 (0.0300; best) |" in before
     assert "| solar | - |" in before
