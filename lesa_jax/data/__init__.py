@@ -9,7 +9,6 @@ from pathlib import Path
 from lesa_jax.base.errors import InputError
 from lesa_jax.data.chat import FastTokenizer
 from lesa_jax.data.corruption import CorruptedRows, find_corruption
-from lesa_jax.data.held_out import hold_out
 from lesa_jax.data.loader import Loader, make_loader
 from lesa_jax.data.mixture import Mixture
 from lesa_jax.data.packing import pack_rows
@@ -18,7 +17,7 @@ from lesa_jax.data.sources import find_files, split_shares
 from lesa_jax.data.store import TokenStore
 from lesa_jax.data.tokens import Stage, token_store
 
-__all__ = ["Loader", "Mixture", "Stage", "TokenStore", "find_files", "hold_out", "make_loader", "open_data"]
+__all__ = ["Loader", "Mixture", "Stage", "TokenStore", "find_files", "make_loader", "open_data"]
 
 
 def open_data(

@@ -6,7 +6,7 @@ sft: a row takes conversations in their order while the next one fits whole (nex
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import SupportsIndex
 
 import numpy as np
@@ -29,18 +29,11 @@ class PackedRows:
     sequence_length: int
     starts: Int[np.ndarray, " rows"]
     stops: Int[np.ndarray, " rows"]
-    held_out: int = 0  # rows of the store that were taken from its end
 
     @property
     def digest(self) -> str:
         """Of all rows in their order."""
-        parts = [self.store.digest, self.sequence_length]
-        return digest([*parts, self.held_out] if self.held_out else parts)
-
-    def parted(self, count: int) -> tuple["PackedRows", "PackedRows"]:
-        """All but the last `count` rows, and those."""
-        last = replace(self, starts=self.starts[-count:], stops=self.stops[-count:])
-        return replace(self, starts=self.starts[:-count], stops=self.stops[:-count], held_out=count), last
+        return digest([self.store.digest, self.sequence_length])
 
     def __len__(self) -> int:
         return len(self.starts)

@@ -35,11 +35,10 @@ class StoppedError(Exception):
     """It was time to stop while the loss was measured."""
 
 
-def make_evaluation(job: TrainJob, held_out_rows: Sequence[Int[np.ndarray, " _"]] = ()) -> Evaluation | None:
+def make_evaluation(job: TrainJob) -> Evaluation | None:
     """The losses of the predicted tokens of each of `job.texts`, in the training's own dtype; None without any.
 
-    Of an encoder-decoder the tokens of targets are predicted. Where there is no text of its own, `eval_loss` is that of
-    what was held out of the data.
+    Of an encoder-decoder the tokens of targets are predicted.
 
     Raises:
       InputError: a text has nothing to predict.
@@ -57,8 +56,6 @@ def make_evaluation(job: TrainJob, held_out_rows: Sequence[Int[np.ndarray, " _"]
             setting = HELD_OUT_TEXTS[name]
             file = getattr(held_out, setting)
             raise InputError(f"{option(setting)} {file}: has fewer than two tokens; give a longer one")
-    if held_out_rows:
-        texts["eval_loss"] = held_out_rows
     if not texts:
         return None
     # Several processes give the same rows, and every one of them needs all of the result.

@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -18,7 +17,7 @@ from lesa_jax.base.settings import by_name
 from lesa_jax.checkpoint.integrity import verified_beside
 from lesa_jax.checkpoint.names import Tree
 from lesa_jax.checkpoint.publishing import check_push, push
-from lesa_jax.data import hold_out, open_data
+from lesa_jax.data import open_data
 from lesa_jax.data.loader import Loader, make_loader
 from lesa_jax.data.mixture import Mixture
 from lesa_jax.data.sources import find_files, split_shares
@@ -83,11 +82,11 @@ def run_job(job: TrainJob, report: TrainResult) -> TrainResult:
     with ExitStack() as stack:
         # All that can be wrong with the inputs is found before run.json is written: a corrected command may follow.
         weights = stack.enter_context(verified_beside(job.checkpoint))
-        rows, held_out_rows = without_held_out(job, read_data(job))
+        rows = read_data(job)
         loader = local_loader(job, rows)
         stack.callback(loader.close)
         try_batch(loader)
-        evaluation = make_evaluation(job, held_out_rows)
+        evaluation = make_evaluation(job)
         checkpoints = Checkpoints(job.settings.output / "checkpoints", keeping.keep, job.mesh)
         stack.callback(checkpoints.close)
         inputs = partial(digest_inputs, job, rows, weights)
@@ -165,17 +164,6 @@ def read_data(job: TrainJob) -> Mixture:
             if count and jax.process_index() == 0:
                 print(f"{data}: {count} records {what}", file=sys.stderr)
     return rows
-
-
-def without_held_out(job: TrainJob, rows: Mixture) -> tuple[Mixture, list[np.ndarray]]:
-    """The rows to train on; and where no --eval-text is given, what of the data is held out instead (`hold_out`)."""
-    if job.settings.held_out.eval_text is not None or job.config.encoder is not None:
-        return rows, []
-    kept, held_out_rows = hold_out(rows)
-    if held_out_rows and jax.process_index() == 0:
-        count = len(rows) - len(kept)
-        print(f"held out: the last {count} of {len(rows):,} rows of the data, without an --eval-text", file=sys.stderr)
-    return kept, held_out_rows
 
 
 def local_loader(job: TrainJob, rows: Mixture) -> Loader:
