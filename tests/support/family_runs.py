@@ -31,7 +31,8 @@ def place_of(folder: Path, family: str) -> Path:
     place = folder / family
     shutil.copytree(tiny(family), place / "base")
     tiny_tokenizer(sentinels=20 if family in ENCODER_DECODERS else 0).save_pretrained(place / "base")
-    expand(ExpandSettings(str(place / "base"), place / "grown", method="average", gaps="2,3"))
+    gaps = "1,2" if family in ENCODER_DECODERS else "2,3"  # between like layers, where sizes differ
+    expand(ExpandSettings(str(place / "base"), place / "grown", method="average", gaps=gaps))
     words = [{"text": f"{'abc def ghi '[i % 7 :]} jkl {i} " * (1 + i % 5)} for i in range(300)]
     (place / "data.jsonl").write_text("".join(json.dumps(word) + "\n" for word in words))
     return place
