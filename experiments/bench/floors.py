@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
 
+from lesa_jax.parallel.rates import product_rate
 from lesa_jax.parallel.targets import CHIPS
 from lesa_jax.planning.methods import PUBLISHED
 
@@ -31,11 +32,8 @@ def seconds(work: Callable[[], object]) -> float:
 
 def matmul_rate(size: int, dtype: DTypeLike = jnp.float32) -> float:
     """Operations a second of a `size`-cube product of random numbers, the best of five; float32 in full precision."""
-    a = jax.random.normal(jax.random.key(0), (size, size), dtype)
-    precision = lax.Precision.HIGHEST if a.dtype == jnp.float32 else lax.Precision.DEFAULT
-    product = jax.jit(lambda a: jnp.matmul(a, a, precision=precision))
-    product(a).block_until_ready()
-    return 2 * size**3 / min(seconds(lambda: product(a)) for _ in range(5))
+    precision = lax.Precision.HIGHEST if jnp.dtype(dtype) == jnp.float32 else lax.Precision.DEFAULT
+    return product_rate(size, dtype, tries=5, precision=precision)
 
 
 def update_rate(nbytes: int) -> float:

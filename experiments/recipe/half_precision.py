@@ -50,8 +50,7 @@ def main(settings: Settings) -> None:
     settings.output.mkdir(parents=True, exist_ok=True)
     grown, text, held_out = (settings.output / name for name in ("grown", "corpus.txt", "held-out.txt"))
     if not grown.exists():
-        model = str(demo.MODEL_DIRECTORY) if settings.model is None else settings.model
-        expand(ExpandSettings(model, grown, method="llama_pro"))
+        expand(ExpandSettings(demo.named(settings.model), grown, method="llama_pro"))
     files = sorted(Path(np.__file__).parent.glob("*/*.py"))
     text.write_text("".join(file.read_text(encoding="utf-8") for file in files), encoding="utf-8")
     held_out.write_text(demo.evaluation_text(), encoding="utf-8")

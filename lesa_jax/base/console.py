@@ -1,6 +1,7 @@
 """Progress on stderr, and reports on stdout. Nothing that comes from outside is taken for markup."""
 
 import time
+from collections.abc import Iterable
 from importlib.util import find_spec
 from typing import Any
 
@@ -16,6 +17,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
 
 from lesa_jax.base.units import duration
 
@@ -25,6 +27,19 @@ QUIET = 60.0  # seconds without a line, where bars cannot be redrawn
 def report_console() -> Console:
     """Stdout, for reports."""
     return Console(markup=False, emoji=False, highlight=False)
+
+
+def print_change(sizes: Iterable[tuple[str, str, str]], facts: Iterable[tuple[str, str]], console: Console) -> None:
+    """Prints a table of what had another size before, and a line for each fact."""
+    table = Table()
+    table.add_column("")
+    table.add_column("before", justify="right")
+    table.add_column("after", justify="right")
+    for row in sizes:
+        table.add_row(*row)
+    console.print(table)
+    for name, fact in facts:
+        console.print(f"{name:<9} {fact}", highlight=False, soft_wrap=True)
 
 
 def progress_bars() -> Progress:

@@ -103,6 +103,12 @@ def chat_template(tokenizer: FastTokenizer) -> str | None:
     return template
 
 
+def check_chat(tokenizer: FastTokenizer) -> None:
+    """Refuses to put a text as a user's message to a model whose tokenizer has no chat template."""
+    if chat_template(tokenizer) is None:
+        raise InputError("--chat: the model's tokenizer has no chat template; leave out --chat")
+
+
 def _messages(record: Record) -> list[Message]:
     messages = record.fields["messages"]
     if not isinstance(messages, list) or not messages:

@@ -12,12 +12,15 @@ from lesa_jax import demo
 from lesa_jax.base.errors import InputError
 from lesa_jax.base.settings import by_name, check_seed
 from lesa_jax.checkpoint.hub import resolve_model
+from lesa_jax.checkpoint.reader import open_checkpoint
 from lesa_jax.checkpoint.tokenizer import check_vocabulary, load_tokenizer, tokenizer_errors
+from lesa_jax.data.chat import check_chat
 from lesa_jax.decoding.answer import answers
 from lesa_jax.decoding.continuation import continuations
 from lesa_jax.decoding.ends import end_tokens
 from lesa_jax.decoding.sampling import Sampling
 from lesa_jax.decoding.settings import GenerateSettings
+from lesa_jax.models.config import read_model
 from lesa_jax.models.load import load_model
 
 
@@ -52,13 +55,13 @@ def telling(settings: GenerateSettings, tell: Callable[[str], None]) -> Generate
     sampling = Sampling(settings.temperature, settings.top_p)
     if settings.max_tokens < 1:
         raise InputError(f"--max-tokens {settings.max_tokens}: expected at least 1")
-    model = str(demo.MODEL_DIRECTORY) if settings.model is None else settings.model
-    folder = resolve_model(model, settings.revision)
-    params, config = load_model(folder)
+    folder = resolve_model(demo.named(settings.model), settings.revision)
+    config = read_model(open_checkpoint(folder))
     tokenizer: Any = load_tokenizer(folder)
     reads = config.encoder is not None
     prompt, tokens = prompt_tokens(tokenizer, settings, reads)
     check_vocabulary(max(tokens), config.vocab_size)
+    params, config = load_model(folder)
     if not reads:
         tell(prompt)
     told = text = ""
@@ -83,8 +86,7 @@ def prompt_tokens(tokenizer: Any, settings: GenerateSettings, whole: bool) -> tu
     text = settings.prompt
     with tokenizer_errors("the model's tokenizer cannot tokenise the prompt", "repair or replace tokenizer.json"):
         if settings.chat:
-            if not getattr(tokenizer, "chat_template", None):
-                raise InputError("--chat: the model's tokenizer has no chat template; leave out --chat")
+            check_chat(tokenizer)
             message = {"role": "user", "content": text}
             text = tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
         tokens = tokenizer(text, verbose=False, add_special_tokens=not settings.chat)["input_ids"]

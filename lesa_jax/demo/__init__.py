@@ -23,6 +23,11 @@ EXCLUDED_FOLDERS = frozenset(
 )
 
 
+def named(model: str | None) -> str:
+    """What a command's --model names: without one, the demo model."""
+    return str(MODEL_DIRECTORY) if model is None else model
+
+
 def standard_library() -> Path:
     """The folder of the running interpreter's standard library."""
     return Path(sysconfig.get_path("stdlib"))

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 from lesa_jax.base.errors import InputError
 from lesa_jax.evaluation.protocol import PplProtocol
 from lesa_jax.families.model import ModelConfig
-from lesa_jax.models.buckets import bucket_of
+from lesa_jax.models.buckets import bucket_of, by_shape, padded
 from lesa_jax.models.decoder import forward, head
 from lesa_jax.models.losses import token_nll
 
@@ -127,23 +127,8 @@ def _batch_nll(
 
 def _padded_batches(rows: Sequence[np.ndarray], batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """[batch_size, bucket] tokens, padded on the right, where no causal prediction sees it; and the rows' lengths."""
-    if not rows:
-        return
-    longest = max(map(len, rows))
-    by_bucket: dict[int, list[np.ndarray]] = {}
-    for row in rows:
-        by_bucket.setdefault(_bucket(len(row), longest), []).append(row)
-    for bucket, members in sorted(by_bucket.items(), reverse=True):
-        for batch in _groups(members, batch_size):
-            tokens_BxT = np.zeros((batch_size, bucket), np.int32)
-            for padded, row in zip(tokens_BxT, batch, strict=False):
-                padded[: len(row)] = row
-            yield tokens_BxT, np.array([len(row) for row in batch])
-
-
-def _bucket(length: int, longest: int) -> int:
-    return min(longest, bucket_of(length))
-
-
-def _groups(members: list[np.ndarray], size: int) -> Iterable[list[np.ndarray]]:
-    return (members[start : start + size] for start in range(0, len(members), size))
+    longest = max(map(len, rows), default=0)
+    buckets = [min(longest, bucket_of(len(row))) for row in rows]
+    for members in by_shape(buckets, batch_size):
+        tokens_BxT, _ = padded([rows[number] for number in members], batch_size, buckets[members[0]])
+        yield tokens_BxT, np.array([len(rows[number]) for number in members])

@@ -46,8 +46,7 @@ def evaluate_text(text: str, settings: EvaluateSettings) -> dict[str, Any]:
     started = time.monotonic()
     if settings.batch_size < 1:
         raise InputError(f"--batch-size {settings.batch_size}: expected at least 1")
-    model = str(demo.MODEL_DIRECTORY) if settings.model is None else settings.model
-    folder = resolve_model(model, settings.revision)
+    folder = resolve_model(demo.named(settings.model), settings.revision)
     order = None if settings.loop is None else loop_order(settings.loop, read_model(open_checkpoint(folder)))
     params, config = load_model(folder)
     if order is not None:
@@ -68,7 +67,7 @@ def evaluate_text(text: str, settings: EvaluateSettings) -> dict[str, Any]:
             progress.update(task, total=len(pairs))
             measured = target_perplexity(model_pair_nll(params, config), pairs, protocol, settings.batch_size, advance)
     return {
-        "model": "demo" if settings.model is None else model,
+        "model": settings.model or "demo",
         "protocol": settings.ppl_protocol,
         "perplexity": measured.perplexity,
         "nll": measured.nll,

@@ -23,7 +23,7 @@ from lesa_jax.data.tokens import cut, encode_pairs
 from lesa_jax.evaluation.perplexity import Perplexity, summarise
 from lesa_jax.evaluation.protocol import PplProtocol, row_length
 from lesa_jax.families.model import ModelConfig
-from lesa_jax.models.buckets import bucket_of, padded
+from lesa_jax.models.buckets import bucket_of, by_shape, padded
 from lesa_jax.models.decoder import head
 from lesa_jax.models.encoder_decoder import forward, shifted_right, whole_rows
 from lesa_jax.models.losses import token_nll
@@ -102,11 +102,8 @@ def target_perplexity(
 
 def batches_of_like_lengths(pairs: Sequence[Pair], size: int) -> Iterator[list[Pair]]:
     """Pairs whose texts share their buckets, so that they share a compiled program and have little padding."""
-    groups: dict[tuple[int, int], list[Pair]] = {}
-    for pair in pairs:
-        groups.setdefault((bucket_of(len(pair.source)), bucket_of(len(pair.target))), []).append(pair)
-    for _, members in sorted(groups.items(), reverse=True):
-        yield from (members[start : start + size] for start in range(0, len(members), size))
+    shapes = [(bucket_of(len(pair.source)), bucket_of(len(pair.target))) for pair in pairs]
+    return ([pairs[number] for number in members] for members in by_shape(shapes, size))
 
 
 def model_pair_nll(params: dict[str, Any], config: ModelConfig) -> PairNll:

@@ -1,14 +1,12 @@
 """How long new matrices will take here, before any is made: by how fast this machine multiplies matrices."""
 
-import time
-
-import jax
 import jax.numpy as jnp
 
 from lesa_jax.growth.compute import request_of
 from lesa_jax.growth.effort import effort
 from lesa_jax.growth.job import ExpandJob
 from lesa_jax.parallel.mesh import platform_of
+from lesa_jax.parallel.rates import product_rate
 
 SIZE = 2048  # of the product that the rate is taken of
 # What decompositions and training take over the products that `effort` counts. Measured: 1.67 at width 1024 (12
@@ -21,17 +19,4 @@ def expected_seconds(job: ExpandJob) -> float | None:
     if platform_of(jnp.zeros(())) != "cpu":
         return None
     work = sum(kind.pages * effort(kind.shape, [request_of(job, kind)]) for kind in job.computed)
-    return OVER_PRODUCTS * work / product_rate()
-
-
-def product_rate() -> float:
-    """Operations a second of a product of square matrices, float32: the best of three."""
-    a = jax.random.normal(jax.random.key(0), (SIZE, SIZE))
-    product = jax.jit(lambda a: a @ a)
-    product(a).block_until_ready()
-    seconds = []
-    for _ in range(3):
-        started = time.perf_counter()
-        product(a).block_until_ready()
-        seconds.append(time.perf_counter() - started)
-    return 2 * SIZE**3 / min(seconds)
+    return OVER_PRODUCTS * work / product_rate(SIZE)

@@ -24,7 +24,7 @@ from lesa_jax.models.shapes import (
     model_stacks,
     model_tensors,
 )
-from lesa_jax.parallel.mesh import AXIS_RULES, dividing
+from lesa_jax.parallel.mesh import dividing, sharing_axes
 
 
 def load_model(folder: Path, mesh: Mesh | None = None) -> tuple[dict[str, Any], ModelConfig]:
@@ -66,9 +66,8 @@ def shardings(config: ModelConfig, mesh: Mesh) -> dict[str, NamedSharding]:
     it."""
     tensors, found = model_tensors(config), {}
     for stack in model_stacks(config):
-        of_numbers = [None, AXIS_RULES["experts"]][: len(stack.sizes)]
-        tensor = tensors[stack.names()[0]]
-        axes = [*of_numbers, *(axis and AXIS_RULES[axis] for axis in tensor.axes)]
+        of_numbers = (None, "experts")[: len(stack.sizes)]
+        axes = sharing_axes((*of_numbers, *tensors[stack.names()[0]].axes))
         spec = P(*dividing(axes, stack.sizes + stack.spec.shape, mesh.shape))
         found[".".join(stack.path)] = NamedSharding(mesh, spec)
     return found

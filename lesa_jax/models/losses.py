@@ -1,6 +1,7 @@
 """Cross-entropy that never holds a [tokens, vocab] tensor."""
 
 import functools
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -53,7 +54,9 @@ def token_nll(
     Logits exist for `chunk_tokens` tokens at a time, in the forward pass and, recomputed, in the backward pass. The
     matrix product runs in the dtype of `hidden_BxTxE` and accumulates in float32.
     """
-    return token_scores(hidden_BxTxE, head, targets_BxT, chunk_tokens)[0]
+    return by_chunks(
+        lambda hidden, targets: chunk_nll(hidden, head, targets)[0], hidden_BxTxE, targets_BxT, chunk_tokens
+    )
 
 
 def token_scores(
@@ -63,6 +66,33 @@ def token_scores(
     chunk_tokens: int = CHUNK_TOKENS,
 ) -> tuple[Float[Array, "batch tokens"], Bool[Array, "batch tokens"]]:
     """`token_nll`, and whether each target is the likeliest token, of several equal ones the first."""
+
+    def of_chunk(hidden: Array, targets: Array) -> tuple[Array, Array]:
+        nll_N, logits_NxV = chunk_nll(hidden, head, targets)
+        return nll_N, jnp.argmax(logits_NxV, axis=-1) == targets
+
+    return by_chunks(of_chunk, hidden_BxTxE, targets_BxT, chunk_tokens)
+
+
+def chunk_nll(
+    hidden_NxE: Float[Array, "chunk hidden"], head: Head, targets_N: Int[Array, " chunk"]
+) -> tuple[Float[Array, " chunk"], Float[Array, "chunk vocab"]]:
+    """Negative log-likelihoods, and the logits that they come from."""
+    logits_NxV = logits_of(hidden_NxE, head, jnp.float32)
+    chosen_N = jnp.take_along_axis(logits_NxV, targets_N[:, None], axis=-1)[:, 0]
+    return jax.nn.logsumexp(logits_NxV, axis=-1) - chosen_N, logits_NxV
+
+
+def by_chunks(
+    of_chunk: Callable[[Array, Array], Any],
+    hidden_BxTxE: Float[Array, "batch tokens hidden"],
+    targets_BxT: Int[Array, "batch tokens"],
+    chunk_tokens: int,
+) -> Any:
+    """What `of_chunk` makes of so many tokens at a time, an array or several [chunk], as arrays [batch, tokens].
+
+    What it need not make it should leave out: of a loop's results none is dropped before devices share the work.
+    """
     hidden_NxE = hidden_BxTxE.reshape(-1, hidden_BxTxE.shape[-1])
     targets_N = targets_BxT.reshape(-1)
     count = targets_N.shape[0]
@@ -71,16 +101,8 @@ def token_scores(
     fill = chunks * size - count
     hidden_CxNxE = jnp.pad(hidden_NxE, ((0, fill), (0, 0))).reshape(chunks, size, -1)
     targets_CxN = jnp.pad(targets_N, (0, fill)).reshape(chunks, size)
-
-    @jax.checkpoint
-    def chunk_scores(chunk: tuple[Array, Array]) -> tuple[Float[Array, " chunk"], Bool[Array, " chunk"]]:
-        logits_NxV = logits_of(chunk[0], head, jnp.float32)
-        chosen_N = jnp.take_along_axis(logits_NxV, chunk[1][:, None], axis=-1)[:, 0]
-        return jax.nn.logsumexp(logits_NxV, axis=-1) - chosen_N, jnp.argmax(logits_NxV, axis=-1) == chunk[1]
-
-    nll_CxN, likeliest_CxN = jax.lax.map(chunk_scores, (hidden_CxNxE, targets_CxN))
-    nll_BxT, likeliest_BxT = (x.reshape(-1)[:count].reshape(targets_BxT.shape) for x in (nll_CxN, likeliest_CxN))
-    return nll_BxT, likeliest_BxT
+    found = jax.lax.map(lambda chunk: jax.checkpoint(of_chunk)(*chunk), (hidden_CxNxE, targets_CxN))
+    return jax.tree.map(lambda x: x.reshape(-1)[:count].reshape(targets_BxT.shape), found)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))

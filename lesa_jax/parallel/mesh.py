@@ -30,6 +30,11 @@ AXIS_RULES: Mapping[str, str] = {
 }
 
 
+def sharing_axes(dimensions: Sequence[str | None]) -> tuple[str | None, ...]:
+    """The axes of the mesh that share dimensions which are about these things."""
+    return tuple(None if dimension is None else AXIS_RULES[dimension] for dimension in dimensions)
+
+
 def parse_mesh(text: str, devices: int) -> dict[str, int]:
     """`data=1,fsdp=-1,tensor=1` as sizes; -1 takes the devices that are left, a missing axis is 1.
 

@@ -19,9 +19,12 @@ from lesa_jax.base.errors import InputError, did_you_mean
 from lesa_jax.base.files import read_text, write_text
 from lesa_jax.base.settings import by_name, listed
 from lesa_jax.checkpoint.hub import resolve_model
+from lesa_jax.checkpoint.reader import open_checkpoint
 from lesa_jax.checkpoint.tokenizer import load_tokenizer
+from lesa_jax.data.chat import check_chat
 from lesa_jax.decoding.ends import end_tokens
 from lesa_jax.families.model import ModelConfig
+from lesa_jax.models.config import read_model
 from lesa_jax.models.load import load_model
 from lesa_jax.parallel.mesh import whole_mesh
 from lesa_jax.tasks.settings import HarnessSettings
@@ -90,14 +93,12 @@ def ask(settings: HarnessSettings, tasks: FoundTasks, resamples: int = 100_000) 
     mesh = whole_mesh(settings.mesh)
     with quiet(settings.debug):
         simple_evaluate, _, model_class = harness_parts()
-        folder = resolve_model(
-            str(demo.MODEL_DIRECTORY) if settings.model is None else settings.model, settings.revision
-        )
-        params, config = load_model(folder, mesh)
-        check_decoder(folder, config)
+        folder = resolve_model(demo.named(settings.model), settings.revision)
+        check_decoder(folder, read_model(open_checkpoint(folder)))
         tokenizer: Any = load_tokenizer(folder)
-        if settings.chat and not getattr(tokenizer, "chat_template", None):
-            raise InputError("--chat: the model's tokenizer has no chat template; leave out --chat")
+        if settings.chat:
+            check_chat(tokenizer)
+        params, config = load_model(folder, mesh)
         model = model_class(
             params,
             config,
@@ -119,7 +120,7 @@ def ask(settings: HarnessSettings, tasks: FoundTasks, resamples: int = 100_000) 
                 log_samples=False,
                 bootstrap_iters=resamples,
             )
-    results["config"]["model_args"] = {"model": "demo" if settings.model is None else settings.model}
+    results["config"]["model_args"] = {"model": settings.model or "demo"}
     if settings.output is not None:
         settings.output.parent.mkdir(parents=True, exist_ok=True)
         write_text(settings.output, json.dumps(results, indent=2, default=str))

@@ -1,6 +1,6 @@
 """How likely continuations are behind their contexts, many at a time."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from lesa_jax.base.errors import InputError
 from lesa_jax.families.model import ModelConfig
-from lesa_jax.models.buckets import bucket_of, padded
+from lesa_jax.models.buckets import bucket_of, by_shape, padded
 from lesa_jax.models.decoder import forward, head
 from lesa_jax.models.losses import token_scores
 
@@ -62,7 +62,7 @@ def scores(
     `advance` is called with the number of rows just done.
     """
     found: list[Score | None] = [None] * len(rows)
-    for members in batches(rows, batch_size):
+    for members in by_shape([row.shape for row in rows], batch_size):
         batch = [rows[number] for number in members]
         tokens, _ = padded([row.read for row in batch], batch_size)
         targets, _ = padded([row.after for row in batch], batch_size)
@@ -75,16 +75,6 @@ def scores(
             found[number] = Score(-float(own_nll[:count].sum(dtype=np.float64)), bool(own_likeliest[:count].all()))
         advance(len(batch))
     return [score for score in found if score is not None]
-
-
-def batches(rows: Sequence[Row], size: int) -> Iterator[list[int]]:
-    """The numbers of rows that share a shape, at most `size` at a time, the longest first: what is too much for the
-    memory shows at once, and the time left is not underrated."""
-    groups: dict[tuple[int, int], list[int]] = {}
-    for number, row in enumerate(rows):
-        groups.setdefault(row.shape, []).append(number)
-    for _, members in sorted(groups.items(), reverse=True):
-        yield from (members[start : start + size] for start in range(0, len(members), size))
 
 
 @partial(jax.jit, static_argnames=("config", "dtype"))

@@ -6,7 +6,6 @@ weights have no third term; what lies below the first trained tensor has neither
 """
 
 import math
-import time
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
@@ -19,11 +18,13 @@ from lesa_jax.families.model import ModelConfig
 from lesa_jax.models.parts import input_tensors, output_tensor
 from lesa_jax.models.shapes import Tensor, outside_layers
 from lesa_jax.parallel.mesh import AXIS_RULES
+from lesa_jax.parallel.rates import product_rate
 from lesa_jax.training.optimizer import NEWTON_SCHULZ, Rule, by_muon
 from lesa_jax.training.parameters import Leaf
 from lesa_jax.training.peaks import peak_of
 
 TYPICAL_USE = 0.4  # of the peak, by a training step: for a first estimate
+TRIED = 1024  # the size of the product that tells an unknown device's peak
 
 
 @dataclass(frozen=True)
@@ -209,19 +210,9 @@ def device_peak() -> float | None:
     return peak_of(jax.devices()[0].device_kind)
 
 
-def measured_peak(dtype: DTypeLike, size: int = 1024) -> float:
-    """Operations a second of a matrix product on one device."""
-    a = jnp.ones((size, size), dtype)
-    product = jax.jit(jnp.matmul)
-    product(a, a).block_until_ready()
-    started = time.perf_counter()
-    product(a, a).block_until_ready()
-    return 2 * size**3 / (time.perf_counter() - started)
-
-
 def estimate_seconds(cost: Cost, tokens: int, dtype: DTypeLike) -> float:
     """About how long all devices take for a step of so many tokens, by the data sheet or, without one, by trying."""
-    peak = device_peak() or measured_peak(dtype)
+    peak = device_peak() or product_rate(TRIED, dtype, tries=1)
     return cost.total * tokens / (peak * jax.device_count() * TYPICAL_USE)
 
 

@@ -16,7 +16,7 @@ from jax.typing import DTypeLike
 from lesa_jax.checkpoint.names import Tree
 from lesa_jax.families.model import ModelConfig
 from lesa_jax.models.shapes import layer_tensors
-from lesa_jax.parallel.mesh import AXIS_RULES, pinned
+from lesa_jax.parallel.mesh import AXIS_RULES, pinned, sharing_axes
 
 SHARES = AXIS_RULES["embed"]  # the axis of weights whose parts are at home on different devices
 Axes = tuple[str | None, ...]
@@ -27,9 +27,7 @@ def product_axes(config: ModelConfig, layer: int) -> dict[tuple[str, ...], Axes]
     all but a router, which is read in float32."""
     router = None if config.experts is None else f"{config.experts.names.router}.weight"
     return {
-        tuple(key for key in name.split(".") if key != "*"): tuple(
-            axis and AXIS_RULES[axis] for axis in tensor.array_axes
-        )
+        tuple(key for key in name.split(".") if key != "*"): sharing_axes(tensor.array_axes)
         for name, tensor in layer_tensors(config, layer).items()
         if tensor.role == "matrix" and name != router
     }

@@ -79,10 +79,8 @@ def make_evaluation(job: TrainJob) -> Evaluation | None:
 
 def base_program(job: TrainJob) -> Program | None:
     """What computes the original's losses before the first step: the grown model under a mask that leaves its new
-    layers out. None where none is known to be new, where training begins under such a mask, and on several devices:
-    once, eight of a CPU's waited for each other there until XLA gave up."""
-    known = job.growth is not None and job.program.mask is None and job.settings.init == "checkpoint"
-    if job.growth is None or not known or job.mesh.size > 1:
+    layers out. None where none is known to be new, or where training begins under such a mask."""
+    if job.growth is None or job.program.mask is not None or job.settings.init != "checkpoint":
         return None
     *encoder, layers = (stack.new_layers for stack in job.growth.plan.stacks)
     return replace(job.program, mask=Mask(layers, 1, *encoder))

@@ -7,7 +7,7 @@ from jax.sharding import PartitionSpec as P
 
 from lesa_jax.base.errors import InputError
 from lesa_jax.families.model import ModelConfig
-from lesa_jax.parallel.mesh import AXIS_RULES, dividing, row_shares
+from lesa_jax.parallel.mesh import AXIS_RULES, dividing, row_shares, sharing_axes
 from lesa_jax.training.parameters import Leaf
 
 
@@ -52,7 +52,7 @@ def check_mesh(sizes: Mapping[str, int], config: ModelConfig, sequences: int) ->
 def leaf_spec(leaf: Leaf, sizes: Mapping[str, int]) -> P:
     """The axes of the mesh that share one leaf; one that does not divide its dimension (an odd vocabulary) does not."""
     tensor = leaf.tensor
-    axes = [None if axis is None else AXIS_RULES[axis] for axis in tensor.array_axes]
+    axes = sharing_axes(tensor.array_axes)
     if not any(axes):
         return P()
     shared = dividing(axes, tensor.array_shape, sizes)

@@ -20,7 +20,7 @@ DIGESTS = {
 KEPT = {
     "format": 2,
     "layers": None, "stack": None, "train_tokens": "2K", "train": "new", "eval_every": "100k", "learning_rate": 0.0002,
-    "batch_size": 16, "sequence_length": 32, "ppl_protocol": "corpus", "made_of": DIGESTS,
+    "batch_size": 16, "sequence_length": 32, "ppl_protocol": "corpus", "tasks": None, "made_of": DIGESTS,
 }  # fmt: skip
 
 

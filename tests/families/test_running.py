@@ -2,7 +2,6 @@
 
 import functools
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +22,7 @@ from lesa_jax.models.load import load_model
 from lesa_jax.models.parts import embedding_tensor
 from lesa_jax.planning.record import read_growth
 from lesa_jax.training.step import mean_gradient
+from tests.support.devices import environment_of
 from tests.support.family_runs import STEPS, place_of
 from tests.support.growth import TOKENS, grow
 from tests.support.packed import packed
@@ -138,7 +138,7 @@ def runs(tmp_path_factory):
         place_of(folder, name)
     found = {}
     for devices in (8, 1):
-        env = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu"}
+        env = environment_of(devices)
         command = [sys.executable, "-m", "tests.support.family_runs", str(folder), *RUNNING]
         done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-3000:]

@@ -4,7 +4,6 @@ What no test here can say: that Mosaic compiles the kernel on a given TPU, and h
 """
 
 import json
-import os
 import subprocess
 import sys
 from typing import Any
@@ -27,6 +26,7 @@ from lesa_jax.parallel.mesh import BATCH, make_mesh
 from lesa_jax.training.parameters import make_leaves
 from lesa_jax.training.sharding import leaf_shardings
 from lesa_jax.training.step import Batch, Program, mean_gradient
+from tests.support.devices import environment_of
 
 TOKENS = 256
 SIZES = {"data": 2, "fsdp": 2, "expert": 1, "tensor": 2}
@@ -180,9 +180,9 @@ def test_forward_and_backward_lower_to_three_kernels_for_a_tpu(head_dim, dtype):
 
 @pytest.mark.slow
 def test_eight_devices_compute_what_one_does():
-    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "8", "JAX_PLATFORMS": "cpu"}
+    env = environment_of(8)
     command = [sys.executable, "-m", __name__]
-    process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    process = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert process.returncode == 0, process.stderr
     errors = json.loads(process.stdout.splitlines()[-1])
     assert errors.keys() == {"attention", "uneven", "training"}

@@ -1,7 +1,6 @@
 """What a compiled program's text says: written down here as the compilers of TPUs and GPUs write it, and by XLA."""
 
 import json
-import os
 import subprocess
 import sys
 
@@ -10,6 +9,7 @@ import pytest
 from lesa_jax.parallel.collectives import collectives
 from lesa_jax.parallel.hlo import bits_of, read_program, split_type, type_bytes
 from lesa_jax.parallel.operations import Products, kernels, launches, products
+from tests.support.devices import environment_of
 
 # As the TPU's compiler writes: an asynchronous gather in a loop of 16, started and ended under one channel; a sum of
 # which each chip keeps a share; groups by the names of a mesh; the loop's bound in its condition.
@@ -185,7 +185,7 @@ print(json.dumps({one.kind: [one.times, one.nbytes, one.group] for one in found}
 
 @pytest.mark.slow
 def test_it_is_what_xla_writes_today():
-    env = os.environ | {"JAX_NUM_CPU_DEVICES": "4", "JAX_PLATFORMS": "cpu"}
+    env = environment_of(4)
     done = subprocess.run([sys.executable, "-c", PROGRAM], env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert json.loads(done.stdout.splitlines()[-1]) == {

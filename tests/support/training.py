@@ -1,7 +1,6 @@
 """What the tests of training share: a small grown model with a tokenizer, a text, and runs of the command."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ import transformers as hf
 from lesa_jax.demo import MODEL_DIRECTORY
 from lesa_jax.growth.run import expand
 from lesa_jax.growth.settings import ExpandSettings
+from tests.support.devices import environment_of
 
 OPTIONS = [
     "--sequence-length",
@@ -57,7 +57,7 @@ def write_text(path: Path, lines: int = 400) -> Path:
 
 def start(*arguments: str, devices: int = 1, **environment: str) -> subprocess.Popen:
     """`python -m lesa_jax.train` on so many virtual CPU devices."""
-    env = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu"} | environment
+    env = environment_of(devices, **environment)
     command = [sys.executable, "-m", "lesa_jax.train", *arguments]
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 

@@ -1,7 +1,6 @@
 """`lesa harness` against lm-evaluation-harness's own adapter for transformers, on the tasks that come along."""
 
 import json
-import os
 import subprocess
 import sys
 from typing import Any
@@ -14,6 +13,7 @@ from lesa_jax import demo
 from lesa_jax.base.errors import InputError
 from lesa_jax.harness import harness, main
 from lesa_jax.tasks.run import LOCAL, PRESETS, asked, check_tasks, quiet
+from tests.support.devices import environment_of
 from tests.support.tiny import LLAMA_LIKE
 from tests.support.tokenizers import CHATML, small_tokenizer
 
@@ -183,7 +183,7 @@ def test_devices_share_the_work_and_the_weights_and_scores_stay(folder, tmp_path
     alone = harness(model=str(folder), tasks="lesa,write", include_path=tmp_path, limit=6, batch_size=4)
     run = subprocess.run(
         [sys.executable, "-c", ON_A_MESH, str(folder), str(tmp_path)],
-        env=os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"},
+        env=environment_of(4),
         capture_output=True,
         text=True,
         check=False,

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from lesa_jax.base.errors import InputError
+from lesa_jax.models.buckets import by_shape
 from lesa_jax.models.decoder import logits
-from lesa_jax.tasks.scoring import Row, batches, row_of, scores
+from lesa_jax.tasks.scoring import Row, row_of, scores
 from tests.support.small import small_model
 
 RNG = np.random.default_rng(0)
@@ -55,7 +56,7 @@ def test_what_cannot_be_scored_is_refused(context, after):
 
 def test_a_batch_has_rows_of_one_shape_and_the_longest_come_first():
     rows = [row_of(tokens(count), [1], 512) for count in (3, 200, 5, 40, 100, 7)]
-    found = list(batches(rows, 2))
+    found = list(by_shape([row.shape for row in rows], 2))
     assert found == [[1], [4], [3], [0, 2], [5]]
     assert all(len({rows[number].shape for number in batch}) == 1 for batch in found)
 

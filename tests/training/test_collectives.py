@@ -1,7 +1,6 @@
 """Devices send each other what the design names and nothing else: weights once a pass, gradients, embeddings once."""
 
 import json
-import os
 import subprocess
 import sys
 from collections import Counter
@@ -10,6 +9,7 @@ import pytest
 
 from lesa_jax.models.config import read_config
 from lesa_jax.planning.record import read_growth
+from tests.support.devices import environment_of
 
 MATRICES = 7  # of a layer of Llama
 NUMBERS = 1024  # bytes: what is smaller are counts and losses, norms' gradients, and the numbers of tokens
@@ -17,7 +17,7 @@ NUMBERS = 1024  # bytes: what is smaller are counts and losses, norms' gradients
 
 def sent(folder, train, mesh, remat="full"):
     command = [sys.executable, "-m", "tests.support.collectives", str(folder), train, mesh, remat]
-    env = os.environ | {"JAX_NUM_CPU_DEVICES": "8", "JAX_PLATFORMS": "cpu"}
+    env = environment_of(8)
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     counts: Counter[str] = Counter()

@@ -165,7 +165,7 @@ def test_frozen_memory_has_no_moments():
 def test_a_step_takes_as_long_as_the_devices_need_at_their_typical_use(monkeypatch):
     peaks = [4e12, None]
     monkeypatch.setattr(cost, "device_peak", lambda: peaks.pop(0))
-    monkeypatch.setattr(cost, "measured_peak", lambda dtype: 1e12)
+    monkeypatch.setattr(cost, "product_rate", lambda size, dtype, tries: 1e12)
     monkeypatch.setattr(jax, "device_count", lambda: 2)
     seconds = [cost.estimate_seconds(cost.Cost(1e9, 3e9, 1), 1000, "float32") for _ in range(2)]
     assert seconds == pytest.approx([4e12 / (2 * 4e12 * 0.4), 4e12 / (2 * 1e12 * 0.4)])

@@ -1,7 +1,6 @@
 """Experts shared out over devices: the losses of text and of routers, and all gradients, are those of one device."""
 
 import json
-import os
 import subprocess
 import sys
 
@@ -11,6 +10,7 @@ from lesa_jax.base.errors import InputError
 from lesa_jax.checkpoint.reader import open_checkpoint
 from lesa_jax.models.config import read_config
 from lesa_jax.training.sharding import check_mesh
+from tests.support.devices import environment_of
 from tests.support.tiny import tiny
 
 MESHES = ["data=1,fsdp=2,expert=4", "fsdp=2,expert=2,tensor=2", "data=2,fsdp=2,tensor=2"]
@@ -20,7 +20,7 @@ MESHES = ["data=1,fsdp=2,expert=4", "fsdp=2,expert=2,tensor=2", "data=2,fsdp=2,t
 @pytest.mark.parametrize("family", ["mixtral", "qwen2_moe", "granitemoe", "deepseek_v3"])
 def test_gradients_on_every_mesh_are_those_of_one_device(family):
     command = [sys.executable, "-m", "tests.support.expert_axis", str(tiny(family)), *MESHES]
-    env = os.environ | {"JAX_NUM_CPU_DEVICES": "8", "JAX_PLATFORMS": "cpu"}
+    env = environment_of(8)
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])

@@ -3,7 +3,6 @@
 import functools
 import json
 import math
-import os
 import shutil
 import subprocess
 import sys
@@ -40,6 +39,7 @@ from lesa_jax.training.segments import merge
 from lesa_jax.training.settings import TrainSettings
 from lesa_jax.training.sharding import leaf_shardings
 from lesa_jax.training.step import Batch, Program, mean_gradient, pair_states
+from tests.support.devices import environment_of
 from tests.support.family_runs import STEPS, place_of
 from tests.support.growth import grow
 from tests.support.operations import product_operations
@@ -261,7 +261,7 @@ def test_eight_devices_give_the_losses_of_one(tmp_path):
     for family in ENCODER_DECODERS:
         place_of(tmp_path, family)
     for devices in (8, 1):
-        env = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu"}
+        env = environment_of(devices)
         command = [sys.executable, "-m", "tests.support.family_runs", str(tmp_path), *ENCODER_DECODERS]
         done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-3000:]

@@ -1,7 +1,6 @@
 """However many devices and processes share the work, the losses are the same."""
 
 import json
-import os
 import shutil
 import signal
 import socket
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 
 from lesa_jax.checkpoint.reader import open_checkpoint, read
+from tests.support.devices import environment_of
 from tests.support.training import OPTIONS, finish, losses, rows, start
 
 FACTORISATIONS = [
@@ -26,7 +26,7 @@ FACTORISATIONS = [
 
 
 def launch(place: Path, meshes: list[str], devices: int, **environment: str) -> subprocess.Popen:
-    env = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu"} | environment
+    env = environment_of(devices, **environment)
     command = [sys.executable, "-m", "tests.support.mesh_losses", str(place), *meshes]
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
