@@ -21,7 +21,7 @@ from pathlib import Path
 
 import tyro
 from sweep_report import write_report
-from sweep_runs import GROWN, NEW, ON, SCRATCH, Row, Run, append, best, recorded
+from sweep_runs import GROWN, NEW, ON, SCRATCH, Row, Run, best, run_of
 
 from lesa_jax.base.errors import InputError
 from lesa_jax.base.settings import deciding, free
@@ -35,6 +35,7 @@ from lesa_jax.training.settings import BatchSettings, TrainSettings
 sys.path.insert(0, str(Path(__file__).parents[1] / "beds"))  # experiments/ is no package
 
 import saturated  # pyright: ignore[reportMissingImports]
+from records import append, recorded  # pyright: ignore[reportMissingImports]
 
 FURTHER = 1000  # added to a seed: further tokens come in another order than those before
 SWEEP = Work("sweep", "sweep.json", "no sweep over depths", frozenset({"tokenizer"}))
@@ -78,9 +79,9 @@ def main(settings: Settings) -> None:
     saturated.make_tokenizer(bed(settings))
     for planned in (scratch_runs, grown_runs):
         for run in planned(settings):
-            if run not in (done := recorded(settings.runs)):
-                append(settings.runs, finished(settings, run, done))
-    rows = list(recorded(settings.runs).values())
+            if run not in (done := finished(settings)):
+                append(settings.runs, row_of(settings, run, done))
+    rows = list(finished(settings).values())
     about = (
         f"`experiments/depth_law/sweep.py`: Llamas of width {settings.width}, {settings.vocabulary} tokens, trained on "
         f"{settings.tokens} tokens of `{settings.data.name}`; loss on `{settings.text.name}` in nats a token."
@@ -142,7 +143,11 @@ def grown_runs(settings: Settings) -> list[Run]:
     ]
 
 
-def finished(settings: Settings, run: Run, done: dict[Run, Row]) -> Row:
+def finished(settings: Settings) -> dict[Run, Row]:
+    return {run_of(row): row for row in recorded(settings.runs, Row)}
+
+
+def row_of(settings: Settings, run: Run, done: dict[Run, Row]) -> Row:
     """Trains, or trains on to the end."""
     job = train_settings(settings, run, done)
     result = train(job)
@@ -150,9 +155,9 @@ def finished(settings: Settings, run: Run, done: dict[Run, Row]) -> Row:
         raise SystemExit("stopped; the same command goes on")
     shutil.rmtree(job.output / "checkpoints", ignore_errors=True)
     flops = result.cost.total * result.tokens
-    return Row(
-        **asdict(run), parameters=result.trained + result.frozen, flops=flops, loss=result.losses["eval_loss"][1]
-    )
+    row = Row(**asdict(run), parameters=result.trained + result.frozen, flops=flops, loss=result.losses["eval_loss"][1])
+    print(f"{run.way}, {run.layers} layers, seed {run.seed}, rate {run.rate:g}: {row.loss:.4f}", flush=True)
+    return row
 
 
 def train_settings(settings: Settings, run: Run, done: dict[Run, Row]) -> TrainSettings:

@@ -1,9 +1,7 @@
-"""The runs of the sweep over depths, and the CSV file of those that are finished."""
+"""The runs of the sweep over depths."""
 
-import csv
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -52,28 +50,6 @@ def best(rows: Iterable[Row]) -> list[Row]:
     return min(by_rate.values(), key=lambda own: np.mean([row.loss for row in own]))
 
 
-def recorded(file: Path) -> dict[Run, Row]:
-    """The finished runs in the CSV file."""
-    if not file.exists():
-        return {}
-    with file.open(newline="") as text:
-        cells = list(csv.DictReader(text))
-    found = {}
-    for row in cells:
-        counts = (int(row[name]) for name in ("base", "layers", "tokens"))
-        run = Run(row["way"], *counts, rate=float(row["rate"]), seed=int(row["seed"]))
-        found[run] = Row(
-            **asdict(run), parameters=int(row["parameters"]), flops=float(row["flops"]), loss=float(row["loss"])
-        )
-    return found
-
-
-def append(file: Path, row: Row) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    new = not file.exists()
-    with file.open("a", newline="") as text:
-        writer = csv.DictWriter(text, [field.name for field in fields(Row)], lineterminator="\n")
-        if new:
-            writer.writeheader()
-        writer.writerow({**asdict(row), "flops": f"{row.flops:.6g}", "loss": f"{row.loss:.6g}"})
-    print(f"{row.way}, {row.layers} layers, seed {row.seed}, rate {row.rate:g}: {row.loss:.4f}", flush=True)
+def run_of(row: Row) -> Run:
+    """What was run."""
+    return Run(**{field.name: getattr(row, field.name) for field in fields(Run)})

@@ -15,10 +15,11 @@ import torch
 from lesa_jax.base.errors import InputError
 
 # experiments/ is no package: its scripts are run, and import one another by name.
-sys.path.insert(0, str(Path(__file__).parents[2] / "experiments" / "depth_law"))
+sys.path[:0] = [str(Path(__file__).parents[2] / "experiments" / folder) for folder in ("depth_law", "beds")]
 
 import chinchilla
 import looping
+import records
 import sweep
 import sweep_report
 import sweep_runs
@@ -155,10 +156,10 @@ def test_grown_models_are_held_against_the_law(tmp_path):
 
 def test_rows_come_back_from_their_file(tmp_path):
     row = sweep_runs.Row(sweep_runs.NEW, 4, 8, 500, 1e-3, 1, parameters=10, flops=1e9, loss=2.5)
-    sweep_runs.append(tmp_path / "runs.csv", row)
-    ((run, found),) = sweep_runs.recorded(tmp_path / "runs.csv").items()
+    records.append(tmp_path / "runs.csv", row)
+    [found] = records.recorded(tmp_path / "runs.csv", sweep_runs.Row)
     assert found == row
-    assert run == sweep_runs.Run(sweep_runs.NEW, 4, 8, 500, 1e-3, 1)
+    assert sweep_runs.run_of(found) == sweep_runs.Run(sweep_runs.NEW, 4, 8, 500, 1e-3, 1)
 
 
 def test_sweeps_that_nothing_can_come_of_are_refused(tmp_path):
@@ -194,7 +195,7 @@ def test_a_sweep_trains_grows_and_reports_and_a_second_one_does_nothing(tmp_path
         results=tmp_path / "results",
     )
     sweep.main(settings)
-    rows = sweep_runs.recorded(settings.runs)
+    rows = sweep.finished(settings)
     assert len(rows) == 2 * (3 + 3)
     by_way = {(row.way, row.layers, row.seed): row for row in rows.values()}
     assert by_way[sweep_runs.NEW, 2, 0].parameters == by_way[sweep_runs.SCRATCH, 2, 0].parameters
