@@ -15,7 +15,8 @@ import torch
 from lesa_jax.base.errors import InputError
 
 # experiments/ is no package: its scripts are run, and import one another by name.
-sys.path[:0] = [str(Path(__file__).parents[2] / "experiments" / folder) for folder in ("depth_law", "beds")]
+sys.path.insert(0, str(Path(__file__).parents[2] / "experiments" / "depth_law"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "experiments" / "beds"))
 
 import chinchilla
 import looping
