@@ -39,14 +39,19 @@ def pieces(file: Path) -> Iterator[str]:
 
 def write_tokens(file: Path, tokens_N: Int[np.ndarray, " tokens"]) -> None:
     """As words that `word_tokenizer` reads."""
-    file.write_text(" ".join(map(str, tokens_N.tolist())), encoding="utf-8")
+    file.write_text(" ".join(map(word, tokens_N.tolist())), encoding="utf-8")
+
+
+def word(token: int) -> str:
+    """In brackets: what ends a text is looked for inside of words, too."""
+    return f"<{token}>"
 
 
 def word_tokenizer(size: int) -> PreTrainedTokenizerFast:
-    """Reads numbers as the tokens that they are."""
-    tokenizer = Tokenizer(models.WordLevel({str(number): number for number in range(size)}, unk_token="0"))
+    """Reads words as the tokens that they are."""
+    tokenizer = Tokenizer(models.WordLevel({word(token): token for token in range(size)}, unk_token=word(0)))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="0", bos_token="0")
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=word(0), bos_token=word(0))
 
 
 def windows(tokens_N: Int[np.ndarray, " tokens"], length: int) -> Int[np.ndarray, "windows length+1"]:
