@@ -57,10 +57,10 @@ def run_command(
         parsed = tyro.cli(settings, args=words, description=described, config=(tyro.conf.OmitArgPrefixes,))
         return show(function(parsed)) or 0
     except KeyboardInterrupt as signalled:
-        on = (
-            "; the same command goes on with what was finished" if isinstance(signalled, Terminated) and goes_on else ""
-        )
-        print(f"interrupted: {signalled or interrupted}{on}", file=sys.stderr, flush=True)
+        left = str(signalled) or interrupted
+        if isinstance(signalled, Terminated) and goes_on:
+            left += "; the same command goes on with what was finished"
+        print(f"interrupted: {left}", file=sys.stderr, flush=True)
         os._exit(INTERRUPTED)  # an orderly exit would wait for the computation that XLA is in the middle of
     except BrokenPipeError:  # whoever read our output has gone, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from lesa_jax.base.errors import InputError
+from lesa_jax.base.errors import InputError, Terminated
 from lesa_jax.command import run_command
 
 
@@ -53,6 +53,30 @@ def test_every_error_is_one_line_and_a_traceback_only_on_request(capsys, case, d
     assert line in last
     assert bool(trace) == debug
     assert ("in fails" in captured.err) == debug
+
+
+@pytest.mark.parametrize(
+    ("signalled", "goes_on", "line"),
+    [
+        (KeyboardInterrupt(), False, "nothing is left"),
+        (KeyboardInterrupt(), True, "nothing is left"),
+        (KeyboardInterrupt("the folder is left"), False, "the folder is left"),
+        (Terminated(), False, "nothing is left"),
+        (Terminated(), True, "nothing is left; the same command goes on with what was finished"),
+    ],
+)
+def test_what_a_signal_leaves_is_said(capsys, monkeypatch, signalled, goes_on, line):
+    def stops(settings):
+        raise signalled
+
+    def exits(code):
+        raise SystemExit(code)
+
+    monkeypatch.setattr(os, "_exit", exits)
+    with pytest.raises(SystemExit) as exited:
+        run_command(stops, Settings, lambda result: 0, [], interrupted="nothing is left", goes_on=goes_on)
+    assert exited.value.code == 130
+    assert capsys.readouterr().err == f"interrupted: {line}\n"
 
 
 def test_an_error_while_showing_is_one_line_too(capsys):

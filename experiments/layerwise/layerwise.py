@@ -62,6 +62,7 @@ class Settings:
     saturations: tuple[int, ...] = free((20, 100))
     """Tokens a parameter."""
     rates: tuple[float, ...] = free((2e-3, 4e-3, 8e-3))
+    profiles: tuple[str, ...] = free(tuple(PROFILES))
     norms: tuple[str, ...] = free(tuple(NORMS))
     seeds: int = free(3)
     batch_size: int = 32
@@ -104,9 +105,9 @@ def groups(settings: Settings) -> list[Run]:
     """What is compared, each with a rate of its own; the shorter runs first, of these those of plain norms."""
     found = []
     for saturation in settings.saturations:
-        found += [Run(name, norm, CLEAN, saturation, 0.0, 0) for norm in settings.norms for name in PROFILES]
+        found += [Run(name, norm, CLEAN, saturation, 0.0, 0) for norm in settings.norms for name in settings.profiles]
         if saturation == settings.saturations[0]:
-            found += [Run(name, PLAIN, DEFECT, saturation, 0.0, 0) for name in PROFILES]
+            found += [Run(name, PLAIN, DEFECT, saturation, 0.0, 0) for name in settings.profiles]
     return found
 
 

@@ -71,7 +71,7 @@ def runs_of(checkpoint: Checkpoint, output: Output) -> list[Run]:
         return checkpoint.entries[part.stack.name(*part.numbers)]
 
     def plain(part: Part) -> bool:
-        return part.made == "copy" and part.scale * output.agreement(part) == 1
+        return part.made == "copy" and part.resize is None and part.scale * output.agreement(part) == 1
 
     places, missing = output.job.layout.places, output.writer.missing
     parts = [part for part in output.job.parts if part.made != "computed" and part.name in missing]
@@ -102,5 +102,7 @@ def part_bytes(checkpoint: Checkpoint, part: Part, factor: float = 1.0) -> bytes
     dtype = DTYPES[part.stack.spec.dtype]
     tensors = [read(checkpoint, name).astype(np.float64) for name in part.sources]
     mean = np.average(tensors, axis=0, weights=part.weights)
+    if part.resize is not None:
+        mean = part.resize.of(mean, read(checkpoint, part.resize.writer))
     with np.errstate(over="ignore"):  # found when it is written
         return part.scaled(mean, factor).astype(dtype).tobytes()

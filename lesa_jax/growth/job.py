@@ -29,6 +29,7 @@ from lesa_jax.growth.beside import in_runs, weight_kinds
 from lesa_jax.growth.experts import by_tokens, by_weights, experts_of, match_experts
 from lesa_jax.growth.memory import MemoryPlan, plan_memory
 from lesa_jax.growth.orders import Orders, as_numbered
+from lesa_jax.growth.profiled import keep_profile
 from lesa_jax.growth.ranking import rank_layers
 from lesa_jax.growth.recipe import Part, write_recipe
 from lesa_jax.growth.settings import ExpandSettings, check_settings, norm_source, output_scale, recorded_settings
@@ -212,7 +213,9 @@ def make_job(
     if isinstance(model, ModelConfig) and model.sizes and isinstance(method.start, Aligned):
         source = in_runs(checkpoint, model)
     parts = write_recipe(source, plans, method, norm_source(settings, method), scale, matched)
-    layout = lay_out({part.name: part.stack.spec for part in parts}, round(settings.shard_size * 1e9))
+    if settings.keep_profile:
+        parts, config = keep_profile(sound(model), method.start.sources(plan), parts, config)
+    layout = lay_out({part.name: part.spec for part in parts}, round(settings.shard_size * 1e9))
     companions = files_to_carry(checkpoint.folder)
     text = text_to_measure(settings)
     calibration = None if settings.calibrate is None else read_text("--calibrate", settings.calibrate)

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from lesa_jax.base.errors import InputError
-from lesa_jax.checkpoint.format import FLOATS
+from lesa_jax.checkpoint.format import FLOATS, TensorSpec
 from lesa_jax.checkpoint.names import Stack
 from lesa_jax.checkpoint.reader import Checkpoint
 from lesa_jax.families.kinds import kind_name
@@ -16,6 +16,7 @@ from lesa_jax.families.roles import ROUTERS, expert_count, is_linear, is_shared,
 from lesa_jax.families.table import description
 from lesa_jax.growth.beside import stacks_beside
 from lesa_jax.growth.orders import Orders, stack_orders
+from lesa_jax.growth.resizing import Resize
 from lesa_jax.planning.methods import Aligned, Method, NormSource
 from lesa_jax.planning.plan import Plan, fractions
 
@@ -35,6 +36,7 @@ class Part:
       weights: of the sources, 1 in all.
       scale: factor on what a new layer adds to the residual stream by it.
       loudness: of what half of its layer it decides how loud it is; None of others, and of old layers' tensors.
+      resize: to what sizes, where it does not keep those of its stack.
     """
 
     name: str
@@ -46,6 +48,12 @@ class Part:
     weights: tuple[float, ...] = (1.0,)
     scale: float = 1.0
     loudness: Loudness | None = None
+    resize: Resize | None = None
+
+    @property
+    def spec(self) -> TensorSpec:
+        """Its shape and dtype."""
+        return self.stack.spec if self.resize is None else self.resize.spec(self.stack.spec)
 
     def scaled(self, tensor: np.ndarray, factor: float = 1.0) -> np.ndarray:
         """The tensor so loud as it is to be, and `factor` times that."""

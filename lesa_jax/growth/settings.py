@@ -79,6 +79,9 @@ class ExpandSettings:
     match_experts: Path | None = None
     """lesa_matched, average_matched: match the experts that the first tokens of this text go through, instead of those
     that are alike by their weights."""
+    keep_profile: bool = False
+    """Where layers differ in size (OpenELM's layout): new ones get sizes between those of the layers around them, and
+    not those of the layer that they copy. By HyperCloning's rule, so that wider copies compute what they would."""
     norm_source: NormSource | None = None
     """Whose norm weights and biases a new layer gets that is no copy: by default the method's; lesa takes the first
     layer's, as the public code does."""

@@ -34,8 +34,8 @@ def summarise(
     routers: tuple[RouterResult, ...] = (),
 ) -> ExpandResult:
     """The result of a job; what was not measured is empty. `checked` counts the tokens on which it was compared."""
-    floats = [part for part in job.parts if part.stack.spec.dtype in FLOATS]
-    sizes = [math.prod(part.stack.spec.shape) for part in floats]
+    floats = [part for part in job.parts if part.spec.dtype in FLOATS]
+    sizes = [math.prod(part.spec.shape) for part in floats]
     return ExpandResult(
         method=job.settings.method,
         output=job.settings.output,
