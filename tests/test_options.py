@@ -25,7 +25,7 @@ OPTIONS = {
         "model": None, "output": Path("expanded"), "revision": None, "method": "llama_pro", "layers": None,
         "gaps": None, "placement_text": None,
         "stack": None, "plan": None, "placement": None, "every": None, "output_scale": None, "calibrate": None,
-        "norm_source": None, "fit_routers": None, "match_experts": None, "seed": 0,
+        "keep_profile": False, "norm_source": None, "fit_routers": None, "match_experts": None, "seed": 0,
         "epochs": 10, "batch_size": 64, "learning_rate": 0.001, "norm_weight": 0.0005, "hidden_size": 256, "rank": None,
         "eval_text": None, "ppl_protocol": "corpus", "sequence_length": None, "shard_size": 5.0, "memory": None,
         "dry_run": False,
@@ -88,7 +88,7 @@ OPTIONS = {
 for _options in OPTIONS.values():
     _options["debug"] = False
 SWITCHES = {"chat", "controls", "debug", "distributed", "dry_run", "json", "keep_models", "lora", "overwrite", "resume"}
-SWITCHES |= {"norm_scaling", "tied"}
+SWITCHES |= {"keep_profile", "norm_scaling", "tied"}
 POSITIONAL = {ProfileSettings: {"profile"}}  # it stands first, without a name
 
 
