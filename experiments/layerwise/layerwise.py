@@ -141,7 +141,7 @@ def row_of(settings: Settings, run: Run) -> Row:
     found = measured(Path(result.final), windows(tokens, settings.sequence_length), counts, 2 if defect else 1)
     row = Row(**(asdict(run) | found), parameters=result.trained)
     print(f"{run.slug}: {row.text_loss:.4f}", flush=True)
-    shutil.rmtree(job.output)
+    shutil.rmtree(job.output / "checkpoints", ignore_errors=True)
     return row
 
 
