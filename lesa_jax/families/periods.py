@@ -13,6 +13,7 @@ from lesa_jax.families.table import description
 
 # Gemma 2 and 3 of so many layers have another scale of attention in llama.cpp: that of the models with 27 billion.
 LLAMA_CPP_SCALES = {"gemma2": 46, "gemma3_text": 62}
+T5 = ("t5", "mt5", "umt5")
 
 
 def layer_period(config: Mapping[str, Any]) -> int:
@@ -30,13 +31,16 @@ def layer_kinds(config: Mapping[str, Any]) -> Sequence[Any]:
     return tuple(zip(model.windows, model.rotations, strict=True))
 
 
-def traps(before: Mapping[str, Any], old_layers: Sequence[int], layers: int) -> tuple[str, ...]:
+def traps(
+    before: Mapping[str, Any], old_layers: Sequence[int], layers: int, encoder_layers: int | None = None
+) -> tuple[str, ...]:
     """What programs that go by the number of layers would get wrong in a grown model, in words.
 
     Args:
       before: the original's config.json.
       old_layers: where the originals are in the grown model.
-      layers: how many it has.
+      layers: how many it has, of an encoder-decoder in its decoder.
+      encoder_layers: and in its encoder.
     """
     period, found = layer_period(before), []
     repeats = 2 * period <= len(old_layers)
@@ -51,5 +55,10 @@ def traps(before: Mapping[str, Any], old_layers: Sequence[int], layers: int) -> 
         found.append(
             f"llama.cpp takes a model of {special} layers, and no other, for the one with 27 billion parameters, and "
             "scales its attention otherwise: convert the grown one with care"
+        )
+    if encoder_layers is not None and layers > encoder_layers and before.get("model_type") in T5:
+        found.append(
+            f"transformers' cache for a T5 has a place for as many layers as the encoder has, {encoder_layers}, and "
+            "its decoder is deeper: generate with use_cache=False, or let the encoder grow, too"
         )
     return tuple(found)

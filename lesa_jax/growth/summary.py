@@ -79,7 +79,9 @@ def notes(job: ExpandJob) -> tuple[str, ...]:
             f"{option(name)} belongs to {OWNERS[name]}, and changes nothing for {job.method.name}"
             for name in out_of_place(job.settings, job.method)
         ),
-        *traps(job.checkpoint.config, job.plan.old_layers, job.plan.layers),
+        *traps(
+            job.checkpoint.config, job.plan.old_layers, job.plan.layers, job.plan.encoder and job.plan.encoder.layers
+        ),
     )
     if isinstance(job.method.start, Aligned) and (not job.runs or job.plan.encoder is not None):
         why = "an encoder-decoder" if job.runs else "which has no forward pass"

@@ -61,7 +61,8 @@ class UngrowJob:
         """What other programs may not understand of the new layers that stay, as `growth.summary` has it."""
         if self.left.is_original:
             return ()
-        return traps(self.source_config, self.left.old_layers, self.left.layers)
+        left = self.left
+        return traps(self.source_config, left.old_layers, left.layers, left.encoder and left.encoder.layers)
 
     @property
     def parameters(self) -> int:

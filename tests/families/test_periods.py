@@ -70,6 +70,13 @@ def test_what_goes_by_a_layers_number_is_told_of():
     assert traps({"model_type": "llama"}, even.old_layers, 48) == ()
 
 
+def test_a_t5_whose_decoder_becomes_deeper_than_its_encoder_has_no_cache_in_transformers(tmp_path):
+    trap = "generate with use_cache=False, or let the encoder grow, too"
+    for stack, told in (("decoder", True), ("encoder", False)):
+        report = grow(tiny("t5"), tmp_path / stack, "llama_pro", gaps="1,2", stack=stack)
+        assert any(trap in note for note in report.notes) == told
+
+
 @pytest.mark.parametrize("family", ["gemma3", "cohere2"])
 def test_grown_in_whole_periods_a_model_keeps_its_pattern_and_its_function(tmp_path, family):
     kinds, period = layer_kinds(config_of(tiny(family))), PERIODS[family]
