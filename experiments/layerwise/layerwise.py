@@ -133,16 +133,21 @@ def row_of(settings: Settings, run: Run) -> Row:
     result = train(job)
     if result.stopped or result.final is None:
         raise SystemExit("stopped; the same command goes on")
-    tokenizer = load_tokenizer(settings.output / "tokenizer")
-    held_out = tokens_of(settings.text, tokenizer, parse_count("--held-out", settings.held_out))
-    counts = np.bincount(tokens_of(settings.data, tokenizer, COUNTED), minlength=settings.vocabulary)
-    defect = run.data == DEFECT
-    tokens = misread(held_out[: len(held_out) // 2]) if defect else held_out
-    found = measured(Path(result.final), windows(tokens, settings.sequence_length), counts, 2 if defect else 1)
+    found = held_out_scores(settings, Path(result.final), run.data)
     row = Row(**(asdict(run) | found), parameters=result.trained)
     print(f"{run.slug}: {row.text_loss:.4f}", flush=True)
     shutil.rmtree(job.output / "checkpoints", ignore_errors=True)
     return row
+
+
+def held_out_scores(settings: Settings, model: Path, data: str) -> dict[str, Any]:
+    """What a model makes of the held-out text, with the defect or without."""
+    tokenizer = load_tokenizer(settings.output / "tokenizer")
+    tokens = tokens_of(settings.text, tokenizer, parse_count("--held-out", settings.held_out))
+    counts = np.bincount(tokens_of(settings.data, tokenizer, COUNTED), minlength=settings.vocabulary)
+    defect = data == DEFECT
+    seen = misread(tokens[: len(tokens) // 2]) if defect else tokens
+    return measured(model, windows(seen, settings.sequence_length), counts, 2 if defect else 1)
 
 
 def train_settings(settings: Settings, run: Run) -> TrainSettings:

@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "experiments" / "layerwise"))
 
 import layerwise
 import layerwise_data
+import layerwise_grow
 import layerwise_measure
 import layerwise_report
 import layerwise_runs
@@ -166,3 +167,20 @@ def test_it_trains_measures_and_reports_and_a_second_time_does_nothing(tmp_path,
     monkeypatch.setattr(layerwise, "train", None)  # what is finished is not run again
     layerwise.main(settings)
     assert [asdict(own) for own in layerwise.rows(settings)] == [asdict(own) for own in rows]
+    grow_settings = layerwise_grow.Settings(**vars(settings), deeper=9, share=0.5)
+    monkeypatch.undo()
+    layerwise_grow.main(grow_settings)
+    grown = layerwise_grow.recorded(settings.output / "grown.csv", layerwise_grow.Grown)
+    ways = [("isotropic", "trained on"), ("isotropic", "copies"), ("isotropic", "LESA")]
+    ways += [("crown", "trained on"), ("crown", "copies"), ("crown", "copies, profile kept")]
+    assert {(own.profile, own.way) for own in grown} == {*ways}
+    assert len(grown) == 2 * len(ways)
+    losses = {
+        (own.profile, own.seed): own.text_loss
+        for name in settings.profiles
+        for own in layerwise_runs.best(row for row in rows if (row.data, row.profile) == (CLEAN, name))
+    }
+    for own in grown:
+        assert own.way == "LESA" or own.before == pytest.approx(losses[own.profile, own.seed], abs=1e-5)
+        assert (own.new_parameters == 0) == (own.way == "trained on")
+    assert table.with_name("layerwise_grown_test.md").read_text().count("| crown |") == 3
