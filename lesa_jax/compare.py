@@ -7,12 +7,13 @@ several processes may work on one comparison, each on a device of its own.
 
 import sys
 
+from lesa_jax.base.console import report_console
 from lesa_jax.command import FAILED, INTERRUPTED, run_command
 from lesa_jax.comparison.result import Comparison
 from lesa_jax.comparison.run import compare
 from lesa_jax.comparison.settings import CompareSettings
 from lesa_jax.comparison.statistics import summarise
-from lesa_jax.comparison.table import markdown
+from lesa_jax.comparison.terminal import print_table
 
 GO_ON = "run the same command again to go on"
 
@@ -22,7 +23,7 @@ def print_comparison(comparison: Comparison) -> int:
     if comparison.stopped:
         print(f"interrupted: {GO_ON}", file=sys.stderr)
         return INTERRUPTED
-    print(markdown(summarise(comparison)))
+    print_table(summarise(comparison), report_console())
     return FAILED if all(outcome.error is not None for outcome in comparison.outcomes[1:]) else 0
 
 

@@ -11,7 +11,7 @@ from lesa_jax.base.settings import command_line
 from lesa_jax.checkpoint.hub import resolve_model
 from lesa_jax.checkpoint.reader import Checkpoint, open_checkpoint
 from lesa_jax.comparison.basis import Basis, find_basis
-from lesa_jax.comparison.folder import TEXT, check_output
+from lesa_jax.comparison.folder import check_output
 from lesa_jax.comparison.lineup import CONTROL, line_up
 from lesa_jax.comparison.public import shown_settings
 from lesa_jax.comparison.settings import CompareSettings, check_settings
@@ -68,7 +68,7 @@ def make_compare_job(settings: CompareSettings) -> CompareJob:
         settings=replace(settings, model=str(base), revision=None, sequence_length=length),
         variants=wanted,
         basis=find_basis(settings, held_out_text(settings), checkpoint, retained),
-        text_name=TEXT if settings.text is None else settings.text.name,
+        text_name=demo.TEXT_NAME if settings.text is None else settings.text.name,
         retained_name=None if known is None else known.name,
         command=command_line("python -m lesa_jax.compare", shown_settings(settings)),
     )

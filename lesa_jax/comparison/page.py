@@ -12,6 +12,7 @@ from lesa_jax.comparison.score_table import score_heads, score_lines, score_mean
 from lesa_jax.comparison.statistics import Statistics
 from lesa_jax.comparison.table import CHANCE_HEADINGS, Column, chance_lines, ordered, shown
 from lesa_jax.comparison.verdict import join, named, notes, summary, verdict
+from lesa_jax.planning.methods import METHODS
 from lesa_jax.reports import html
 from lesa_jax.reports.charts import Axis, Dot, Mark, Series, dot_chart, is_logarithmic, legend, line_panel
 from lesa_jax.reports.html import definitions, plus_minus
@@ -36,6 +37,7 @@ def page(statistics: Statistics) -> str:
         curves_section(statistics) if statistics.is_trained else "",
         forgetting_section(statistics),
         rates_section(statistics),
+        methods_section(statistics),
         f"<h2>Columns</h2>{definitions((column.heading, column.meaning) for column in columns)}",
         f"<h2>How it was measured</h2>{definitions(facts(comparison))}",
     ]
@@ -71,6 +73,12 @@ def chance_section(statistics: Statistics) -> str:
         return ""
     headings = [html.Heading(name, name in ("method", "held against", "chance")) for name in CHANCE_HEADINGS]
     return f"<h2>Is it chance?</h2>{html.table('Differences', headings, lines)}{definitions(CHANCE_HEADINGS.items())}"
+
+
+def methods_section(statistics: Statistics) -> str:
+    """Each method in a line."""
+    names = dict.fromkeys(name for row in ordered(statistics) for name in (row.method, *row.also) if name in METHODS)
+    return f"<h2>Methods</h2>{definitions((name, METHODS[name].summary) for name in names)}" if names else ""
 
 
 def failures(statistics: Statistics) -> str:

@@ -15,6 +15,7 @@ from statistics import fmean
 
 from filelock import FileLock, Timeout
 
+from lesa_jax import demo
 from lesa_jax.base.background import second_thread
 from lesa_jax.base.errors import InputError
 from lesa_jax.base.locks import among_others, turn
@@ -184,7 +185,7 @@ def describe(job: CompareJob, outcomes: tuple[Outcome, ...], stopped: bool) -> C
     assert settings.model is not None
     assert settings.sequence_length is not None
     return Comparison(
-        model=Path(settings.model).resolve().name,
+        model=demo.NAME if Path(settings.model) == demo.MODEL_DIRECTORY else Path(settings.model).resolve().name,
         text=job.text_name,
         protocol=settings.ppl_protocol,
         sequence_length=settings.sequence_length,

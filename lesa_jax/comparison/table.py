@@ -1,5 +1,6 @@
 """The table of a comparison: for programs as table.json, for people as columns, which table.md shows too."""
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -121,9 +122,19 @@ COLUMNS = (
         lambda row: row.name,
         word=True,
     ),
-    Column("placement", "Where the new layers are.", "placement", lambda row: row.placement, word=True),
-    Column("layers", "Layers of the model, new ones included.", "layers", lambda row: str(row.layers)),
-    Column("parameters", "Of the whole model.", "parameters", lambda row: f"{row.parameters:,}"),
+    Column(
+        "after training",
+        "Exponential of the held-out loss per token at the last evaluation that all seeds have, mean and standard "
+        "deviation over seeds. Where the protocol is line, it does not compare with the initial perplexity.",
+        "perplexity",
+        lambda row: mean_sd(row.perplexity, row.perplexity_sd),
+    ),
+    Column(
+        "95 % of seeds",
+        "Student's interval of that mean, of three seeds or more.",
+        "perplexity_low",
+        lambda row: "-" if row.perplexity_low is None else interval_text(row.perplexity_low, row.perplexity_high),
+    ),
     Column(
         "initial perplexity",
         "On the held-out text before any training. Mean and sample standard deviation over seeds; a method without "
@@ -138,6 +149,16 @@ COLUMNS = (
         lambda row: "-" if row.initial_over_base is None else f"{row.initial_over_base:.3f}",
         False,
     ),
+    Column(
+        "what was known",
+        "Exponential of the loss per token on --retain-text, after training; in brackets divided by base's before "
+        "training: above 1, something was forgotten.",
+        "retained",
+        retained_text,
+    ),
+    Column("placement", "Where the new layers are.", "placement", lambda row: row.placement, word=True),
+    Column("layers", "Layers of the model, new ones included.", "layers", lambda row: str(row.layers)),
+    Column("parameters", "Of the whole model.", "parameters", lambda row: f"{row.parameters:,}"),
     Column(
         "trained",
         "Which weights; of base always everything.",
@@ -163,26 +184,6 @@ COLUMNS = (
         "Learning rate at its peak.",
         "learning_rate",
         lambda row: "-" if row.learning_rate is None else f"{row.learning_rate:g}",
-    ),
-    Column(
-        "after training",
-        "Exponential of the held-out loss per token at the last evaluation that all seeds have, mean and standard "
-        "deviation over seeds. Where the protocol is line, it does not compare with the initial perplexity.",
-        "perplexity",
-        lambda row: mean_sd(row.perplexity, row.perplexity_sd),
-    ),
-    Column(
-        "95 % of seeds",
-        "Student's interval of that mean, of three seeds or more.",
-        "perplexity_low",
-        lambda row: "-" if row.perplexity_low is None else interval_text(row.perplexity_low, row.perplexity_high),
-    ),
-    Column(
-        "what was known",
-        "Exponential of the loss per token on --retain-text, after training; in brackets divided by base's before "
-        "training: above 1, something was forgotten.",
-        "retained",
-        retained_text,
     ),
     Column(
         "control",
@@ -323,8 +324,16 @@ def count_text(test: SignTest | None) -> str:
 
 
 def ordered(statistics: Statistics) -> list[Row]:
-    """The rows that something is wrong with last."""
-    return sorted(statistics.rows, key=lambda row: row.error is not None)
+    """The best first, by the end of training where there was one, as pictures and legends have them; the rows that
+    something is wrong with last."""
+
+    def place(row: Row) -> tuple[bool, float, float]:
+        end, start = (
+            math.inf if value is None else round(value, 4) for value in (row.perplexity, row.initial_perplexity)
+        )
+        return row.error is not None, end, start
+
+    return sorted(statistics.rows, key=place)
 
 
 def shown(statistics: Statistics) -> list[Column]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lesa_jax.base.errors import InputError
 
-NAME = "the lesa_jax demo model"  # what outputs call their source
+NAME, TEXT_NAME = "the lesa_jax demo model", "its own held-out text"  # what outputs call their source
 MODEL_DIRECTORY = Path(__file__).parent / "model"
 EVALUATION_TEXT = Path(__file__).parent / "text" / "standard_library.txt"
 
