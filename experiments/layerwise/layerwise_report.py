@@ -103,18 +103,18 @@ def section(setup: Setup, profiles: dict[str, Compared]) -> str:
 
 def verdict(profiles: dict[str, Compared]) -> str:
     """A sentence: which profiles are apart from the isotropic one, beyond what seeds differ by."""
-    others = {name: own for name, own in profiles.items() if name != REFERENCE}
-    if any(own.error == float("inf") for own in others.values()) or not others:
-        return "One seed: what differs by how much cannot be told from chance."
     words = {
-        word: [name for name, own in others.items() if own.verdict == word] for word in ("better", "worse", "not apart")
+        "better": "better than isotropic",
+        "worse": "worse than isotropic",
+        "not apart": "not apart from isotropic",
+        "unknown": "of one seed, which cannot be told from chance",
     }
-    return (
-        "; ".join(f"{word} than isotropic: {', '.join(names)}" for word, names in words.items() if names).replace(
-            "not apart than isotropic", "not apart from isotropic"
-        )
-        + "."
-    )
+    found: dict[str, list[str]] = {word: [] for word in words}
+    for name, own in profiles.items():
+        if name != REFERENCE:
+            found["unknown" if own.error == float("inf") else own.verdict].append(name)
+    told = [f"{words[word]}: {', '.join(names)}" for word, names in found.items() if names]
+    return "; ".join(told).capitalize() + "." if told else ""
 
 
 def over_norms(rows: Sequence[Row]) -> list[str]:

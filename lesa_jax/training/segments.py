@@ -115,7 +115,9 @@ def run_segments(
         # Without remat a weight that is whole would be kept for the backward pass, of every layer.
         gathers = mesh is not None and remat != "none"
         runs = [
-            rematerialised(on_weights(layer_of, shared_weights(config, layer) if gathers else {}), remat)
+            rematerialised(
+                on_weights(layer_of, shared_weights(config, layer) if gathers else {}), remat, segment.repeats > 1
+            )
             for layer in range(segment.start, segment.start + segment.width)
         ]
         # Of a place of the pattern all layers are of one size.
@@ -172,8 +174,12 @@ def mixed(
     return jnp.where(share == 1, after, (wide + share * (after.astype(jnp.float32) - wide)).astype(after.dtype))
 
 
-def rematerialised(function: Callable[..., Any], remat: Remat) -> Callable[..., Any]:
-    """A block of a layer's common and own views, under a rule for what its backward pass keeps; see `run_segments`."""
+def rematerialised(function: Callable[..., Any], remat: Remat, loops: bool) -> Callable[..., Any]:
+    """A block of a layer's common and own views, under a rule for what its backward pass keeps; see `run_segments`.
+
+    `loops` says that a loop runs it. Else XLA would find that the backward pass computes what the forward pass has,
+    and keep all of that.
+    """
     match remat:
         case "none":
             return lambda layer, x, context, common, own, config: function(layer, x, context, view(common, own), config)
@@ -188,5 +194,5 @@ def rematerialised(function: Callable[..., Any], remat: Remat) -> Callable[..., 
     return lambda layer, x, context, common, own, config: jax.checkpoint(
         lambda layer, x, context, own: function(layer, x, context, view(common, own), config),
         policy=policy,
-        prevent_cse=False,  # the scan prevents it
+        prevent_cse=not loops,
     )(layer, x, context, own)

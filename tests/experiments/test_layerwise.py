@@ -109,10 +109,10 @@ def test_profiles_are_held_against_the_isotropic_one_seed_by_seed(tmp_path):
     rows += [row("isotropic", 2.8, norm=SCALED), row("isotropic", 2.0, data=DEFECT), row("vanilla", 2.1, data=DEFECT)]
     text = layerwise_report.write_report(tmp_path / "layerwise.md", "About.", rows)
     assert (tmp_path / "layerwise.md").read_text() == text
-    assert "plain norms.** better than isotropic: vanilla; not apart from isotropic: crown." in text
+    assert "plain norms.** Better than isotropic: vanilla; not apart from isotropic: crown." in text
     # -0.1, -0.099, -0.098: a standard error of 0.001 / sqrt(3), times Student's 4.303.
     assert "| vanilla | 1,000 | 0.004 | 2.9000, 3.1010, 2.8020 | -0.0990 +- 0.0025 |" in text
-    assert "One seed: what differs by how much cannot be told from chance." in text
+    assert "Of one seed, which cannot be told from chance: vanilla." in text
     assert "LayerNorm Scaling over plain norms at 20 tokens a parameter: isotropic -0.2000." in text
     assert "| vanilla | 1,000 | 0.004 | 2.1000 | +0.1000 | 1.0500 | 25.00% |" in text
     assert (tmp_path / "layerwise.png").stat().st_size > 0

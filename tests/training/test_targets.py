@@ -40,15 +40,17 @@ def compiled(target: str, folder: Path) -> dict:
     write_json(folder / "config.json", CONFIG | {"num_hidden_layers": plan.layers})
     growth = Growth("llama_pro", plan, {}, {}, {"parameters": {"before": 0, "after": 0}})
     write_json(folder / FILE, growth.to_json())
-    options = ["--compile-for", target, "--batch-size", "16", "--sequence-length", "512", "--remat", "full"]
-    command = [sys.executable, "-m", "lesa_jax.train", "--model", str(folder), *options]
-    done = subprocess.run(
-        [*command, "--report", str(folder / "report.json")], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    report = json.loads((folder / "report.json").read_text())
+    report = report_of(target, folder, ["--model", str(folder)])
     sent = {kind: [found["places"], found["count"]] for kind, found in report["collectives"].items()}
     return {"bytes": report["bytes"], "sent": sent, "kernels": report["kernels"]}
+
+
+def report_of(target: str, folder: Path, model: list[str]) -> dict:
+    options = ["--compile-for", target, "--batch-size", "16", "--sequence-length", "512", "--remat", "full"]
+    command = [sys.executable, "-m", "lesa_jax.train", *model, *options, "--report", str(folder / "report.json")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads((folder / "report.json").read_text())
 
 
 @pytest.mark.slow
@@ -61,6 +63,20 @@ def test_a_step_is_what_it_was(tmp_path, target):
     assert found["kernels"] == kept["kernels"]
     assert found["sent"] == kept["sent"]
     assert found["bytes"]["total"] <= (1 + ROOM) * kept["bytes"]["total"]
+
+
+@pytest.mark.slow
+def test_layers_of_different_sizes_need_no_more_memory_than_layers_that_are_alike(tmp_path):
+    if not installed(MODULES["gpu"]):
+        pytest.skip(f"the compiler is not installed: {COMPILERS['gpu']}")
+    totals = {}
+    for profile in ("isotropic", "crown"):
+        folder = tmp_path / profile
+        folder.mkdir()
+        write_json(folder / "config.json", CONFIG | {"num_hidden_layers": 8, "ffn_dim_divisor": 16})
+        fresh = ["--init", "random", "--config", str(folder / "config.json"), "--train", "all"]
+        totals[profile] = report_of("h100", folder, [*fresh, "--profile", profile])["bytes"]["total"]
+    assert totals["crown"] < 1.1 * totals["isotropic"]
 
 
 def main() -> None:
