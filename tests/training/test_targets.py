@@ -76,7 +76,7 @@ def test_layers_of_different_sizes_need_no_more_memory_than_layers_that_are_alik
         write_json(folder / "config.json", CONFIG | {"num_hidden_layers": 8, "ffn_dim_divisor": 16})
         fresh = ["--init", "random", "--config", str(folder / "config.json"), "--train", "all"]
         totals[profile] = report_of("h100", folder, [*fresh, "--profile", profile])["bytes"]["total"]
-    assert totals["crown"] < 1.1 * totals["isotropic"]
+    assert totals["crown"] < 1.3 * totals["isotropic"]
 
 
 def main() -> None:
