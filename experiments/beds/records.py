@@ -17,6 +17,11 @@ def recorded(file: Path, kind: type[Row]) -> list[Row]:
         return [kind(**{name: types[name](cell) for name, cell in row.items()}) for row in csv.DictReader(text)]
 
 
+def without_results(row: Any, run: type[Row]) -> Row:
+    """What was run: the fields of a row that its run has, too."""
+    return run(**{field.name: getattr(row, field.name) for field in fields(run)})  # pyright: ignore[reportArgumentType]
+
+
 def append(file: Path, row: Any) -> None:
     """Adds a row. Of floats it keeps six digits."""
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import tyro
 from sweep_report import write_report
-from sweep_runs import GROWN, NEW, ON, SCRATCH, Row, Run, best, run_of
+from sweep_runs import GROWN, NEW, ON, SCRATCH, Row, Run, best
 
 from lesa_jax.base.errors import InputError
 from lesa_jax.base.settings import deciding, free
@@ -35,7 +35,7 @@ from lesa_jax.training.settings import BatchSettings, TrainSettings
 sys.path.insert(0, str(Path(__file__).parents[1] / "beds"))  # experiments/ is no package
 
 import saturated  # pyright: ignore[reportMissingImports]
-from records import append, recorded  # pyright: ignore[reportMissingImports]
+from records import append, recorded, without_results  # pyright: ignore[reportMissingImports]
 
 FURTHER = 1000  # added to a seed: further tokens come in another order than those before
 SWEEP = Work("sweep", "sweep.json", "no sweep over depths", frozenset({"tokenizer"}))
@@ -99,12 +99,7 @@ def check(settings: Settings) -> None:
         raise InputError(f"--bases {missing[0]}: needs {missing[0]} and {2 * missing[0]} among --depths")
     if settings.seeds * len(settings.depths) < 4 or len(settings.depths) < 3:
         raise InputError("--depths: a law of depth needs at least three of them, and four runs with --seeds")
-    earlier, now = SWEEP.earlier(settings.output), deciding(settings)
-    if earlier is None:
-        settings.output.mkdir(parents=True, exist_ok=True)
-        SWEEP.keep(settings.output, now)
-    else:
-        SWEEP.check_same(settings.output, earlier, now)
+    SWEEP.begin(settings.output, deciding(settings))
 
 
 def bed(settings: Settings) -> saturated.Settings:
@@ -144,7 +139,7 @@ def grown_runs(settings: Settings) -> list[Run]:
 
 
 def finished(settings: Settings) -> dict[Run, Row]:
-    return {run_of(row): row for row in recorded(settings.runs, Row)}
+    return {without_results(row, Run): row for row in recorded(settings.runs, Row)}
 
 
 def row_of(settings: Settings, run: Run, done: dict[Run, Row]) -> Row:

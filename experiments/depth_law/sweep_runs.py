@@ -1,7 +1,7 @@
 """The runs of the sweep over depths."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -48,8 +48,3 @@ def best(rows: Iterable[Row]) -> list[Row]:
     for row in rows:
         by_rate.setdefault(row.rate, []).append(row)
     return min(by_rate.values(), key=lambda own: np.mean([row.loss for row in own]))
-
-
-def run_of(row: Row) -> Run:
-    """What was run."""
-    return Run(**{field.name: getattr(row, field.name) for field in fields(Run)})

@@ -15,6 +15,7 @@ uint16, so that every second one is zero.
 import shutil
 import sys
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ import tyro
 from layerwise_data import misread, tokens_of, windows, word_tokenizer, write_tokens
 from layerwise_measure import measured
 from layerwise_report import write_report
-from layerwise_runs import CLEAN, DEFECT, NORMS, PLAIN, Row, Run, best, run_of, sweep
+from layerwise_runs import CLEAN, DEFECT, NORMS, PLAIN, Row, Run, best, sweep
 
 from lesa_jax.base.files import write_json
 from lesa_jax.base.settings import deciding, free
@@ -37,7 +38,7 @@ from lesa_jax.training.settings import BatchSettings, KeepSettings, OptimizerSet
 sys.path.insert(0, str(Path(__file__).parents[1] / "beds"))  # experiments/ is no package
 
 import saturated  # pyright: ignore[reportMissingImports]
-from records import append, recorded  # pyright: ignore[reportMissingImports]
+from records import append, recorded, without_results  # pyright: ignore[reportMissingImports]
 
 WORK = Work("experiment", "layerwise.json", "no experiment on profiles", frozenset({"tokenizer"}))
 COUNTED = 5_000_000  # tokens of the training text that say how frequent each is
@@ -90,12 +91,7 @@ def main(settings: Settings) -> None:
 
 def begin(settings: Settings) -> None:
     """Makes the folder with the tokenizer; refuses another experiment's."""
-    earlier, now = WORK.earlier(settings.output), deciding(settings)
-    if earlier is None:
-        settings.output.mkdir(parents=True, exist_ok=True)
-        WORK.keep(settings.output, now)
-    else:
-        WORK.check_same(settings.output, earlier, now)
+    WORK.begin(settings.output, deciding(settings))
     saturated.make_tokenizer(
         saturated.Settings(settings.data, settings.text, settings.output, vocabulary=settings.vocabulary)
     )
@@ -124,7 +120,7 @@ def rows(settings: Settings) -> list[Row]:
 
 
 def finished(settings: Settings) -> set[Run]:
-    return set(map(run_of, rows(settings)))
+    return {without_results(row, Run) for row in rows(settings)}
 
 
 def row_of(settings: Settings, run: Run) -> Row:
@@ -142,12 +138,18 @@ def row_of(settings: Settings, run: Run) -> Row:
 
 def held_out_scores(settings: Settings, model: Path, data: str) -> dict[str, Any]:
     """What a model makes of the held-out text, with the defect or without."""
-    tokenizer = load_tokenizer(settings.output / "tokenizer")
-    tokens = tokens_of(settings.text, tokenizer, parse_count("--held-out", settings.held_out))
-    counts = np.bincount(tokens_of(settings.data, tokenizer, COUNTED), minlength=settings.vocabulary)
+    tokens, counts = text_tokens(settings)
     defect = data == DEFECT
     seen = misread(tokens[: len(tokens) // 2]) if defect else tokens
     return measured(model, windows(seen, settings.sequence_length), counts, 2 if defect else 1)
+
+
+@cache
+def text_tokens(settings: Settings) -> tuple[np.ndarray, np.ndarray]:
+    """The held-out tokens, and how often each token occurs in training; the same for every model."""
+    tokenizer = load_tokenizer(settings.output / "tokenizer")
+    tokens = tokens_of(settings.text, tokenizer, parse_count("--held-out", settings.held_out))
+    return tokens, np.bincount(tokens_of(settings.data, tokenizer, COUNTED), minlength=settings.vocabulary)
 
 
 def train_settings(settings: Settings, run: Run) -> TrainSettings:

@@ -19,7 +19,7 @@ from pathlib import Path
 import layerwise
 import numpy as np
 import tyro
-from layerwise_runs import CLEAN, PLAIN, Row, Run, best, run_of
+from layerwise_runs import CLEAN, PLAIN, Row, Run, best
 
 from lesa_jax.base.files import write_text
 from lesa_jax.base.settings import free
@@ -31,7 +31,7 @@ from lesa_jax.training.settings import TrainSettings
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "beds"))  # experiments/ is no package
 
-from records import append, recorded  # pyright: ignore[reportMissingImports]
+from records import append, recorded, without_results  # pyright: ignore[reportMissingImports]
 
 ON, OWN, KEPT, LESA = "trained on", "copies", "copies, profile kept", "LESA"
 FURTHER = 1000  # added to a seed: further tokens come in another order than those before
@@ -93,7 +93,7 @@ def ways(profile: str) -> tuple[str, ...]:
 
 def grown_row(settings: Settings, row: Row, way: str) -> Grown:
     """Grows a model, trains it on, and measures it."""
-    base = base_model(settings, run_of(row))
+    base = base_model(settings, without_results(row, Run))
     slug = f"{row.profile}-{way.replace(',', '').replace(' ', '-')}-{row.seed}"
     folder, run = (settings.output / name / slug for name in ("grown", "grown-runs"))
     model = base if way == ON else folder
@@ -121,7 +121,7 @@ def base_model(settings: Settings, run: Run) -> Path:
 
 
 def train_settings(settings: Settings, row: Row, way: str, model: Path, output: Path) -> TrainSettings:
-    common = layerwise.train_settings(settings, run_of(row))
+    common = layerwise.train_settings(settings, without_results(row, Run))
     tokens = round(settings.share * row.saturation * parse_count("--parameters", settings.parameters))
     rate = settings.on_rate if way == ON else settings.new_rate
     return replace(

@@ -1,7 +1,7 @@
 """The runs of the experiment on layers of different sizes."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -60,11 +60,6 @@ class Row(Run):
     end: float
     frequent: float
     rare: float
-
-
-def run_of(row: Row) -> Run:
-    """What was run."""
-    return Run(**{field.name: getattr(row, field.name) for field in fields(Run)})
 
 
 def best(rows: Iterable[Row]) -> list[Row]:

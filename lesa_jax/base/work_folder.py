@@ -57,6 +57,19 @@ class Work:
                     "began with, or choose another folder"
                 )
 
+    def begin(self, folder: Path, now: Mapping[str, Any]) -> None:
+        """Makes the folder and writes down what the work begins with, or finds that it is gone on with.
+
+        Raises:
+          InputError: the folder holds something else, or the same work with other settings.
+        """
+        earlier = self.earlier(folder)
+        if earlier is None:
+            folder.mkdir(parents=True, exist_ok=True)
+            self.keep(folder, now)
+        else:
+            self.check_same(folder, earlier, now)
+
     def keep(self, folder: Path, record: Mapping[str, Any]) -> None:
         """Writes down what new work begins with."""
         write_json(folder / self.file, record)

@@ -160,7 +160,7 @@ def test_rows_come_back_from_their_file(tmp_path):
     records.append(tmp_path / "runs.csv", row)
     [found] = records.recorded(tmp_path / "runs.csv", sweep_runs.Row)
     assert found == row
-    assert sweep_runs.run_of(found) == sweep_runs.Run(sweep_runs.NEW, 4, 8, 500, 1e-3, 1)
+    assert records.without_results(found, sweep_runs.Run) == sweep_runs.Run(sweep_runs.NEW, 4, 8, 500, 1e-3, 1)
 
 
 def test_sweeps_that_nothing_can_come_of_are_refused(tmp_path):
