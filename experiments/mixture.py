@@ -31,7 +31,7 @@ from lesa_jax.growth.settings import ExpandSettings
 from lesa_jax.models.config import read_model
 from lesa_jax.planning.record import read_growth
 from lesa_jax.training.run import train
-from lesa_jax.training.settings import BatchSettings, KeepSettings, OptimizerSettings, TrainSettings
+from lesa_jax.training.settings import BatchSettings, HeldOutSettings, KeepSettings, OptimizerSettings, TrainSettings
 
 END = "<|endoftext|>"
 FITTED, BY_TOKENS = {"fit_routers": True}, {"match_experts": True}
@@ -159,6 +159,7 @@ def run(settings: MixtureSettings, options: TrainSettings, output: Path, rate: f
             seed=settings.seed,
             batch=BatchSettings(batch_size=settings.batch_size, sequence_length=settings.sequence_length),
             optimizer=OptimizerSettings(learning_rate=rate),
+            held_out=HeldOutSettings(hold_out=0),
             keeping=KeepSettings(save_every=every, keep=1, token_cache=settings.work / "tokens"),
         )
     )

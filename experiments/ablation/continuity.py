@@ -14,7 +14,7 @@ path is compared with the layers' numbers by Spearman's rank correlation, withou
 
 The null is the same number with layer numbers shuffled: its mean, its 95 % quantile and the p value are printed.
 "adjacent" is the mean cosine of V_l[0] and V_{l+1}[0], against that of all pairs of layers. t-SNE is exact and starts
-from the principal coordinates, so that it is deterministic.
+from the principal coordinates, so that equal coefficients give equal pictures; a last digit may change them.
 """
 
 from dataclasses import dataclass
@@ -132,30 +132,35 @@ def affinities(squares: Float[np.ndarray, "points points"], perplexity: float) -
 
 
 def draw(pictures: dict[str, Points], rows: dict[str, Any], path: Path) -> None:
+    """Two rows of panels, the second one a panel shorter where their number is odd."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    upper = -(-len(pictures) // 2)
+    lower = max(len(pictures) - upper, 1)
     figure = Figure(figsize=(13, 6.5), layout="constrained")
-    axes = figure.subplots(2, 4).reshape(-1)
-    for axis, (kind, points) in zip(axes, pictures.items(), strict=False):
+    grid = figure.add_gridspec(2, upper * lower)
+    places = [grid[0, lower * i : lower * (i + 1)] for i in range(upper)]
+    places += [grid[1, upper * i : upper * (i + 1)] for i in range(lower)]
+    axes = []
+    for place, (kind, points) in zip(places, pictures.items(), strict=False):
+        axis = figure.add_subplot(place)
         axis.plot(*points[shortest_path(distances(points))].T, color="lightgrey", linewidth=1, zorder=0)
-        axis.scatter(*points.T, c=np.arange(len(points)), cmap="viridis", s=30)
+        dots = axis.scatter(*points.T, c=np.arange(len(points)), cmap="viridis", s=30)
         for layer, point in enumerate(points):
             axis.annotate(str(layer), point, textcoords="offset points", xytext=(3, 3), fontsize=8)
         row = rows[kind]
-        axis.set_title(f"{kind}: |rho| {row['tsne']:.2f} (full space {row['path']:.2f})", fontsize=10)
+        axis.set_title(f"{kind}\nin this picture {row['tsne']:.2f}, in full {row['path']:.2f}", fontsize=10)
         axis.set_xticks([])
         axis.set_yticks([])
-    for axis in axes[len(pictures) :]:
-        axis.axis("off")
+        axes.append(axis)
+    figure.colorbar(dots, ax=axes, label="layer", shrink=0.6)
     row = next(iter(rows.values()))
-    axes[-1].text(
-        0.05,
-        0.5,
-        "t-SNE of V_l[0], labelled by layer.\nGrey: shortest path through the picture.\n|rho|: rank correlation of its "
-        f"order with depth; shuffled layers\nhave {row['null_mean']:.2f}, 95 % below {row['null_95']:.2f}.",
-        fontsize=10,
-        va="center",
+    figure.suptitle(
+        "How far layers lie along a line in the order of their depth: t-SNE of their leading singular coefficients\n"
+        "Grey: the shortest path. Numbers: rank correlation of its order with depth; of layers in random order "
+        f"{row['null_mean']:.2f}, in 95 % of cases below {row['null_95']:.2f}",
+        fontsize=11,
     )
     FigureCanvasAgg(figure).print_png(str(path))
 

@@ -125,7 +125,7 @@ def train_model(settings: Settings) -> Path:
         batch=BatchSettings(batch_size=settings.batch_size, sequence_length=settings.sequence_length),
         optimizer=OptimizerSettings(learning_rate=settings.learning_rate),
         devices=DeviceSettings(remat="none"),
-        held_out=HeldOutSettings(eval_every=every),
+        held_out=HeldOutSettings(eval_every=every, hold_out=0),
         keeping=KeepSettings(save_every=every),
     )
     if train(wanted).stopped:

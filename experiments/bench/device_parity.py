@@ -27,7 +27,7 @@ from lesa_jax.growth.settings import ExpandSettings
 from lesa_jax.initializers.lesa.svd import layer_svd
 from lesa_jax.tracking.log import METRICS
 from lesa_jax.training.run import train
-from lesa_jax.training.settings import BatchSettings, DeviceSettings, OptimizerSettings, TrainSettings
+from lesa_jax.training.settings import BatchSettings, DeviceSettings, HeldOutSettings, OptimizerSettings, TrainSettings
 
 TEXT = Path(__file__).parents[2] / "LICENSE"
 STEPS = 20
@@ -73,6 +73,7 @@ def train_figures(model: Path, text: Path, run: Path) -> Iterator[tuple[str, lis
             batch=BatchSettings(batch_size=8, sequence_length=64),  # up to 8 devices share it
             optimizer=OptimizerSettings(learning_rate=1e-3),
             devices=DeviceSettings(dtype="float32"),
+            held_out=HeldOutSettings(hold_out=0),
         )
     )
     rows = [json.loads(line) for line in (run / METRICS).read_text().splitlines()]

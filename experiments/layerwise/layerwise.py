@@ -33,7 +33,14 @@ from lesa_jax.base.work_folder import Work
 from lesa_jax.checkpoint.tokenizer import load_tokenizer
 from lesa_jax.profiles.named import PROFILES
 from lesa_jax.training.run import train
-from lesa_jax.training.settings import BatchSettings, KeepSettings, OptimizerSettings, ProfileName, TrainSettings
+from lesa_jax.training.settings import (
+    BatchSettings,
+    HeldOutSettings,
+    KeepSettings,
+    OptimizerSettings,
+    ProfileName,
+    TrainSettings,
+)
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "beds"))  # experiments/ is no package
 
@@ -169,6 +176,7 @@ def train_settings(settings: Settings, run: Run) -> TrainSettings:
         seed=run.seed,
         batch=BatchSettings(batch_size=settings.batch_size, sequence_length=settings.sequence_length),
         optimizer=OptimizerSettings(learning_rate=run.rate),
+        held_out=HeldOutSettings(hold_out=0),
         keeping=KeepSettings(save_every=500, keep=1, token_cache=settings.output / "tokens", tracker="jsonl"),
     )
 

@@ -226,7 +226,12 @@ def run_settings(settings: CompareSettings, variant: Variant, seed: int, learnin
         seed=seed,
         batch=BatchSettings(batch_size=training.batch_size, sequence_length=length),
         optimizer=OptimizerSettings(learning_rate=learning_rate, optimizer=variant.optimizer),
-        held_out=HeldOutSettings(settings.text, training.retain_text, every, settings.ppl_protocol),
+        held_out=HeldOutSettings(
+            eval_text=settings.text,
+            retain_text=training.retain_text,
+            eval_every=every,
+            ppl_protocol=settings.ppl_protocol,
+        ),
         keeping=KeepSettings(
             save_every=every,
             keep=1,

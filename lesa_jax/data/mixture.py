@@ -5,7 +5,7 @@ row or two. A part that is smaller than its share of the run begins again.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache, cached_property
 from typing import SupportsIndex, TypeAlias
@@ -13,11 +13,9 @@ from typing import SupportsIndex, TypeAlias
 import numpy as np
 
 from lesa_jax.base.digests import digest
-from lesa_jax.data.corruption import CorruptedRows
-from lesa_jax.data.packing import PackedRows
-from lesa_jax.data.pairs import PairRows
+from lesa_jax.data.holding_out import AllRows, RemainingRows, numbers_to_hold_out
 
-Rows: TypeAlias = PackedRows | PairRows | CorruptedRows
+Rows: TypeAlias = AllRows | RemainingRows
 
 
 @dataclass(frozen=True)
@@ -51,6 +49,15 @@ class Mixture:
         number = int(index)
         part = int(np.searchsorted(self.bounds, number, side="right")) - 1
         return self.parts[part][number - self.bounds[part]]
+
+    def hold_out(self, most: int) -> tuple["Mixture", Sequence[Mapping[str, np.ndarray]]]:
+        """Without at most so many rows of the first part, which is what is new; and these rows."""
+        first, *others = self.parts
+        assert not isinstance(first, RemainingRows)
+        numbers = numbers_to_hold_out(len(first), most)
+        if not len(numbers):
+            return self, ()
+        return replace(self, parts=(RemainingRows(first, numbers), *others)), tuple(first[int(n)] for n in numbers)
 
 
 @cache

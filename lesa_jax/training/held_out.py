@@ -1,8 +1,9 @@
-"""The losses on held-out texts while a model trains."""
+"""The losses on held-out texts, or on a part of the data that is held out, while a model trains."""
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 from lesa_jax.base.errors import InputError
 from lesa_jax.base.settings import option
 from lesa_jax.checkpoint.names import Tree
-from lesa_jax.evaluation.perplexity import Perplexity, perplexity_of
+from lesa_jax.evaluation.perplexity import Perplexity, perplexity_of, summarise
 from lesa_jax.evaluation.protocol import token_rows
 from lesa_jax.evaluation.targets import target_pairs, target_perplexity
 from lesa_jax.models.decoder import head, make_context
@@ -24,57 +25,94 @@ from lesa_jax.training.job import TrainJob
 from lesa_jax.training.mask import Mask
 from lesa_jax.training.segments import merge
 from lesa_jax.training.settings import HELD_OUT_TEXTS
-from lesa_jax.training.step import Program, hidden_states, pair_states
+from lesa_jax.training.step import Batch, Program, batch_states, hidden_states, pair_states
 
 # Trained and frozen tree, steps done, whether it is time to stop, and the program -> what was measured, by the metrics'
 # names.
 Evaluation = Callable[[Tree, Tree, int, Callable[[], bool], Program], dict[str, Perplexity]]
+# What gives the losses of a batch, and what is called with the number of rows just done -> the loss of all rows.
+Measure = Callable[[Callable[..., Array], Callable[[int], None]], Perplexity]
 
 
 class StoppedError(Exception):
     """It was time to stop while the loss was measured."""
 
 
-def make_evaluation(job: TrainJob) -> Evaluation | None:
+class HeldOut(NamedTuple):
+    """Something to measure on: the losses of one batch, by a program of the trees; and of all of it, by these."""
+
+    batch_losses: Callable[..., Array]
+    measure: Measure
+
+
+def make_evaluation(job: TrainJob, unseen: Sequence[Mapping[str, np.ndarray]] = ()) -> Evaluation | None:
     """The losses of the predicted tokens of each of `job.texts`, in the training's own dtype; None without any.
 
-    Of an encoder-decoder the tokens of targets are predicted.
+    Of an encoder-decoder the tokens of targets are predicted. Rows of the data that training does not see take the
+    place of a text of their kind.
 
     Raises:
       InputError: a text has nothing to predict.
     """
-    held_out, protocol = job.settings.held_out, job.settings.held_out.ppl_protocol
-    rows_of, measure, losses_of = token_rows, perplexity_of, segment_nll
-    if job.config.encoder is not None:
-        rows_of, measure, losses_of = target_pairs, target_perplexity, pair_nll
-    texts: dict[str, Sequence[Any]] = {
-        name: rows_of(job.tokenizer, text, protocol, job.config, job.sequence_length)
-        for name, text in job.texts.items()
-    }
-    for name, rows in texts.items():
-        if not rows:
-            setting = HELD_OUT_TEXTS[name]
-            file = getattr(held_out, setting)
-            raise InputError(f"{option(setting)} {file}: has fewer than two tokens; give a longer one")
-    if not texts:
+    found = {name: held_out_text(job, name) for name in job.texts}
+    if unseen:
+        found["eval_loss"] = held_out_rows(job, unseen)
+    if not found:
         return None
     # Several processes give the same rows, and every one of them needs all of the result.
-    losses_program = jax.jit(losses_of, static_argnames="program", out_shardings=NamedSharding(job.mesh, P()))
+    programs = {
+        name: jax.jit(one.batch_losses, static_argnames="program", out_shardings=NamedSharding(job.mesh, P()))
+        for name, one in found.items()
+    }
 
     def evaluate(
         trained: Tree, frozen: Tree, step: int, stop: Callable[[], bool], program: Program
     ) -> dict[str, Perplexity]:
-        def nll_of(*rows: np.ndarray) -> Array:
-            return losses_program(trained, frozen, *rows, step=np.int32(step), program=program)
-
         def go_on(rows: int) -> None:
             if stop():
                 raise StoppedError
 
-        size = job.settings.batch.batch_size
-        return {name: measure(nll_of, rows, protocol, min(len(rows), size), go_on) for name, rows in texts.items()}
+        given = {"step": np.int32(step), "program": program}
+        return {
+            name: one.measure(functools.partial(programs[name], trained, frozen, **given), go_on)
+            for name, one in found.items()
+        }
 
     return evaluate
+
+
+def held_out_text(job: TrainJob, name: str) -> HeldOut:
+    """One of `job.texts`, by the protocol that was asked for."""
+    held_out, protocol = job.settings.held_out, job.settings.held_out.ppl_protocol
+    rows_of, measure, losses = token_rows, perplexity_of, segment_nll
+    if job.config.encoder is not None:
+        rows_of, measure, losses = target_pairs, target_perplexity, pair_nll
+    rows: Any = rows_of(job.tokenizer, job.texts[name], protocol, job.config, job.sequence_length)
+    if not rows:
+        setting = HELD_OUT_TEXTS[name]
+        file = getattr(held_out, setting)
+        raise InputError(f"{option(setting)} {file}: has fewer than two tokens; give a longer one")
+    size = min(len(rows), job.settings.batch.batch_size)
+    return HeldOut(losses, lambda nll_of, go_on: measure(nll_of, rows, protocol, size, go_on))
+
+
+def held_out_rows(job: TrainJob, rows: Sequence[Mapping[str, np.ndarray]]) -> HeldOut:
+    """Rows as training has them, with its own losses: of an answer's tokens, of masked spans."""
+    size = min(len(rows), job.settings.batch.batch_size)
+
+    def measure(sums_of: Callable[..., Array], go_on: Callable[[int], None]) -> Perplexity:
+        sums, counts = [], []
+        for start in range(0, len(rows), size):
+            part = rows[start : start + size]
+            # A last batch that is not full has empty rows, which have no weights.
+            arrays = {name: np.stack([row[name] for row in part]) for name in part[0]}
+            batch = Batch.of_rows({name: np.pad(x, ((0, size - len(part)), (0, 0))) for name, x in arrays.items()})
+            sums += np.asarray(sums_of(batch), np.float64).tolist()[: len(part)]
+            counts += batch.weights.sum(axis=1).astype(int).tolist()[: len(part)]
+            go_on(len(part))
+        return summarise(sums, counts, job.settings.held_out.ppl_protocol)
+
+    return HeldOut(row_nll, measure)
 
 
 def base_program(job: TrainJob) -> Program | None:
@@ -84,6 +122,15 @@ def base_program(job: TrainJob) -> Program | None:
         return None
     *encoder, layers = (stack.new_layers for stack in job.growth.plan.stacks)
     return replace(job.program, mask=Mask(layers, 1, *encoder))
+
+
+def row_nll(
+    trained: Tree, frozen: Tree, batch: Batch, step: Int[Array, ""], program: Program
+) -> Float[Array, " batch"]:
+    """Losses of the tokens that count, summed over each row."""
+    params = merge(trained, frozen)
+    x_BxTxE, _ = batch_states(params, batch, program, step)
+    return jnp.sum(token_nll(x_BxTxE, head(params, program.config), batch.targets) * batch.weights, axis=1)
 
 
 def pair_nll(

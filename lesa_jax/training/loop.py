@@ -6,7 +6,6 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from lesa_jax.data.loader import Loader
-from lesa_jax.models.encoder_decoder import Text
 from lesa_jax.parallel.mesh import BATCH
 from lesa_jax.parallel.stop import stop_signal
 from lesa_jax.training.checkpoints import Checkpoints
@@ -63,18 +62,7 @@ def device_batch(job: TrainJob, rows: dict[str, np.ndarray]) -> Batch:
         local = np.ascontiguousarray(x).reshape(parts, -1, x.shape[-1])
         return jax.make_array_from_process_local_data(sharding, local, (parts, sequences, x.shape[-1]))
 
-    source = None
-    if "source_tokens" in rows:
-        source = Text(*(place(rows[f"source_{field}"]) for field in ("tokens", "segment_ids", "positions")))
-
-    return Batch(
-        place(rows["tokens"]),
-        place(rows["targets"]),
-        place(rows["segment_ids"]),
-        place(rows["positions"]),
-        place(rows["weights"]),
-        source,
-    )
+    return Batch.of_rows({name: place(x) for name, x in rows.items()})
 
 
 def save(job: TrainJob, run: Run, loader: Loader, checkpoints: Checkpoints, step: int) -> None:

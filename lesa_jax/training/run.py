@@ -2,12 +2,14 @@
 
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -82,11 +84,11 @@ def run_job(job: TrainJob, report: TrainResult) -> TrainResult:
     with ExitStack() as stack:
         # All that can be wrong with the inputs is found before run.json is written: a corrected command may follow.
         weights = stack.enter_context(verified_beside(job.checkpoint))
-        rows = read_data(job)
+        rows, held = read_data(job)
         loader = local_loader(job, rows)
         stack.callback(loader.close)
         try_batch(loader)
-        evaluation = make_evaluation(job)
+        evaluation = make_evaluation(job, held)
         checkpoints = Checkpoints(job.settings.output / "checkpoints", keeping.keep, job.mesh)
         stack.callback(checkpoints.close)
         inputs = partial(digest_inputs, job, rows, weights)
@@ -136,8 +138,8 @@ def try_batch(loader: Loader) -> None:
     loader.set_state(place)
 
 
-def read_data(job: TrainJob) -> Mixture:
-    """The packed rows of `--data`, tokenised now or found in the cache."""
+def read_data(job: TrainJob) -> tuple[Mixture, Sequence[Mapping[str, np.ndarray]]]:
+    """The packed rows of `--data`, tokenised now or found in the cache: those to train on, and those held out."""
     settings = job.settings
     assert settings.data is not None
     local = find_files(settings.data)
@@ -163,7 +165,12 @@ def read_data(job: TrainJob) -> Mixture:
         for count, what in ((store.truncated, "were cut at --sequence-length"), (store.dropped, "teach nothing")):
             if count and jax.process_index() == 0:
                 print(f"{data}: {count} records {what}", file=sys.stderr)
-    return rows
+    if settings.held_out.eval_text is not None:
+        return rows, ()
+    trained, held = rows.hold_out(settings.held_out.hold_out)
+    if held and jax.process_index() == 0:
+        print(f"held out: {len(held)} of {len(rows.parts[0]):,} sequences, to measure on", file=sys.stderr)
+    return trained, held
 
 
 def local_loader(job: TrainJob, rows: Mixture) -> Loader:

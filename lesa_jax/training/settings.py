@@ -83,7 +83,10 @@ class HeldOutSettings:
     """Losses on texts that are not trained on."""
 
     eval_text: Path | None = free(None)
-    """Text whose loss is measured before, meanwhile and after."""
+    """Text whose loss is measured before, meanwhile and after; by default a part of --data."""
+    hold_out: int = 64
+    """Sequences of --data that are measured instead of trained on where there is no --eval-text: so many, or one in
+    fifty if that is less. 0: none."""
     retain_text: Path | None = free(None)
     """Text of what the model could do before, measured beside --eval-text: what is forgotten while that is learned."""
     eval_every: int = free(500)
@@ -180,7 +183,7 @@ class TrainSettings:
 
 
 POSITIVE = ("steps", "batch_size", "accumulate", "save_every", "keep", "eval_every")
-NOT_NEGATIVE = ("warmup", "mask_steps")
+NOT_NEGATIVE = ("warmup", "mask_steps", "hold_out")
 LARGEST = 2**31 - 1  # what the devices count with: steps, and the tokens of one
 # Of float32, which rates and norms are on the devices: the smallest and the largest number, and the last one below 1.
 SMALLEST, GREATEST, NEARLY_ONE = 2.0**-126, 2.0**127, 1 - 2.0**-24

@@ -5,7 +5,7 @@ the first trained layer has no backward pass, and optimiser state exists for tra
 """
 
 import functools
-from collections.abc import Callable, Set
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -81,6 +81,15 @@ class Batch:
     weights: Float[Any, "*accumulate batch tokens"]
     source: Text | None = None
 
+    @classmethod
+    def of_rows(cls, rows: Mapping[str, Any]) -> "Batch":
+        """Of the arrays that data gives for a row, or for several."""
+        source = None
+        if "source_tokens" in rows:
+            source = Text(*(rows[f"source_{field}"] for field in ("tokens", "segment_ids", "positions")))
+        read = rows["tokens"], rows["targets"]
+        return cls(*read, rows["segment_ids"], rows["positions"], rows["weights"], source)
+
 
 class Losses(NamedTuple):
     """Means over a step's tokens: nats a token, and of the routers' losses over layers; None without experts."""
@@ -141,18 +150,24 @@ def pair_states(
     return encoder_decoder.hidden_states(params, source, target, program.config, run, jnp.dtype(program.dtype))
 
 
+def batch_states(
+    params: Tree, batch: Batch, program: Program, step: int | Int[Array, ""]
+) -> tuple[Float[Array, "batch tokens hidden"], RouterLosses]:
+    """`routed_states` of a batch [batch, tokens], from merged trees."""
+    if batch.source is None:
+        context = make_context(batch.positions, program.config, batch.documents)
+        return routed_states(params, batch.tokens, batch.positions, context, program, step)
+    target = Text(batch.tokens, batch.documents, batch.positions)
+    return pair_states(params, batch.source, target, program, step), RouterLosses()
+
+
 def loss_sum(
     trained: Tree, frozen: Tree, batch: Batch, step: int | Int[Array, ""], program: Program
 ) -> tuple[Float[Array, ""], Losses]:
     """What is to be made small of a batch [batch, tokens], summed over its tokens, and what it is made of."""
     config = program.config
     params = merge(trained, jax.lax.stop_gradient(frozen))
-    if batch.source is None:
-        context = make_context(batch.positions, config, batch.documents)
-        x_BxTxE, routers = routed_states(params, batch.tokens, batch.positions, context, program, step)
-    else:
-        target = Text(batch.tokens, batch.documents, batch.positions)
-        x_BxTxE, routers = pair_states(params, batch.source, target, program, step), RouterLosses()
+    x_BxTxE, routers = batch_states(params, batch, program, step)
     nll: Array = summed_nll(x_BxTxE, head(params, config), batch.targets, batch.weights, program.train_head)
     if not any(config.sparse):
         return nll, Losses(nll)

@@ -16,6 +16,7 @@ from lesa_jax.training import compiled
 from lesa_jax.training.compiled import compile_for, compiled_step, most_sequences
 from lesa_jax.training.compiled_report import advice, print_compiled
 from lesa_jax.training.settings import TrainSettings, check_settings
+from tests.support.devices import environment_of
 from tests.support.settings import nest
 
 CHIP = Chip("gpu", "NVIDIA H100 80GB HBM3", 1e9, 1e12, 1e11)
@@ -165,7 +166,7 @@ def test_a_report_without_a_compilation_is_refused(described):
 
 def test_the_command_refuses_an_unknown_target_in_one_line(described):
     command = [sys.executable, "-m", "lesa_jax.train", "--model", str(described), "--compile-for", "v9:2x2"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment_of(1))
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "--compile-for v9:2x2: expected a TPU slice" in done.stderr

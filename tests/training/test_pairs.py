@@ -6,6 +6,7 @@ import math
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from safetensors.numpy import load_file, save_file
 
 from lesa_jax.base.errors import InputError
 from lesa_jax.checkpoint.reader import open_checkpoint, read_bytes
+from lesa_jax.data import open_data
 from lesa_jax.data.pairs import Pair, packed_pair
 from lesa_jax.evaluation.run import EvaluateSettings, evaluate
 from lesa_jax.models import encoder_decoder
@@ -66,10 +68,12 @@ def pieces(folder: Path, train: str, mask: Mask | None = None, remat: Any = "non
 
 def packed(start: int) -> Batch:
     """Both pairs in one row, with padding behind them."""
-    row = {name: jnp.asarray(x)[None, None] for name, x in packed_pair(PAIRS, 18, 12, start).items()}
-    source = Text(row["source_tokens"], row["source_segment_ids"], row["source_positions"])
-    fields = (row[name] for name in ("tokens", "targets", "segment_ids", "positions", "weights"))
-    return Batch(*fields, source)
+    return batch_of(packed_pair(PAIRS, 18, 12, start))
+
+
+def batch_of(row: Mapping[str, np.ndarray]) -> Batch:
+    """One row, as a step takes it."""
+    return Batch.of_rows({name: jnp.asarray(x)[None, None] for name, x in row.items()})
 
 
 @pytest.mark.parametrize("family", ["t5", *(pytest.param(name, marks=SLOW) for name in ("t5_gated", "bart"))])
@@ -168,6 +172,20 @@ def test_a_frozen_run_changes_new_layers_only_exports_and_goes_on_to_the_same_bi
     train(settings(place, name, f"again-{name}", stage=stage))
     again = open_checkpoint(place / f"again-{name}" / "final")
     assert all(read_bytes(again, again.entries[n]) == read_bytes(final, e) for n, e in final.entries.items())
+
+
+@pytest.mark.parametrize("stage", ["pairs", "pretrain"])
+def test_what_is_held_out_of_the_data_has_the_loss_of_training(place, stage):
+    wanted = settings(place, "t5", f"held-{stage}", stage=stage, train="all", steps=1, export="none", hold_out=2)
+    measured = train(wanted).losses["eval_loss"][0]
+    job = make_train_job(wanted)
+    _, held = open_data(
+        str(wanted.data), stage, job.tokenizer, job.folder, 64, 24, wanted.output / "tokens", start_token=0
+    ).hold_out(2)
+    (trained, frozen), program, _ = pieces(place / "t5", "all")
+    losses = [mean_gradient(trained, frozen, batch_of(row), program)[:2] for row in held]
+    total = sum(float(loss.nll * count) for loss, count in losses)
+    assert measured == pytest.approx(total / sum(float(count) for _, count in losses), rel=1e-5)
 
 
 def check_export(folder: Path) -> None:
