@@ -44,8 +44,8 @@ def page(found: Analysis) -> str:
     parts = [
         "<h1>What the layers do</h1>",
         f"<p>{escape(note)}</p>",
-        sentences,
         f"<h2>Layer by layer</h2>{key(found)}{drawn(text_panels(found))}",
+        f"<h2>In words</h2>{sentences}",
         f"<h2>Numbers</h2>{numbers(found)}",
         "" if found.base is None else f"<h2>Numbers of base</h2>{numbers(found.base)}",
         f"<h2>Columns</h2>{definitions(MEANINGS.items())}",
@@ -72,11 +72,13 @@ def draw(panel: Panel) -> str:
     name = "".join(letter for letter in panel.title.lower() if letter.isalnum())
     across, upright = Axis(*panel.across, panel.unit), Axis(*panel.upright)
     chart = line_panel(name, panel.title, panel.title, series, across, upright, marked=panel.marked)
-    return f"<div>{chart}{legend([(line.position, line.name) for line in panel.lines])}</div>"
+    note = f'<p class="note">{escape(panel.beyond)}</p>' if panel.beyond else ""
+    return f"<div>{chart}{legend([(line.position, line.name) for line in panel.lines])}{note}</div>"
 
 
 def numbers(found: Analysis) -> str:
-    headings = [html.Heading("layer"), html.Heading("new", word=True), *(html.Heading(name) for name in MEANINGS)]
+    marks = [html.Heading("new", word=True)] if found.new else []
+    headings = [html.Heading("layer"), *marks, *(html.Heading(name) for name in MEANINGS)]
     lines = []
     for number, layer in enumerate(found.measured.layers):
         values = (
@@ -89,7 +91,8 @@ def numbers(found: Analysis) -> str:
             layer.lens_overlap,
         )
         new = "new" if number in found.new else ""
-        lines.append(html.Line([(str(number), number), (new, new), *map(cell, values)]))
+        marked = [(new, new)] if found.new else []
+        lines.append(html.Line([(str(number), number), *marked, *map(cell, values)]))
     return html.table("Layers", headings, lines)
 
 

@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
+import numpy as np
+
 from lesa_jax.analysis.blocks import best_blocks
 from lesa_jax.analysis.effective import mean_effects
 from lesa_jax.analysis.result import Analysis
@@ -61,10 +63,30 @@ class Panel:
 
     @property
     def upright(self) -> tuple[float, float]:
-        """The ends of the vertical one, with a margin."""
-        y = [value for line in self.lines for value in line.y]
+        """The ends of the vertical one, with a margin; beyond them lie single values that would flatten all else."""
+        low, high = self.fence
+        y = [value for line in self.lines for value in line.y if low <= value <= high]
         margin = 0.05 * (max(y) - min(y)) or 0.05
         return min(y) - margin, max(y) + margin
+
+    @property
+    def fence(self) -> tuple[float, float]:
+        """Between these lies what is drawn: the middle four fifths of values, and three times their range around."""
+        low, high = np.quantile([value for line in self.lines for value in line.y], [0.1, 0.9]).tolist()
+        reach = 3 * (high - low) if high > low else math.inf
+        return low - reach, high + reach
+
+    @property
+    def beyond(self) -> str:
+        """Says what lies outside; empty where nothing does."""
+        low, high = self.fence
+        outside = [
+            f"{line.name} ({y:.3g} at {x})"
+            for line in self.lines
+            for x, y in zip(line.x, line.y, strict=True)
+            if not low <= y <= high
+        ]
+        return f"Outside: {', '.join(outside)}." if outside else ""
 
 
 def text_panels(found: Analysis) -> list[Panel]:

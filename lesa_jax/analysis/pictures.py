@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from lesa_jax.analysis.panels import Line, Panel
@@ -9,6 +10,7 @@ from lesa_jax.reports.figures import open_axes, picture
 from lesa_jax.reports.palette import DASHES, INK, PALETTE, style
 
 ACROSS = 3  # charts side by side
+NOTE = 80  # letters of a line under a chart
 
 
 def draw_panels(panels: Sequence[Panel], png: Path) -> None:
@@ -28,7 +30,7 @@ def draw_panel(axes: Any, panel: Panel) -> None:
     for line in panel.lines:
         axes.plot(line.x, line.y, label=line.name, **look(line))
     axes.set_title(panel.title, fontsize=11)
-    axes.set_xlabel(panel.unit)
+    axes.set_xlabel("\n".join(filter(None, [panel.unit, fill(panel.beyond, NOTE)])), fontsize=9)
     axes.set_xlim(*panel.across)
     axes.set_ylim(*panel.upright)
     open_axes(axes)
