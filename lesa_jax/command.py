@@ -1,7 +1,9 @@
 """What all commands share: options from a dataclass, one line for whatever goes wrong, a clean end on Ctrl-C."""
 
+import contextlib
 import errno
 import inspect
+import io
 import os
 import signal
 import sys
@@ -14,6 +16,8 @@ import tyro
 
 from lesa_jax.base.errors import FULL, InputError, Terminated
 from lesa_jax.base.recipes import Recorded, settings_of, with_recipe
+from lesa_jax.base.refusals import refusal
+from lesa_jax.base.settings import flatten, option
 
 Settings = TypeVar("Settings")
 Result = TypeVar("Result")
@@ -53,8 +57,7 @@ def run_command(
     parsed = None
     try:
         words = with_recipe(sys.argv[1:] if argv is None else argv, settings, recorded)
-        described = f"{inspect.cleandoc(settings.__doc__ or '')}\n\n{RECIPES}"
-        parsed = tyro.cli(settings, args=words, description=described, config=(tyro.conf.OmitArgPrefixes,))
+        parsed = parse(settings, words)
         return show(function(parsed)) or 0
     except KeyboardInterrupt as signalled:
         left = str(signalled) or interrupted
@@ -70,6 +73,23 @@ def run_command(
             traceback.print_exc()
         print(f"error: {explain(error)}", file=sys.stderr)
         return BAD_INPUT if isinstance(error, InputError) else FAILED
+
+
+def parse(settings: type[Settings], words: Sequence[str]) -> Settings:
+    """The options as settings; --help ends the process.
+
+    Raises:
+      InputError: there is no such option, or no such value of it.
+    """
+    described = f"{inspect.cleandoc(settings.__doc__ or '')}\n\n{RECIPES}"
+    box = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(box):
+            return tyro.cli(settings, args=words, description=described, config=(tyro.conf.OmitArgPrefixes,))
+    except SystemExit as end:
+        if not end.code:
+            raise
+        raise InputError(refusal(box.getvalue(), words, map(option, flatten(settings())))) from None
 
 
 def terminate(number: int, frame: FrameType | None) -> None:

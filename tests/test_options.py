@@ -41,7 +41,7 @@ OPTIONS = {
         "weight_decay": 0.1, "moments": "float32", "mask_steps": 0, "clip": 1.0, "ema": 0.0, "dtype": None,
         "remat": "block",
         "mesh": "data=1,fsdp=-1,tensor=1", "distributed": False, "seed": 0, "save_every": 500, "keep": 2,
-        "eval_every": 500, "eval_text": None, "retain_text": None, "ppl_protocol": "corpus", "token_cache": None,
+        "eval_every": 500, "eval_text": None, "hold_out": 64, "retain_text": None, "ppl_protocol": "corpus", "token_cache": None,
         "export": "hf", "push_to_hub": None, "tracker": "tensorboard",
         "resume": False, "dry_run": False, "compile_for": None, "report": None,
     },

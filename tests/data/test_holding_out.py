@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from lesa_jax.data.holding_out import SCARCE, numbers_to_hold_out
 from lesa_jax.data.mixture import Mixture
 from lesa_jax.data.packing import pack_rows
-from tests.data.test_packing import store_of
+from tests.support.stores import store_of
 
 
 def tokens(rows) -> list[list[int]]:

@@ -7,14 +7,9 @@ from hypothesis import strategies as st
 
 from lesa_jax.data.packing import pack_rows
 from lesa_jax.data.store import TokenStore
+from tests.support.stores import store_of
 
 LENGTHS = st.lists(st.integers(2, 25), min_size=1, max_size=20)
-
-
-def store_of(lengths: list[int], mask: np.ndarray | None = None) -> TokenStore:
-    """Documents of these lengths; every token is its own place in the store plus 1, so that 0 is padding."""
-    offsets = np.cumsum([0, *lengths], dtype=np.int64)
-    return TokenStore(np.arange(1, offsets[-1] + 1, dtype=np.uint16), offsets, mask, 0, 0, "digest")
 
 
 def check_rows(store: TokenStore, length: int) -> list[dict[str, np.ndarray]]:
