@@ -8,6 +8,7 @@ from lesa_jax.comparison.curves import perplexity
 from lesa_jax.comparison.forgetting import Forgetting
 from lesa_jax.comparison.frontier import Frontier
 from lesa_jax.comparison.result import Comparison
+from lesa_jax.comparison.rows import Row
 from lesa_jax.comparison.score_table import score_heads, score_lines, score_meanings, score_note
 from lesa_jax.comparison.statistics import Statistics
 from lesa_jax.comparison.table import CHANCE_HEADINGS, Column, chance_lines, ordered, shown
@@ -45,15 +46,24 @@ def page(statistics: Statistics) -> str:
 
 
 def results(statistics: Statistics, columns: list[Column]) -> str:
-    """The table for people; every cell carries the value that it is sorted by."""
+    """The table for people; every cell carries the value that it is sorted by. Where new layers are stands below a
+    method's name: on a telephone the first columns are all that is seen."""
+    columns = [column for column in columns if column.key != "placement"]
     lines = [
         html.Line(
-            [(column.text(row), getattr(row, column.key)) for column in columns],
+            [(cell_text(column, row), getattr(row, column.key)) for column in columns],
             "failed" if row.error else "base" if row.method == "base" else "",
         )
         for row in ordered(statistics)
     ]
     return html.table("Results", [html.Heading(column.heading, column.word) for column in columns], lines)
+
+
+def cell_text(column: Column, row: Row) -> str:
+    """In two lines, where one would make the table wider than a screen."""
+    if column.key == "name":
+        return column.text(row) if row.placement == "-" else f"{column.text(row)}\n{row.placement}"
+    return column.text(row) if column.word else column.text(row).replace(" (", "\n(")
 
 
 def scores_section(statistics: Statistics) -> str:

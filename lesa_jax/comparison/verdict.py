@@ -48,6 +48,9 @@ def verdict(statistics: Statistics) -> str:
         text = f"Of {controlled} rows with a control (silenced copies there) {below} {verb} below it"
         sentences.append(text + of_them(statistics, statistics.below_control, "control") + ".")
     sentences += about_tasks(statistics)
+    waiting = sum(row.perplexity is None and row.error is None for row in statistics.rows)
+    if tokens and waiting:
+        sentences.append(f"So far: {waiting} of {len(statistics.rows)} rows are still to be trained.")
     if len(tokens) > 1:
         sentences.append("They were trained on different numbers of tokens: compare them along the curves.")
     if len(comparison.seeds) < 2:

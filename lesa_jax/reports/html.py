@@ -41,7 +41,7 @@ tbody th { position: sticky; left: 0; background: var(--paper); font-weight: 600
 th:first-child, .word { text-align: left; }
 tbody th { min-width: 8rem; }
 tbody th, td.word { white-space: normal; max-width: 16rem; }
-td small { display: block; color: var(--soft); }
+td small, th small { display: block; font-weight: 400; color: var(--soft); }
 tr.base > * { background: var(--band); }
 tr.failed > * { color: var(--bad); }
 th button { all: unset; cursor: pointer; }
@@ -55,7 +55,7 @@ svg { display: block; width: 100%; overflow: visible; }
 .dots svg { height: 1.9rem; } .dots .value { text-align: right;
   font-variant-numeric: tabular-nums; }
 .dots .axis, .tick { fill: var(--soft); font-size: 0.75rem; } .tick { font-size: 12px; }
-.panels { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); gap: 1.25rem; }
+.panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 20rem), 1fr)); gap: 1.25rem; }
 figure { margin: 0.75rem 0; } figcaption { font-weight: 600; font-size: 0.95rem; margin-bottom: 0.25rem; }
 .grid { stroke: var(--line); stroke-width: 1; }
 .target { stroke: var(--ink); stroke-width: 1.2; stroke-dasharray: 2 3; }
