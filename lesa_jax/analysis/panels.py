@@ -71,10 +71,11 @@ class Panel:
 
     @property
     def fence(self) -> tuple[float, float]:
-        """Between these lies what is drawn: the middle four fifths of values, and three times their range around."""
-        low, high = np.quantile([value for line in self.lines for value in line.y], [0.1, 0.9]).tolist()
-        reach = 3 * (high - low) if high > low else math.inf
-        return low - reach, high + reach
+        """Between these lies what is drawn: of any line the middle four fifths, and three times their range around."""
+        middles = [np.quantile(line.y, [0.1, 0.9]).tolist() for line in self.lines]
+        reaches = [3 * (high - low) if high > low else math.inf for low, high in middles]
+        lows, highs = zip(*((low - r, high + r) for (low, high), r in zip(middles, reaches, strict=True)), strict=True)
+        return min(lows), max(highs)
 
     @property
     def beyond(self) -> str:

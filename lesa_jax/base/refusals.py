@@ -13,7 +13,7 @@ NO_VALUE = re.compile(r"Missing value for argument '(?P<option>\S+)'. Expected (
 NO_CHOICE = re.compile(
     r"invalid choice '(?P<value>.*)' for argument '(?P<option>\S+)'. Expected one of \((?P<all>.*)\)"
 )
-NO_VALUE_OF_IT = re.compile(r"Error parsing (?P<option>\S+): ")
+BAD_VALUE = re.compile(r"Error parsing (?P<option>\S+): ")
 HELP = re.compile(r"(?:see|run) (.* --help)")
 
 
@@ -36,7 +36,7 @@ def refusal(box: str, words: Sequence[str], options: Iterable[str]) -> str:
     if found := NO_CHOICE.match(said):
         known = sorted(name for name in re.findall(r"'([^']*)'", found["all"]) if name != "None")
         return f"{found['option']} {found['value']}: expected one of {', '.join(known)}"
-    if found := NO_VALUE_OF_IT.match(said):
+    if found := BAD_VALUE.match(said):
         name = found["option"]
         kind = re.search(rf"(?m)^\s*{name} (.+)$", "\n".join(rest))
         takes = name if kind is None else kind[1].replace("{None}|", "")

@@ -22,7 +22,7 @@ SCARCE = 50  # rows of the data for each that is held out: more than that of the
 class RemainingRows:
     """All rows but those of the numbers `held_out`, which ascend: `rows[i]`, `len(rows)`."""
 
-    rows: AllRows
+    rows: "AllRows | RemainingRows"
     held_out: Int[np.ndarray, " held"]
 
     @property

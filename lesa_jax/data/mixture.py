@@ -53,7 +53,6 @@ class Mixture:
     def hold_out(self, most: int) -> tuple["Mixture", Sequence[Mapping[str, np.ndarray]]]:
         """Without at most so many rows of the first part, which is what is new; and these rows."""
         first, *others = self.parts
-        assert not isinstance(first, RemainingRows)
         numbers = numbers_to_hold_out(len(first), most)
         if not len(numbers):
             return self, ()

@@ -11,6 +11,7 @@ from lesa_jax.growth.result import ExpandResult, KindResult
 from lesa_jax.planning.plan import Plan
 
 HARMFUL = 1.5  # times the original's perplexity
+DISK = 500_000_000  # bytes that a disk takes a second, as an example: an SSD behind SATA, or rented in a cloud
 
 
 def print_report(report: ExpandResult, console: Console | None = None) -> None:
@@ -70,7 +71,9 @@ def print_report(report: ExpandResult, console: Console | None = None) -> None:
             expected = f"about {duration(report.expected_seconds)}" if long else "a minute or less"
             why = "for the new matrices, by how fast products are here"
             console.print(f"time      {expected} {why}", highlight=False, soft_wrap=True)
-        console.print(f"to write  {format_bytes(report.nbytes)} into {report.output}", highlight=False, soft_wrap=True)
+        rate = f"{duration(report.nbytes / DISK)} on a disk that takes {format_bytes(DISK)} a second"
+        to_write = f"{format_bytes(report.nbytes)} into {report.output}: {rate}"
+        console.print(f"to write  {to_write}", highlight=False, soft_wrap=True)
         return
     times = ", ".join(f"{name} {seconds:.1f}" for name, seconds in report.seconds.items())
     console.print(f"seconds   {times}; total {sum(report.seconds.values()):.1f}", highlight=False, soft_wrap=True)

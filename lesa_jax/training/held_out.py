@@ -92,13 +92,13 @@ def held_out_text(job: TrainJob, name: str) -> HeldOut:
         setting = HELD_OUT_TEXTS[name]
         file = getattr(held_out, setting)
         raise InputError(f"{option(setting)} {file}: has fewer than two tokens; give a longer one")
-    size = min(len(rows), job.settings.batch.batch_size)
+    size = min(len(rows), sequences_at_once(job))
     return HeldOut(losses, lambda nll_of, go_on: measure(nll_of, rows, protocol, size, go_on))
 
 
 def held_out_rows(job: TrainJob, rows: Sequence[Mapping[str, np.ndarray]]) -> HeldOut:
     """Rows as training has them, with its own losses: of an answer's tokens, of masked spans."""
-    size = min(len(rows), job.settings.batch.batch_size)
+    size = min(len(rows), sequences_at_once(job))
 
     def measure(sums_of: Callable[..., Array], go_on: Callable[[int], None]) -> Perplexity:
         sums, counts = [], []
@@ -113,6 +113,11 @@ def held_out_rows(job: TrainJob, rows: Sequence[Mapping[str, np.ndarray]]) -> He
         return summarise(sums, counts, job.settings.held_out.ppl_protocol)
 
     return HeldOut(row_nll, measure)
+
+
+def sequences_at_once(job: TrainJob) -> int:
+    """As many as a step has in memory."""
+    return job.settings.batch.batch_size // job.settings.batch.accumulate
 
 
 def base_program(job: TrainJob) -> Program | None:

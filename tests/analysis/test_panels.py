@@ -15,11 +15,12 @@ def test_a_value_far_from_all_others_lies_outside_and_is_named():
 
 
 def test_lines_at_different_levels_are_all_drawn():
-    lines = (Line("one", 1, range(8), [0.1] * 8), Line("other", 2, range(8), [5.0] * 8))
-    panel = Panel("Two", "layer", lines)
+    """Be one of them far from a dozen others."""
+    low = [Line(f"line {i}", i, range(8), np.linspace(0.1, 0.2, 8).tolist()) for i in range(12)]
+    panel = Panel("Many", "layer", (*low, Line("other", 12, range(8), np.linspace(5.0, 5.1, 8).tolist())))
     assert panel.beyond == ""
     assert panel.upright[0] < 0.1
-    assert panel.upright[1] > 5
+    assert panel.upright[1] > 5.1
 
 
 def test_a_flat_line_has_a_chart():

@@ -29,8 +29,10 @@ def test_a_dry_run_says_how_long_lesa_takes_and_more_epochs_take_longer(tmp_path
 
 
 @pytest.mark.parametrize("method", ["llama_pro", "solar", "average"])
-def test_of_what_takes_the_disks_time_nothing_is_said(method, tmp_path, capsys):
+def test_what_takes_the_disks_time_is_told_by_a_disk(method, tmp_path, capsys):
     report = grow(tiny("llama"), tmp_path / "out", method, dry_run=True)
     assert report.expected_seconds is None
-    print_report(report)
-    assert "time  " not in capsys.readouterr().out
+    print_report(replace(report, nbytes=45_000_000_000))
+    shown = capsys.readouterr().out
+    assert "time  " not in shown
+    assert f"45.00 GB into {tmp_path / 'out'}: 0:01:30 on a disk that takes 0.50 GB a second" in shown
