@@ -142,8 +142,8 @@ def recommendation(found: Analysis) -> list[str]:
     gaps = ",".join(map(str, found.recommended.gaps))
     return [
         f"Half as many layers again would go to gaps {gaps} by ADEPT's rule (next to those that are missed least): "
-        f"lesa expand --plan plan.json, or --gaps {gaps}. Whether that is better than spreading them evenly, lesa "
-        f"compare can tell."
+        f"lesa expand --plan plan.json, or --gaps {gaps}. On the one model where that was tried, layers on top, or "
+        "spread evenly, learned more; lesa compare tells of yours."
     ]
 
 

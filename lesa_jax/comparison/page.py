@@ -11,7 +11,7 @@ from lesa_jax.comparison.result import Comparison
 from lesa_jax.comparison.rows import Row
 from lesa_jax.comparison.score_table import score_heads, score_lines, score_meanings, score_note
 from lesa_jax.comparison.statistics import Statistics
-from lesa_jax.comparison.table import CHANCE_HEADINGS, Column, chance_lines, ordered, shown
+from lesa_jax.comparison.table import CHANCE_HEADINGS, Column, chance_lines, ordered, shown, split_columns
 from lesa_jax.comparison.verdict import join, named, notes, summary, verdict
 from lesa_jax.planning.methods import METHODS
 from lesa_jax.reports import html
@@ -24,13 +24,13 @@ PANELS = {"tokens": "Against tokens", "flops": "Against operations", "seconds": 
 
 def page(statistics: Statistics) -> str:
     """The whole of report.html; whatever comes from outside is escaped."""
-    comparison, columns = statistics.comparison, shown(statistics)
+    comparison = statistics.comparison
     parts = [
         "<h1>Growth methods compared</h1>",
         f"<p>{escape(summary(statistics))}</p>",
         f'<p class="verdict">{plus_minus(verdict(statistics))}</p>',
         *(f"<p>{plus_minus(note)}</p>" for note in notes(statistics)),
-        f"<h2>Results</h2>{results(statistics, columns)}",
+        f"<h2>Results</h2>{results(statistics)}",
         scores_section(statistics),
         chance_section(statistics),
         failures(statistics),
@@ -39,16 +39,17 @@ def page(statistics: Statistics) -> str:
         forgetting_section(statistics),
         rates_section(statistics),
         methods_section(statistics),
-        f"<h2>Columns</h2>{definitions((column.heading, column.meaning) for column in columns)}",
+        f"<h2>Columns</h2>{definitions((column.heading, column.meaning) for column in shown(statistics))}",
         f"<h2>How it was measured</h2>{definitions(facts(comparison))}",
     ]
     return html.page(f"Growth methods compared: {comparison.model}", "\n".join(filter(None, parts)))
 
 
-def results(statistics: Statistics, columns: list[Column]) -> str:
+def results(statistics: Statistics) -> str:
     """The table for people; every cell carries the value that it is sorted by. Where new layers are stands below a
     method's name: on a telephone the first columns are all that is seen."""
-    columns = [column for column in columns if column.key != "placement"]
+    differing, alike = split_columns(statistics)
+    columns = [column for column in differing if column.key != "placement"]
     lines = [
         html.Line(
             [(cell_text(column, row), getattr(row, column.key)) for column in columns],
@@ -56,7 +57,10 @@ def results(statistics: Statistics, columns: list[Column]) -> str:
         )
         for row in ordered(statistics)
     ]
-    return html.table("Results", [html.Heading(column.heading, column.word) for column in columns], lines)
+    grown = next((row for row in statistics.rows if row.method != "base"), None)
+    same = [f"{column.heading} {column.text(grown)}" for column in alike if grown and column.text(grown) != "-"]
+    note = f'<p class="note">Alike in all grown models: {plus_minus(", ".join(same))}.</p>' if same else ""
+    return html.table("Results", [html.Heading(column.heading, column.word) for column in columns], lines) + note
 
 
 def cell_text(column: Column, row: Row) -> str:

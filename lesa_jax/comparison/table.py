@@ -341,6 +341,18 @@ def shown(statistics: Statistics) -> list[Column]:
     return [c for c in COLUMNS if c.text is initial_text or any(c.text(row) != "-" for row in statistics.rows)]
 
 
+def split_columns(statistics: Statistics) -> tuple[list[Column], list[Column]]:
+    """The columns in which grown models differ, and those that say the same of all, if there are several."""
+    grown = [row for row in statistics.rows if row.method != "base"]
+
+    def tells(column: Column) -> bool:
+        always = column.key in ("name", "perplexity", "initial_perplexity")
+        return always or len(grown) < 2 or len({column.text(row) for row in grown}) > 1
+
+    columns = shown(statistics)
+    return [c for c in columns if tells(c)], [c for c in columns if not tells(c)]
+
+
 def markdown(statistics: Statistics) -> str:
     """table.md: what was compared, the verdict, the table."""
     rows = ordered(statistics)

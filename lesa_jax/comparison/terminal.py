@@ -4,7 +4,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lesa_jax.comparison.statistics import Statistics
-from lesa_jax.comparison.table import Column, markdown, ordered, shown
+from lesa_jax.comparison.table import markdown, ordered, split_columns
 from lesa_jax.comparison.verdict import notes, summary, verdict
 
 
@@ -14,7 +14,7 @@ def print_table(statistics: Statistics, console: Console) -> None:
         print(markdown(statistics))
         return
     table = Table()
-    columns = telling(statistics)
+    columns = [column for column in split_columns(statistics)[0] if column.brief]
     for column in columns:
         table.add_column(column.heading, justify="left" if column.word else "right", overflow="fold")
     for row in ordered(statistics):
@@ -24,13 +24,3 @@ def print_table(statistics: Statistics, console: Console) -> None:
     for row in statistics.rows:
         if row.error:
             console.print(f"{row.name} ({row.placement}): {row.error}", soft_wrap=True)
-
-
-def telling(statistics: Statistics) -> list[Column]:
-    """The brief columns that say something: not the same of all grown models."""
-    grown = [row for row in statistics.rows if row.method != "base"]
-
-    def tells(column: Column) -> bool:
-        return column.key in ("name", "initial_perplexity") or len({column.text(row) for row in grown}) > 1
-
-    return [column for column in shown(statistics) if column.brief and tells(column)]

@@ -5,8 +5,8 @@ import io
 from rich.console import Console
 
 from lesa_jax.comparison.page import page
-from lesa_jax.comparison.table import markdown, ordered
-from lesa_jax.comparison.terminal import print_table, telling
+from lesa_jax.comparison.table import markdown, ordered, split_columns
+from lesa_jax.comparison.terminal import print_table
 from tests.support.comparisons import BASE_LOSS, HOSTILE, curve, grown, statistics
 
 
@@ -27,9 +27,20 @@ def test_the_best_comes_first_and_what_failed_last():
     assert printed(found).endswith("diverged\n")
 
 
-def test_columns_that_are_the_same_of_all_are_left_out_on_a_terminal():
+def test_columns_that_are_the_same_of_all_stand_in_no_table_but_below_it():
     found = statistics(grown("lesa"), grown("solar", "stacked"))
-    assert [column.heading for column in telling(found)] == ["method", "initial perplexity", "placement"]
+    differing, alike = split_columns(found)
+    assert [column.heading for column in differing] == ["method", "initial perplexity", "placement"]
+    assert [column.heading for column in alike] == ["against base", "layers", "parameters"]
+    assert "parameters" not in printed(found)
+    row = found.rows[1]
+    assert f"Alike in all grown models: against base {row.initial_over_base:.3f}, layers {row.layers}, " in page(found)
+
+
+def test_of_a_single_grown_model_all_is_shown():
+    differing, alike = split_columns(statistics(grown("lesa")))
+    assert "parameters" in [column.heading for column in differing]
+    assert not alike
 
 
 def test_elsewhere_it_is_the_markdown_table(capsys):
