@@ -6,7 +6,7 @@ another number of processes sees the same data.
 
 import itertools
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import grain
@@ -57,6 +57,11 @@ class Loader:
         self.iterator.close()
 
 
+def stacked(rows: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Rows of the same shapes as one batch."""
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+
 def make_loader(
     rows: Any,
     batch_size: int,
@@ -87,8 +92,7 @@ def make_loader(
     mine = slice(process_index * batch_size, (process_index + 1) * batch_size)
 
     def read(indices: np.ndarray) -> dict[str, np.ndarray]:
-        picked = [rows[int(index)] for index in indices[mine]]
-        return {name: np.stack([row[name] for row in picked]) for name in picked[0]}
+        return stacked([rows[int(index)] for index in indices[mine]])
 
     # Epoch e is shuffled with seed + e, so neighbouring seeds would repeat each other's epochs.
     spread = np.random.SeedSequence(seed).generate_state(len(rows.shares))

@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 from lesa_jax.base.errors import InputError
 from lesa_jax.base.settings import option
 from lesa_jax.checkpoint.names import Tree
+from lesa_jax.data.loader import stacked
 from lesa_jax.evaluation.perplexity import Perplexity, perplexity_of, summarise
 from lesa_jax.evaluation.protocol import token_rows
 from lesa_jax.evaluation.targets import target_pairs, target_perplexity
@@ -105,8 +106,8 @@ def held_out_rows(job: TrainJob, rows: Sequence[Mapping[str, np.ndarray]]) -> He
         for start in range(0, len(rows), size):
             part = rows[start : start + size]
             # A last batch that is not full has empty rows, which have no weights.
-            arrays = {name: np.stack([row[name] for row in part]) for name in part[0]}
-            batch = Batch.of_rows({name: np.pad(x, ((0, size - len(part)), (0, 0))) for name, x in arrays.items()})
+            filled = {name: np.pad(x, ((0, size - len(part)), (0, 0))) for name, x in stacked(part).items()}
+            batch = Batch.of_rows(filled)
             sums += np.asarray(sums_of(batch), np.float64).tolist()[: len(part)]
             counts += batch.weights.sum(axis=1).astype(int).tolist()[: len(part)]
             go_on(len(part))
